@@ -1,0 +1,73 @@
+# make demo     serve the example at http://127.0.0.1:5000 (PORT=8000 make demo for another port)
+# make test     everything that must pass: style, types, js, pytest
+# make          this list
+#
+# make style    ruff, check and format        make unit     pytest without servers and browsers
+# make types    mypy --strict                 make e2e      pytest with them
+# make js       node --test                   make fuzz     the properties, 50 times as many examples
+# make docs     docs/_build/html              make bench    the figures of the documentation
+# make clean    forget everything that was built
+#
+# PYTHON=python3.12 makes the virtualenv with another Python, VENV=... makes it elsewhere.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 5000
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+
+.PHONY: help demo test style types js unit e2e fuzz bench docs tools clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.demo
+	@sh scripts/demo.sh $(VENV) $(PORT)
+
+test: tools style types js
+	$(PYTEST)
+
+style: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy flask_chsk
+
+js: $(VENV)/.dev
+	@sh scripts/js.sh
+
+unit: $(VENV)/.dev
+	$(PYTEST) -m "not e2e"
+
+e2e: $(VENV)/.dev tools
+	$(PYTEST) -m e2e
+
+fuzz: $(VENV)/.dev
+	$(PYTEST) -m "hypothesis and not e2e" --hypothesis-profile=fuzz
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+tools: $(VENV)/.dev
+	@sh scripts/tools.sh $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build tests/js/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find flask_chsk tests example_app benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# One stamp for each extra of setup.py: a second run installs nothing, a changed setup.py again.
+$(VENV)/.python:
+	@sh scripts/venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.%: setup.py | $(VENV)/.python
+	@echo "installing flask_chsk[$*] into $(VENV)"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
