@@ -1,0 +1,25 @@
+"""How long to wait before the next try: capped exponential, full jitter (PROTOCOL 8)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+BASE = 0.5  # the first wait is at most this long, in seconds
+CAP = 30.0  # no wait is longer
+STABLE = 5.0  # a connection that lasted this long starts the count anew
+
+
+def exp_backoff(
+    attempt: int,
+    *,
+    base: float = BASE,
+    cap: float = CAP,
+    random: Callable[[], float] = random.random,
+) -> float:
+    """Seconds to wait before try number *attempt* (0 is the first retry).
+
+    Anything from 0 to ``min(cap, base * 2**attempt)``, evenly: a crowd that was cut off
+    together does not come back together.
+    """
+    return random() * min(cap, base * 2.0 ** min(attempt, 32))

@@ -1,0 +1,222 @@
+"""The broker of one process: offsets, histories and presence in plain dicts.
+
+A publish is a function call: it assigns the offset and stores under one native lock, then
+the hub drains what arrived, in order. Nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..config import Config
+from ..push import Push
+from . import Page
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+
+
+class History:
+    """The last events of one channel, within limits of number, bytes and age."""
+
+    __slots__ = ("bytes", "last", "pushes", "until")
+
+    def __init__(self) -> None:
+        self.pushes: deque[Push] = deque()
+        self.bytes = 0
+        self.last = 0  # offset of the last event there was, kept or not
+        self.until = 0.0  # when the last event is past its time
+
+    def add(self, push: Push, max_events: int, max_bytes: int) -> None:
+        self.pushes.append(push)
+        self.bytes += push.size
+        self.last = push.offset
+        while self.pushes and (len(self.pushes) > max_events or self.bytes > max_bytes):
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        self.bytes -= self.pushes.popleft().size
+
+    def after(self, offset: int) -> tuple[list[Push], bool]:
+        """Events above *offset*, and whether none of them is missing."""
+        if self.last <= offset:
+            return [], True
+        pushes = list(self.pushes)
+        found = pushes[bisect_right(pushes, offset, key=lambda push: push.offset) :]
+        return found, bool(found) and found[0].before <= offset
+
+
+class MemoryBroker:
+    """For one process; with several, each would reach its own clients only."""
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self.epoch = secrets.token_hex(4)
+        self._config = config
+        self._clock = clock
+        self._last = 0  # the last offset given
+        self._drained = 0  # the last offset delivered
+        self._histories: dict[str, History] = {}
+        self._clients: dict[str, set[str]] = {}  # user -> client ids
+        self._anonymous: set[str] = set()
+        self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
+        self._members: dict[str, dict[str, int]] = {}  # topic -> user -> since which offset
+        self._topics: dict[str, dict[str, int]] = {}  # the same by user
+        self._arrived: deque[Push] = deque()
+        self._draining = False
+
+    def start(self, hub: Hub, deliver: Callable[[Push], None]) -> None:
+        self._hub = hub
+        self._lock = hub.native_lock()
+        self._deliver = deliver
+
+    def stop(self) -> None:
+        pass
+
+    def publish(
+        self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
+    ) -> int | None:
+        now = self._clock()
+        config = self._config
+        with self._lock:
+            if not self._is_there(channel, now):
+                return None
+            history = self._histories.get(channel)
+            if history is None:
+                history = self._histories[channel] = History()
+            offset = self._last = max(self._last + 1, int(now * 1e6))
+            push = Push(channel, text, offset, history.last, but, now)
+            history.add(push, config.recovery_events, config.recovery_bytes)
+            history.until = now + config.recovery_seconds
+            self._arrived.append(push)
+        self._hub.call(self._drain)
+        return offset
+
+    def _is_there(self, channel: str, now: float) -> bool:
+        kind, _, rest = channel.partition(":")
+        if kind == "u":
+            return rest in self._clients or self._grace.get(rest, 0.0) > now
+        if kind == "c":
+            client_id, _, uid = rest.partition(":")
+            if uid:
+                return client_id in self._clients.get(uid, ()) or self._grace.get(uid, 0.0) > now
+            return client_id in self._anonymous
+        return True
+
+    def _drain(self) -> None:
+        if self._draining:
+            return  # a delivery that publishes: its event comes after the one being delivered
+        self._draining = True
+        try:
+            arrived = self._arrived
+            while arrived:
+                push = arrived[0]
+                self._drained = push.offset
+                try:
+                    self._deliver(push)
+                finally:
+                    arrived.popleft()
+        finally:
+            self._draining = False
+
+    def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
+        now = self._clock()
+        with self._lock:
+            end = self._last
+            complete = now * 1e6 - self._config.recovery_seconds * 1e6 <= cursor <= end
+            found: list[Push] = []
+            for channel, joined in channels.items():
+                history = self._histories.get(channel)
+                if history is not None:
+                    pushes, whole = history.after(max(cursor, joined))
+                    found += pushes
+                    complete = complete and whole
+        if not complete:
+            return Page((), end, False, False)
+        found.sort(key=lambda push: push.offset)
+        size = 0
+        for count, push in enumerate(found):
+            size += push.size
+            if size > page_bytes and count:
+                return Page(tuple(found[:count]), found[count - 1].offset, True, True)
+        return Page(tuple(found), end, False, True)
+
+    def watermark(self) -> int:
+        with self._lock:
+            if not self._arrived:  # else what is about to be delivered would count as had
+                self._last = self._drained = max(self._last, int(self._clock() * 1e6))
+            return self._drained
+
+    def attach(self, uid: str | None, client_id: str) -> bool:
+        if uid is None:
+            self._anonymous.add(client_id)
+            return len(self._anonymous) == 1
+        with self._lock:
+            self._grace.pop(uid, None)
+            clients = self._clients.setdefault(uid, set())
+            clients.add(client_id)
+            return len(clients) == 1
+
+    def detach(self, uid: str | None, client_id: str) -> bool:
+        if uid is None:
+            self._anonymous.discard(client_id)
+            return not self._anonymous
+        with self._lock:
+            clients = self._clients.get(uid)
+            if clients is None or client_id not in clients:
+                return False
+            clients.discard(client_id)
+            if clients:
+                return False
+            del self._clients[uid]
+            self._grace[uid] = self._clock() + self._config.recovery_seconds
+            return True
+
+    def join(self, uid: str, topic: str) -> bool:
+        with self._lock:
+            members = self._members.setdefault(topic, {})
+            if uid in members:
+                return False
+            # From now on, exclusive: an event published after this call is the first.
+            self._last = max(self._last, int(self._clock() * 1e6))
+            members[uid] = self._topics.setdefault(uid, {})[topic] = self._last
+            return True
+
+    def leave(self, uid: str, topic: str) -> bool:
+        with self._lock:
+            members = self._members.get(topic, {})
+            if uid not in members:
+                return False
+            del members[uid]
+            if not members:
+                del self._members[topic]
+            topics = self._topics[uid]
+            del topics[topic]
+            if not topics:
+                del self._topics[uid]
+            return True
+
+    def members(self, topic: str) -> frozenset[str]:
+        with self._lock:
+            return frozenset(self._members.get(topic, ()))
+
+    def topics(self, uid: str) -> Mapping[str, int]:
+        with self._lock:
+            return dict(self._topics.get(uid, ()))
+
+    def sweep(self) -> None:
+        now = self._clock()
+        oldest = now - self._config.recovery_seconds
+        with self._lock:
+            for uid in [uid for uid, until in self._grace.items() if until <= now]:
+                del self._grace[uid]
+            for channel, history in list(self._histories.items()):
+                if history.until <= now:
+                    del self._histories[channel]
+                else:
+                    while history.pushes and history.pushes[0].time < oldest:
+                        history.drop_oldest()

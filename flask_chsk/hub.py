@@ -1,0 +1,331 @@
+"""The gevent hub that owns all connections of a process, and the ways to it.
+
+Under a gevent server it is the hub of the worker. In a process whose threads are native
+(``flask run``, gunicorn's gthread) it is a hub of our own in a background thread. All that
+touches a connection runs there; other threads hand over with :meth:`Hub.call`. Users' code
+runs in pooled greenlets of the worker's hub, or in native threads: it may block either way.
+
+Nothing starts at import: a :class:`Hub` is made at the first request of a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import gevent
+from gevent.hub import Hub as GeventHub
+from gevent.monkey import get_original
+
+log = logging.getLogger("flask_chsk.hub")
+T = TypeVar("T")
+
+# Native even in a patched process: they are held for microseconds, and across hubs.
+_allocate_lock = get_original("_thread", "allocate_lock")
+_start_new_thread = get_original("_thread", "start_new_thread")
+_get_ident = get_original("_thread", "get_ident")
+
+SWEEP = 0.25  # seconds between looks at the deadlines: keep-alive needs no finer grain
+IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
+THREADS = 32  # native threads that run handlers where there are no greenlets
+SLICE = 0.004  # seconds of one turn of a long job: sockets wait no longer for it
+
+
+class Lock(Protocol):
+    """A native lock."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *args: object) -> None: ...
+
+
+class Waiter(Protocol):
+    """One value, set on the hub, waited for by one caller."""
+
+    def set(self, value: Any) -> None:
+        """Give the value; a second one is ignored."""
+
+    def wait(self, timeout: float) -> Any:
+        """The value, or None after *timeout* seconds."""
+
+
+class Hub:
+    """Runs things where the connections live, and users' code where it may block."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        # A request that runs in a greenlet belongs to a gevent server.
+        self.native_threads = not isinstance(gevent.getcurrent(), gevent.Greenlet)
+        self.closing = False
+        self._wheel: dict[int, list[Deadline]] = {}
+        self._swept = 0
+        self._sweeper: Any = None
+        self._sweeps: list[Callable[[float], None]] = []
+        self._queue: list[Callable[[], Iterator[None]]] = []
+        self._idle: list[_Worker] = []
+        self._threads: Any = None
+        self._gevent_hub: GeventHub
+        if self.native_threads:
+            self._start_thread()
+        else:
+            self._gevent_hub = gevent.get_hub()
+            self._ident = _get_ident()
+            self.loop = self._gevent_hub.loop
+
+    # the owning thread ---------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        ready = _allocate_lock()
+        ready.acquire()
+
+        def main() -> None:
+            self._gevent_hub = gevent.get_hub()
+            self._ident = _get_ident()
+            self.loop = self._gevent_hub.loop
+            keeps_running = self.loop.async_()
+            keeps_running.start(lambda: None)
+            ready.release()
+            self._gevent_hub.switch()  # runs the loop, for the life of the process
+
+        _start_new_thread(main, ())
+        ready.acquire()
+
+    def here(self) -> bool:
+        """Whether the caller is on the owning thread."""
+        return bool(_get_ident() == self._ident)
+
+    def now(self) -> float:
+        """Seconds of a steady clock."""
+        return time.monotonic()
+
+    def native_lock(self) -> Lock:
+        """A lock that holds between native threads, whatever was patched."""
+        return _allocate_lock()  # type: ignore[no-any-return]
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run *fn* on the owning thread: now if there already, else soon."""
+        if _get_ident() == self._ident:
+            fn(*args)
+        else:
+            self.loop.run_callback_threadsafe(_logged, fn, args)
+
+    def soon(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run *fn* on the owning thread after what it is doing now."""
+        if _get_ident() == self._ident:
+            self.loop.run_callback(_logged, fn, args)
+        else:
+            self.loop.run_callback_threadsafe(_logged, fn, args)
+
+    def run(self, fn: Callable[..., T], *args: Any) -> T:
+        """What *fn* returns or raises, from the owning thread; *fn* must not block."""
+        if _get_ident() == self._ident:
+            return fn(*args)
+        done = _allocate_lock()
+        done.acquire()
+        result: list[Any] = [None, None]
+
+        def there() -> None:
+            try:
+                result[0] = fn(*args)
+            except BaseException as error:  # handed to the caller, all of it
+                result[1] = error
+            finally:
+                done.release()
+
+        self.loop.run_callback_threadsafe(there)
+        done.acquire()
+        if result[1] is not None:
+            raise result[1]
+        return result[0]  # type: ignore[no-any-return]
+
+    def waiter(self) -> Waiter:
+        """A place for one value that a request waits for."""
+        return _ThreadWaiter() if self.native_threads else _GreenletWaiter(self._gevent_hub)
+
+    # users' code ---------------------------------------------------------------------
+
+    def spawn(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run *fn*, which may block: in a pooled greenlet, or a native thread. On the hub."""
+        if self.native_threads:
+            if self._threads is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._threads = ThreadPoolExecutor(THREADS, "flask_chsk")
+            if not self.closing:
+                self._threads.submit(_logged, fn, args)
+            return
+        if self._idle:
+            self._idle.pop().switch(fn, args)
+        else:
+            worker = _Worker(self._idle)
+            worker.job = (fn, args)
+            worker.start()
+
+    # time ----------------------------------------------------------------------------
+
+    def deadline(self, item: Deadline, when: float) -> None:
+        """Call ``item.due(now)`` at *when*, a quarter of a second late at most.
+
+        What it returns, seconds of :meth:`now`, is its next deadline; None: no more.
+        """
+        slot = max(int(when / SWEEP) + 1, self._swept + 1)
+        self._wheel.setdefault(slot, []).append(item)
+        if self._sweeper is None:
+            self._swept = int(self.now() / SWEEP)
+            self._sweeper = self.loop.timer(SWEEP, repeat=SWEEP, ref=False)
+            self._sweeper.start(self._sweep)
+
+    def every_sweep(self, fn: Callable[[float], None]) -> None:
+        """Call *fn* with the time at each sweep."""
+        self._sweeps.append(fn)
+
+    def _sweep(self) -> None:
+        now = self.now()
+        current = int(now / SWEEP)
+        first, self._swept = self._swept + 1, current
+        for slot in range(first, current + 1):
+            for item in self._wheel.pop(slot, ()):
+                try:
+                    when = item.due(now)
+                except Exception:
+                    log.exception("error at a deadline of %r", item)
+                else:
+                    if when is not None:
+                        self.deadline(item, when)
+        for fn in self._sweeps:
+            _logged(fn, (now,))
+
+    def timer(self, seconds: float, fn: Callable[[], object]) -> Any:
+        """Call *fn* once, *seconds* from now; the result has ``stop()``. On the hub."""
+        timer = self.loop.timer(seconds)
+        timer.start(_logged, fn, ())
+        return timer
+
+    def sliced(self, job: Callable[[], Iterator[None]]) -> None:
+        """Run a long job of the hub in slices: between them sockets get their turn.
+
+        Jobs run one after another, in the order given.
+        """
+        self._queue.append(job)
+        if len(self._queue) == 1:
+            self._run_slices(None)
+
+    def _run_slices(self, steps: Iterator[None] | None) -> None:
+        until = self.now() + SLICE
+        while True:
+            if steps is None:
+                if not self._queue:
+                    return
+                steps = iter(self._queue[0]())
+            try:
+                for _ in steps:
+                    if self.now() >= until:
+                        self.loop.run_callback(self._run_slices, steps)
+                        return
+            except Exception:
+                log.exception("error in a job of the hub")
+            self._queue.pop(0)
+            steps = None
+
+
+class Deadline(Protocol):
+    """Something with a time at which it wants to be looked at."""
+
+    def due(self, now: float) -> float | None:
+        """Do what is due; the next time, or None."""
+
+
+def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+    try:
+        fn(*args)
+    except Exception:
+        log.exception("error in %r", fn)
+
+
+class _Worker(gevent.Greenlet):  # type: ignore[misc]
+    """A greenlet that runs one job after another and rests among the idle between them."""
+
+    def __init__(self, idle: list[_Worker]) -> None:
+        super().__init__()
+        self.idle = idle
+        self.job: tuple[Callable[..., object], tuple[Any, ...]] | None = None
+
+    def switch(self, *job: Any) -> Any:
+        """Take a job: called on the hub, returns when the job first waits or is done."""
+        if job and callable(job[0]):
+            self.job = job  # type: ignore[assignment]
+            return super().switch()
+        return super().switch(*job)
+
+    def _run(self) -> None:
+        hub = self.parent
+        while self.job is not None:
+            fn, args = self.job
+            self.job = None
+            _logged(fn, args)
+            del fn, args
+            if len(self.idle) >= IDLE_WORKERS:
+                return
+            self.idle.append(self)
+            hub.switch()
+
+
+class _GreenletWaiter:
+    __slots__ = ("_greenlet", "_hub", "_set", "_value")
+
+    def __init__(self, hub: GeventHub) -> None:
+        self._hub = hub
+        self._greenlet: Any = None
+        self._value: Any = None
+        self._set = False
+
+    def set(self, value: Any) -> None:
+        if self._set:
+            return
+        self._set = True
+        self._value = value
+        if self._greenlet is not None:
+            self._hub.loop.run_callback(self._wake)
+
+    def _wake(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.switch()
+
+    def wait(self, timeout: float) -> Any:
+        if not self._set:
+            timer = self._hub.loop.timer(timeout)
+            self._greenlet = gevent.getcurrent()
+            timer.start(self._wake)
+            try:
+                self._hub.switch()
+            finally:
+                self._greenlet = None
+                timer.stop()
+                timer.close()
+        return self._value
+
+
+class _ThreadWaiter:
+    __slots__ = ("_lock", "_set", "_value")
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+        self._value: Any = None
+        self._set = False
+
+    def set(self, value: Any) -> None:
+        if not self._set:
+            self._set = True
+            self._value = value
+            self._lock.release()
+
+    def wait(self, timeout: float) -> Any:
+        self._lock.acquire(True, timeout)
+        return self._value
+
+

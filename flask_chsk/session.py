@@ -1,0 +1,486 @@
+"""One client's side of the protocol as values: what comes in, what goes out, and when.
+
+No socket, clock, greenlet, Flask, logging: data and ``now`` (seconds, any steady clock) go
+in, messages and happenings come out. A session outlives its transports: a client that
+comes back over another socket, or over long-polling, finds its outbox as it left it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .errors import UnpackError
+from .event import Event, as_event, is_event
+from .push import Push
+from .values import Keyword
+from .wire import Composer, Data
+
+# Close codes (PROTOCOL 8). --------------------------------------------------------------
+
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+UNSUPPORTED_DATA = 1003
+TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+RESTART = 1012
+TRY_LATER = 1013
+PING_UNANSWERED = 4000
+REPLACED = 4001
+TOO_SLOW = 4002
+CLOSED_BY_APP = 4003
+FLOODING = 4004
+SIGNED_OUT = 4005
+
+# Ids of our own namespace. ---------------------------------------------------------------
+
+HANDSHAKE = Keyword("chsk/handshake")
+WS_PING = Keyword("chsk/ws-ping")
+WS_PONG = Keyword("chsk/ws-pong")
+BATCH = Keyword("chsk/batch")
+ASK = Keyword("chsk/ask")
+ANSWER = Keyword("chsk/answer")
+GAP = Keyword("chsk/gap")
+CLOSE = Keyword("chsk/close")
+BAD_EVENT = Keyword("chsk/bad-event")
+BAD_PACKAGE = Keyword("chsk/bad-package")
+UIDPORT_OPEN = Keyword("chsk/uidport-open")
+UIDPORT_CLOSE = Keyword("chsk/uidport-close")
+
+CLOSED = Keyword("chsk/closed")
+TIMEOUT = Keyword("chsk/timeout")
+ERROR = Keyword("chsk/error")
+DUMMY_CB_200 = Keyword("chsk/dummy-cb-200")
+
+BAD_PACKAGE_SHOWN = 1024  # characters of a bad package that handlers get to see
+PAGE_BYTES = 256 * 1024  # of pushes in one frame or poll answer, or one event if larger
+
+
+def cb_success(reply: object) -> bool:
+    """Whether *reply* is a real one: none of ``chsk/closed``, ``chsk/timeout``, ``chsk/error``."""
+    return not (isinstance(reply, Keyword) and reply in (CLOSED, TIMEOUT, ERROR))
+
+
+def cb_error(reply: object) -> bool:
+    """The opposite of :func:`cb_success`."""
+    return not cb_success(reply)
+
+
+# Cursors ---------------------------------------------------------------------------------
+
+_CURSOR = re.compile(r"([a-z0-9]{1,20}):(0|[1-9][0-9]{0,15})")
+
+
+def read_cursor(text: str | None, epoch: str) -> int | None:
+    """The offset in a cursor such as ``"e7f3:1042"``; None where it is not of *epoch*."""
+    if not text or len(text) > 40:
+        return None
+    found = _CURSOR.fullmatch(text)
+    return int(found[2]) if found and found[1] == epoch else None
+
+
+# What came in ----------------------------------------------------------------------------
+
+
+class Received(NamedTuple):
+    """An event for the application; *cb* is None where no reply was asked."""
+
+    event: Event
+    cb: Any = None
+
+
+class Pinged(NamedTuple):
+    """The client asked whether we live; *cb* is None where it wants no ``"pong"``."""
+
+    cb: Any = None
+
+
+class Ponged(NamedTuple):
+    """The client answered our ping."""
+
+
+class Answered(NamedTuple):
+    """The client answered an ask; *error* says why there is no *value*."""
+
+    id: str
+    value: Any = None
+    error: str | None = None
+
+
+class Batched(NamedTuple):
+    """Several events without callbacks, in one message."""
+
+    events: tuple[Received, ...]
+
+
+Happening = Received | Pinged | Ponged | Answered | Batched
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers a session goes by (config.py has their reasons)."""
+
+    epoch: str
+    kalive: float = 25.0
+    ping_timeout: float = 10.0
+    cursor_every: float = 30.0  # a quarter of the recovery window: a cursor never goes stale
+    max_outbox_bytes: int = 4 * 1024 * 1024
+
+
+PING, DEAD = "ping", "dead"  # what a check may find due
+
+Encode = Callable[[Data], bytes]  # a transport's dress for a message
+
+
+class ServerSession:
+    """What the server knows of one client.
+
+    ``acked``: nothing at or below this offset is owed. ``queued``: the offset of the last
+    push taken in. ``behind``: pushes were let go, and history has to give them again
+    (:meth:`caught_up`).
+    """
+
+    __slots__ = (
+        "acked",
+        "behind",
+        "client_id",
+        "composer",
+        "heard",
+        "keeps",
+        "outbox",
+        "outbox_bytes",
+        "pinged",
+        "queued",
+        "rules",
+        "told",
+        "uid",
+        "v1",
+    )
+
+    def __init__(
+        self,
+        uid: str | None,
+        client_id: str,
+        composer: Composer,
+        rules: Rules,
+        now: float,
+        *,
+        v1: bool = False,
+        offset: int = 0,
+    ) -> None:
+        self.uid = uid
+        self.client_id = client_id
+        self.composer = composer
+        self.rules = rules
+        self.v1 = v1
+        self.outbox: list[Push | Data] | None = None  # None at rest: an empty list is 56 bytes
+        self.outbox_bytes = 0
+        self.acked = offset
+        self.queued = offset
+        self.behind = False
+        self.keeps = False  # pushes stay until acknowledged: a v=1 poller
+        self.heard = now
+        self.pinged: float | None = None
+        self.told = now
+
+    # in ------------------------------------------------------------------------------
+
+    def receive(self, data: Data, now: float) -> Happening:
+        """What one message from the client means (PROTOCOL 5)."""
+        self.heard = now
+        self.pinged = None
+        return read_message(self.composer, data)
+
+    def alive(self, now: float) -> None:
+        """Note a sign of life that is no message, such as a protocol-level pong."""
+        self.heard = now
+        self.pinged = None
+
+    # out -----------------------------------------------------------------------------
+
+    def handshake(
+        self, data: Any, *, csrf_token: str | None = None, extras: dict[Any, Any] | None = None
+    ) -> Data:
+        """``[:chsk/handshake [uid csrf data extras?]]``, packed (PROTOCOL 3 and 9)."""
+        wire = self.composer.wire
+        uid = self.uid
+        shown: Any = uid if uid is not None or self.v1 else Keyword(wire.nil_uid)
+        body = [shown, csrf_token]
+        if data is not None or wire.data_always:
+            body.append(data)
+        if self.v1:
+            body.append(extras)
+        return self.composer.message([HANDSHAKE, body])
+
+    def say(self, message: Data) -> None:
+        """Put a message of ours (a reply, a ping) behind what is already waiting."""
+        if self.outbox is None:
+            self.outbox = []
+        self.outbox.append(message)
+        self.outbox_bytes += len(message)
+
+    def deliver(self, push: Push) -> bool:
+        """Take an event in; False where it is not news to this client.
+
+        A ``v=1`` client that falls behind its limit lets its pushes go and becomes
+        ``behind``. Of others :attr:`overfull` says that they must be closed.
+        """
+        if push.offset <= self.queued:
+            return False
+        if self.behind:
+            return False  # history has it, and will be read past it
+        if push.but is not None and push.but == (self.uid, self.client_id):
+            self.queued = push.offset
+            return False
+        waiting = self.outbox_bytes
+        if self.v1 and waiting and waiting + push.size > self.rules.max_outbox_bytes:
+            self.fall_behind()
+            return True
+        if self.outbox is None:
+            self.outbox = []
+        self.outbox.append(push)
+        self.outbox_bytes += push.size
+        self.queued = push.offset
+        return True
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more is waiting than may wait."""
+        return self.outbox_bytes > self.rules.max_outbox_bytes
+
+    def fall_behind(self) -> None:
+        """Let waiting pushes go; history gives them again."""
+        self._drop_pushes()
+        self.queued = self.acked
+        self.behind = True
+
+    def _drop_pushes(self) -> None:
+        messages = [item for item in self.outbox or () if not isinstance(item, Push)]
+        self.outbox = messages or None
+        self.outbox_bytes = sum(map(len, messages))
+
+    def resume(self, offset: int) -> None:
+        """Go on from where the client says it is."""
+        if offset >= self.acked:
+            self.ack(offset)
+        else:
+            self.acked = offset
+            self.fall_behind()
+
+    def ack(self, offset: int) -> None:
+        """Forget pushes at or below *offset*: the client has them."""
+        if offset <= self.acked:
+            return
+        self.acked = offset
+        self.queued = max(self.queued, offset)
+        outbox = self.outbox
+        if outbox:
+            rest = [x for x in outbox if not isinstance(x, Push) or x.offset > offset]
+            if len(rest) != len(outbox):
+                self.outbox = rest or None
+                self.outbox_bytes = sum(x.size if isinstance(x, Push) else len(x) for x in rest)
+
+    def caught_up(self, pushes: Iterable[Push], end: int, *, more: bool) -> None:
+        """Take a page of history in: everything for this client up to *end*."""
+        self.behind = False
+        for push in pushes:
+            if push.offset > self.queued:
+                self.deliver(push)
+                if self.behind:
+                    return
+        self.queued = max(self.queued, end)
+        self.behind = more
+
+    def gap(self, now_offset: int) -> None:
+        """History cannot give what was missed: the client is told, and starts at now."""
+        self._drop_pushes()
+        self.behind = False
+        self.acked = self.queued = now_offset - 1
+        if self.v1:
+            self.deliver(Push("", "[:chsk/gap nil]", now_offset))
+        else:
+            self.acked = self.queued = now_offset
+
+    def take(self, encode: Encode, frames: dict[Any, bytes]) -> bytes:
+        """What leaves a WebSocket now: whole frames, about a page of them, in order.
+
+        Consecutive pushes share a frame. *frames* keeps frames of this tick, so that
+        connections with the same batch share the bytes too.
+        """
+        outbox = self.outbox
+        if not outbox:
+            return b""
+        if len(outbox) == 1:  # the usual case
+            item = outbox[0]
+            self.outbox = None
+            self.outbox_bytes = 0
+            if isinstance(item, Push):
+                self.acked = item.offset
+                return item.frame(
+                    (encode, self.composer.key, self.v1),
+                    lambda: encode(self._batch([item])),
+                )
+            return encode(item)
+        out: list[bytes] = []
+        size = taken = 0
+        batch: list[Push] = []
+        for item in outbox:
+            taken += 1
+            if isinstance(item, Push):
+                batch.append(item)
+                size += item.size
+                self.outbox_bytes -= item.size
+            else:
+                if batch:
+                    out.append(self._batch_frame(batch, encode, frames))
+                    batch = []
+                out.append(encode(item))
+                size += len(item)
+                self.outbox_bytes -= len(item)
+            if size >= PAGE_BYTES:
+                break
+        if batch:
+            out.append(self._batch_frame(batch, encode, frames))
+        if taken == len(outbox):
+            self.outbox = None
+        else:
+            del outbox[:taken]
+        return b"".join(out)
+
+    def answer(self, encode: Encode, frames: dict[Any, bytes]) -> bytes | None:
+        """What answers a poll now: one message of pushes, about a page; None: nothing waits.
+
+        To a ``v=1`` client they are given again until its next cursor acknowledges them.
+        """
+        batch: list[Push] = []
+        size = 0
+        for item in self.outbox or ():
+            if isinstance(item, Push):
+                if batch and size + item.size > PAGE_BYTES:
+                    break
+                batch.append(item)
+                size += item.size
+        if not batch:
+            return None
+        answer = self._batch_frame(batch, encode, frames)
+        if not self.keeps:
+            self.ack(batch[-1].offset)
+        return answer
+
+    def _batch_frame(self, batch: list[Push], encode: Encode, frames: dict[Any, bytes]) -> bytes:
+        if not self.keeps:
+            self.acked = batch[-1].offset
+        key = (encode, self.composer.key, self.v1, *[push.offset for push in batch])
+        frame = frames.get(key)
+        if frame is None:
+            frame = frames[key] = encode(self._batch(batch))
+        return frame
+
+    def _batch(self, batch: list[Push]) -> Data:
+        composer = self.composer
+        pieces = composer.array([push.piece(composer) for push in batch])
+        if not self.v1:
+            return composer.compose(pieces)
+        return composer.compose(pieces, None, composer.piece(self._cursor(batch)))
+
+    def _cursor(self, batch: list[Push]) -> str:
+        last = batch[0].offset
+        parts = [f"{self.rules.epoch}:{last}"]
+        for push in batch[1:]:
+            parts.append(f"+{push.offset - last}")
+            last = push.offset
+        return ",".join(parts)
+
+    # time ----------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is owed, so that the client may be told the watermark."""
+        return not self.outbox and not self.behind
+
+    def cursor(self, watermark: int, now: float) -> str | None:
+        """A cursor to tell an idle client, or None where it must not have one."""
+        if not self.v1 or not self.at_rest:
+            return None
+        self.told = now
+        self.acked = self.queued = max(self.queued, watermark)
+        return f"{self.rules.epoch}:{self.acked}"
+
+    def check(self, now: float, *, reading: bool = True) -> tuple[str | None, float]:
+        """What is due on a WebSocket (PROTOCOL 6), and when to ask again.
+
+        *reading* is False while the socket is not read: then silence proves nothing. An
+        unanswered ping is judged twice, a sweep apart, so that a server that was itself
+        stalled reads first what is waiting.
+        """
+        rules = self.rules
+        if not reading:
+            self.heard = now
+            self.pinged = None
+        if self.pinged is not None:
+            due = abs(self.pinged) + rules.ping_timeout
+            if now < due:
+                return None, due
+            if not self.composer.wire.pongs:
+                self.pinged = None
+                self.heard = now
+                return None, now + rules.kalive
+            if self.pinged < 0:  # the second judgement
+                return DEAD, now
+            self.pinged = -self.pinged
+            return None, now
+        due = self.heard + rules.kalive
+        if self.v1:
+            due = min(due, self.told + rules.cursor_every)
+        if now < due:
+            return None, due
+        self.pinged = now
+        self.told = now
+        return PING, now + rules.ping_timeout
+
+    def ping(self, watermark: int, now: float) -> Data:
+        """``[:chsk/ws-ping nil cursor?]``, packed."""
+        return self.composer.message(WS_PING, None, self.cursor(watermark, now))
+
+
+def read_message(composer: Composer, data: Data) -> Happening:
+    """One message of a client, by POST or frame, as what it means (PROTOCOL 5)."""
+    try:
+        value, cb, _ = composer.read(data)
+    except UnpackError:
+        shown = data if isinstance(data, str) else data.decode("latin-1")
+        return Received(Event(BAD_PACKAGE, shown[:BAD_PACKAGE_SHOWN]))
+    return _meaning(value, cb, composer.packer.name)
+
+
+def _meaning(value: Any, cb: Any, packer: str) -> Happening:
+    if not is_event(value) or (packer != "json" and not isinstance(value[0], Keyword)):
+        return Received(Event(BAD_EVENT, value), cb)  # a string is no id where keywords are
+    event = as_event(value)
+    id = event.id
+    if not id.startswith("chsk/"):
+        return Received(event, cb)
+    if id == WS_PING:
+        return Pinged(cb)
+    if id == WS_PONG:
+        return Ponged()
+    if id == ANSWER:
+        data = event.data
+        if type(data) is list and 2 <= len(data) <= 3 and isinstance(data[0], str):
+            error = data[2] if len(data) == 3 else None
+            return Answered(str(data[0]), data[1], None if error is None else str(error))
+    elif id == BATCH and type(event.data) is list:
+        return Batched(
+            tuple(
+                x if isinstance(x := _meaning(item, None, packer), Received) else _bad(item)
+                for item in event.data
+            )
+        )
+    return Received(Event(BAD_EVENT, value), cb)
+
+
+def _bad(value: Any) -> Received:
+    return Received(Event(BAD_EVENT, value))
