@@ -167,9 +167,7 @@ def _control(dice: random.Random, role: str, wrong: bool) -> bytes:
     return _frame(dice, role, opcode, payload)
 
 
-def _frame(
-    dice: random.Random, role: str, opcode: int, payload: bytes, fin: bool = True
-) -> bytes:
+def _frame(dice: random.Random, role: str, opcode: int, payload: bytes, fin: bool = True) -> bytes:
     return build(opcode, payload, fin=fin, mask=dice.randbytes(4) if role == "server" else None)
 
 
