@@ -19,6 +19,7 @@ extras["test"] = [
     "flask-login>=0.6.3",
     "flask-sqlalchemy>=3.1",
     "flask-wtf>=1.2",
+    "gunicorn[gevent]>=26.0",
     "hypothesis>=6.100",
     "playwright>=1.50,<2",
     "pydantic>=2.7",

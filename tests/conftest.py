@@ -14,3 +14,8 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Servers of one machine would share it, under the home directory.
+os.environ.setdefault("GUNICORN_CMD_ARGS", "--no-control-socket")
+
+pytest_plugins = ["pytester"]

@@ -83,8 +83,8 @@ class Process:
     def tracebacks(self) -> int:
         return self.log.count("Traceback (most recent call last)")
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the program, not to what it started."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the program alone, not to what it started, and do not wait."""
         self._popen.send_signal(number)
 
     def wait_for_log(self, pattern: str, timeout: float = START) -> re.Match[str]:
@@ -109,7 +109,7 @@ class Process:
         The result is its exit status, -9 where it had to be killed; a second call does nothing.
         """
         if self.running:
-            self.signal(number)
+            self.kill(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout)
         with contextlib.suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ class Process:
 class Server(Process):
     """A process that serves HTTP on 127.0.0.1 and says so in its log.
 
-    Where the command binds port 0, the log tells which one it became: nobody can take it in between.
+    Let the command bind port 0: the log tells which it became, and nobody can take it in between.
     """
 
     def __init__(

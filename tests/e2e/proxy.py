@@ -26,6 +26,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 BUFFER = 256 * 1024  # bytes held in one direction before its source is no longer read
 HEAD = 64 * 1024  # bytes of a request's head; longer ones pass unread
 TICK = 0.05  # seconds between two looks for idle connections
+UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*(\r\n|$)", re.IGNORECASE)
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST instead of FIN
 
 
@@ -158,7 +159,7 @@ class Proxy:
 
     def _run(self) -> None:
         while not self._closed:
-            for key, mask in self._selector.select(None if self.idle is None else TICK):
+            for key, mask in self._selector.select(TICK):
                 if self._closed:
                     break
                 key.data(mask)
@@ -217,10 +218,11 @@ class _Link:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.proxy = proxy
-        self.client = _End(client)
-        self.backend = _End(None)
+        self.client = _Side(client)
+        self.backend = _Side(None)
         self.head: bytearray | None = bytearray()  # None: complete, and passed on
-        self.mute = False  # nothing to the client behind the head of the answer
+        self.mute = False  # of the answer, only the head reaches the client
+        self.answer: bytearray | None = bytearray()  # as far as that head; None behind it
         self.used = time.monotonic()
         self.watch()
 
@@ -243,8 +245,9 @@ class _Link:
     def _backend_ready(self, mask: int) -> None:
         self._move(self.backend, mask, self._from_backend)
 
-    def _move(self, end: _End, mask: int, take: Callable[[bytes], None]) -> None:
-        assert end.sock is not None
+    def _move(self, end: _Side, mask: int, take: Callable[[bytes], None]) -> None:
+        if end.sock is None:  # closed by another call of the same round
+            return
         try:
             if mask & WRITE and end.waiting:
                 del end.waiting[: end.sock.send(end.waiting)]
@@ -260,11 +263,16 @@ class _Link:
         except OSError:
             self.abort()
             return
-        if self.client.ended and (self.backend.ended or self.backend.sock is None):
-            if not self.client.waiting and not self.backend.waiting:
-                self.close()
-                return
-        self.watch()
+        if self._over():
+            self.close()
+        else:
+            self.watch()
+
+    def _over(self) -> bool:
+        client, backend = self.client, self.backend
+        if client.waiting or backend.waiting or not client.ended:
+            return False
+        return backend.ended or backend.sock is None
 
     def _pass_on_ends(self) -> None:
         for end, other in ((self.client, self.backend), (self.backend, self.client)):
@@ -273,10 +281,14 @@ class _Link:
                 other.sock.shutdown(socket.SHUT_WR)
 
     def _from_backend(self, data: bytes) -> None:
-        self.client.waiting += data
-        if self.mute:
-            head, end, _ = bytes(self.client.waiting).partition(b"\r\n\r\n")
-            self.client.waiting[:] = head + end
+        if not self.mute:
+            self.client.waiting += data
+        elif self.answer is not None:
+            self.answer += data
+            head, blank, _ = bytes(self.answer).partition(b"\r\n\r\n")
+            if blank:
+                self.client.waiting += head + blank
+                self.answer = None
 
     def _from_client(self, data: bytes) -> None:
         if self.head is None:
@@ -317,7 +329,7 @@ class _Link:
         # A refused connection shows when it is first written to: the client is reset then.
         sock.connect_ex(("127.0.0.1", proxy._next_backend()))
 
-    def _release(self, end: _End) -> socket.socket | None:
+    def _release(self, end: _Side) -> socket.socket | None:
         self.proxy._links.discard(self)
         if end.sock is None:
             return None
@@ -342,7 +354,7 @@ class _Link:
             self.proxy._ghosts.append(sock)
 
 
-class _End:
+class _Side:
     """One socket of a link."""
 
     def __init__(self, sock: socket.socket | None) -> None:
