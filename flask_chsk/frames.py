@@ -365,15 +365,16 @@ def build(opcode: int, payload: bytes, *, mask: bytes | None = None, fin: bool =
     """
     size = len(payload)
     first = opcode | _FIN if fin else opcode
-    flag = 0
-    if mask is not None:
-        flag = _MASKED
-        payload = mask + apply_mask(payload, mask)
+    flag = 0 if mask is None else _MASKED
     if size <= _SHORT:
-        return bytes((first, flag | size)) + payload
-    if size <= 0xFFFF:
-        return _head16(first, flag | 126, size) + payload
-    return _head64(first, flag | 127, size) + payload
+        head = bytes((first, flag | size))
+    elif size <= 0xFFFF:
+        head = _head16(first, flag | 126, size)
+    else:
+        head = _head64(first, flag | 127, size)
+    if mask is None:
+        return head + payload
+    return head + mask + apply_mask(payload, mask)  # the small ones first: one large copy
 
 
 def text_frame(text: str | bytes, *, masked: bool = False) -> bytes:

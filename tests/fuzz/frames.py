@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
@@ -50,31 +50,33 @@ class _Wsproto(FrameProtocol):
     """wsproto, had it heard of 1014."""
 
     def _process_close(self, frame: Frame) -> Frame:
-        if frame.payload[:2] != (1014).to_bytes(2, "big"):
+        payload: Any = frame.payload
+        if payload[:2] != (1014).to_bytes(2, "big"):
             return super()._process_close(frame)
-        known = (1013).to_bytes(2, "big") + frame.payload[2:]
-        judged = super()._process_close(frame._replace(payload=known))
-        return judged._replace(payload=(1014, judged.payload[1]))
+        known = (1013).to_bytes(2, "big") + payload[2:]
+        judged: Any = super()._process_close(frame._replace(payload=known)).payload
+        return frame._replace(payload=(1014, judged[1]))
 
 
 def wsproto(role: str, chunks: list[bytes]) -> Verdict:
     protocol = _Wsproto(client=role == "client", extensions=[])
     messages: list[Message] = []
-    parts: list[str | bytes] = []
+    parts: list[Any] = []
     try:
         for chunk in chunks:
             protocol.receive_bytes(chunk)
             for frame in protocol.received_frames():
+                payload: Any = frame.payload
                 if frame.opcode is Opcode.PING:
-                    messages.append(Ping(bytes(frame.payload)))
+                    messages.append(Ping(bytes(payload)))
                 elif frame.opcode is Opcode.PONG:
-                    messages.append(Pong(bytes(frame.payload)))
+                    messages.append(Pong(bytes(payload)))
                 elif frame.opcode is Opcode.CLOSE:
-                    messages.append(Close(int(frame.payload[0]), frame.payload[1]))
+                    messages.append(Close(*payload))
                 else:
-                    parts.append(frame.payload)
+                    parts.append(payload)
                     if frame.message_finished:
-                        messages.append(type(parts[0])().join(parts))
+                        messages.append(type(payload)().join(parts))
                         parts.clear()
     except ParseFailed as error:
         return Verdict(messages, int(error.code))
