@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Error, Page
+from playwright.sync_api import Page
 
 from tests.e2e.proxy import Proxy
 from tests.process import Process, Server, eventually
@@ -123,12 +123,12 @@ def test_a_browser_sees_the_cut_and_the_return(
 ) -> None:
     proxy = proxy_to(gunicorn(PLAIN))
     page.goto(proxy.url)
+    # Not by going there: Chromium shows a page of its own, and that races with the next visit.
+    fetch = "() => fetch('/worker').then(answer => answer.status, error => error.name)"
     proxy.cut()
-    with pytest.raises(Error, match="net::ERR_"):
-        page.goto(proxy.url)
+    assert page.evaluate(fetch) == "TypeError"
     proxy.restore()
-    page.goto(proxy.url)
-    assert page.title() == "Visit 2"
+    assert page.evaluate(fetch) == 200
 
 
 def test_requests_of_one_client_take_turns_among_servers(
