@@ -1,0 +1,139 @@
+"""What pip installs, and what importing it does: nothing yet."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from typing import NamedTuple
+
+import pytest
+
+from tests.process import ROOT
+
+OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
+LEFTOVERS = (
+    ".git .venv* .*_cache .hypothesis *.egg-info __pycache__ build dist node_modules".split()
+)
+
+
+class Distributions(NamedTuple):
+    """Names of the files in each, below the sdist's own folder."""
+
+    sdist: frozenset[str]
+    wheel: frozenset[str]
+    metadata: str
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """The sdist, and the wheel built from it; from a copy, so that the checkout stays clean."""
+    source, built = tmp_path_factory.mktemp("source") / "copy", tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFTOVERS))
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", built, source],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    [sdist], [wheel] = built.glob("*.tar.gz"), built.glob("*.whl")
+    with tarfile.open(sdist) as tar, zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return Distributions(
+            frozenset(name.partition("/")[2] for name in tar.getnames()),
+            frozenset(archive.namelist()),
+            archive.read(metadata).decode(),
+        )
+
+
+def package_files() -> frozenset[str]:
+    """Every file of the package, as the distributions name them."""
+    return frozenset(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "flask_chsk").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(distributions: Distributions) -> None:
+    inside = {name for name in distributions.wheel if ".dist-info/" not in name}
+    assert inside == package_files()
+
+
+def test_the_sdist_holds_the_package(distributions: Distributions) -> None:
+    assert package_files() - distributions.sdist == set()
+
+
+@pytest.mark.parametrize("name", ["py.typed", "static/chsk.js", "static/chsk.d.ts"])
+def test_types_and_javascript_are_installed(distributions: Distributions, name: str) -> None:
+    assert f"flask_chsk/{name}" in distributions.wheel
+
+
+def test_the_licence_travels_with_both(distributions: Distributions) -> None:
+    assert "LICENSE" in distributions.sdist
+    assert any(re.search(r"\.dist-info/(licenses/)?LICENSE$", name) for name in distributions.wheel)
+
+
+@pytest.mark.parametrize(
+    "name", ["CHANGES.rst", "Makefile", "README.rst", "scripts/demo.sh", "tests/conftest.py"]
+)
+def test_the_sdist_can_be_tested(distributions: Distributions, name: str) -> None:
+    assert name in distributions.sdist
+
+
+def test_the_changes_open_with_this_version(distributions: Distributions) -> None:
+    changes = (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
+    newest = re.search(r"^Version (\S+)$", changes, re.MULTILINE)
+    version = re.search(r"^Version: (\S+)$", distributions.metadata, re.MULTILINE)
+    assert newest is not None and version is not None
+    assert newest[1] == version[1]
+
+
+def run(code: str) -> str:
+    """What a fresh, unpatched Python prints, where every warning is an error."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_import_and_init_app_start_nothing() -> None:
+    code = """
+import gc, os, threading
+import flask, gevent.monkey, greenlet, gevent._hub_local
+before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else None
+
+import flask_chsk
+app = flask.Flask("app")
+app.secret_key = "secret"
+flask_chsk.Chsk(app)
+
+greenlets = [o for o in gc.get_objects() if isinstance(o, greenlet.greenlet) and not o.dead]
+print("threads", threading.active_count())
+print("greenlets", len(greenlets) - 1)  # but for the main one
+print("hub", gevent._hub_local.get_hub_if_exists())
+print("patched", gevent.monkey.is_module_patched("socket"))
+print("descriptors", before is None or before == os.listdir("/proc/self/fd"))
+"""
+    assert run(code).splitlines() == [
+        "threads 1",
+        "greenlets 0",
+        "hub None",
+        "patched False",
+        "descriptors True",
+    ]
+
+
+def test_without_its_extras_the_package_works() -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({OPTIONAL!r}.split()))  # None: importing it fails
+import flask, flask_chsk
+app = flask.Flask("app")
+app.secret_key = "secret"
+flask_chsk.Chsk(app)
+print([name for name in flask_chsk.__all__ if not hasattr(flask_chsk, name)])
+"""
+    assert run(code) == "[]\n"
