@@ -1,0 +1,157 @@
+// A socket and a fetch that do what a test says, and a clock that is turned by hand.
+
+import { mock } from "node:test";
+
+import { ChannelSocket, setLoggingLevel } from "../../flask_chsk/static/chsk.js";
+
+setLoggingLevel("silent");
+
+export const HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :resume "tok"}]] nil]';
+
+export class FakeSocket {
+  /** @type {FakeSocket[]} */ static all = [];
+  readyState = 0;
+  sent = [];
+  closedWith = null;
+
+  constructor(url, protocols) {
+    Object.assign(this, { url: new URL(url), protocols });
+    FakeSocket.all.push(this);
+  }
+  get params() {
+    return Object.fromEntries(this.url.searchParams);
+  }
+  send(data) {
+    this.sent.push(data);
+  }
+  close(code) {
+    this.closedWith = code;
+    this.readyState = 3;
+  }
+
+  // What the other side does:
+  open() {
+    this.readyState = 1;
+    this.onopen?.({});
+  }
+  says(data) {
+    this.onmessage?.({ data });
+  }
+  drops(code = 1006, reason = "", wasClean = code !== 1006) {
+    this.readyState = 3;
+    if (!wasClean) this.onerror?.({ type: "error" });
+    this.onclose?.({ code, reason, wasClean });
+  }
+  /** Up to the point where it is trusted. */
+  opens(handshake = HANDSHAKE) {
+    this.open();
+    this.says(handshake);
+    this.says('["pong" "ping"]');
+    this.sent = this.sent.filter((data) => data !== '[[:chsk/ws-ping] "ping"]');
+  }
+}
+
+/** One fetch that somebody waits for. */
+class Call {
+  constructor(url, init) {
+    const at = new URL(url);
+    this.method = init.method;
+    this.headers = init.headers;
+    this.params = Object.fromEntries(init.body instanceof URLSearchParams ? init.body : at.searchParams);
+    this.body = init.body;
+    this.credentials = init.credentials;
+    this.aborted = false;
+    this.answered = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    init.signal.addEventListener("abort", () => {
+      this.aborted = true;
+      this.reject(new DOMException("aborted", "AbortError"));
+    });
+  }
+  answers(body, status = 200, headers = { "content-type": "application/edn" }) {
+    this.resolve(new Response(body, { status, headers }));
+    return settle();
+  }
+  fails() {
+    this.reject(new TypeError("network"));
+    return settle();
+  }
+}
+
+/** Until nothing is left to do but wait. */
+export async function settle() {
+  for (let i = 0; i < 8; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** A channel socket in a world of its own; ends with the test. */
+export async function world(t, opts = {}) {
+  FakeSocket.all = [];
+  const calls = [];
+  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  const chsk = new ChannelSocket("http://example.org/chsk", {
+    WebSocket: FakeSocket,
+    fetch: (url, init) => {
+      const call = new Call(url, init);
+      calls.push(call);
+      return call.answered;
+    },
+    clientId: "cid",
+    backoff: () => 1000,
+    ...opts,
+  });
+  t.after(() => {
+    chsk.destroy();
+    mock.timers.reset();
+  });
+  await settle();
+  const here = {
+    chsk,
+    calls,
+    gets: () => calls.filter((call) => call.method === "GET"),
+    posts: () => calls.filter((call) => call.method === "POST"),
+    sockets: FakeSocket.all,
+    get socket() {
+      return FakeSocket.all.at(-1);
+    },
+    get get() {
+      return here.gets().at(-1);
+    },
+    get post() {
+      return here.posts().at(-1);
+    },
+    /** Ids and data of what arrives from now on, states and keep-alives left out. */
+    heard() {
+      const events = [];
+      chsk.on("*", (ev) => {
+        if (ev.id !== "chsk/state") events.push(ev.event);
+      });
+      return events;
+    },
+    /** Time passes, second by second; in a leap it is what a machine sees that slept. */
+    async tick(ms, step = 1000) {
+      for (; ms > 0; ms -= step) {
+        mock.timers.tick(Math.min(step, ms));
+        await settle();
+      }
+    },
+    sleeps: (ms) => here.tick(ms, ms),
+  };
+  return here;
+}
+
+/** An open one, over a WebSocket. */
+export async function overWs(t, opts) {
+  const here = await world(t, { type: "ws", ...opts });
+  here.socket.opens(opts?.handshake);
+  await settle();
+  return here;
+}
+
+/** An open one, over Ajax, with its poll parked. */
+export async function overAjax(t, opts) {
+  const here = await world(t, { type: "ajax", ...opts });
+  await here.get.answers(opts?.handshake ?? HANDSHAKE);
+  return here;
+}
