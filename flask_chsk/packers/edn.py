@@ -1,0 +1,647 @@
+"""EDN, as Clojure's own reader and printer understand it: the default packer (PROTOCOL.md 11).
+
+Reading: one regular expression cuts the text into tokens in C, one loop per collection turns them
+into values. Two things are narrower than in Clojure: a text is one form and nothing after it,
+and what would be equal in Python (``1`` and ``1.0``, ``:a`` and ``"a"``) does not stand in one map
+or set. Unknown tags are kept as `Tagged`; metadata is read and dropped; what Clojure's EDN reader
+refuses (quoting, reader conditionals, ``#"regex"``) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from json import JSONDecoder
+from json.encoder import encode_basestring as _quoted
+from operator import length_hint
+from types import NoneType
+from typing import Any, ClassVar, NoReturn
+from uuid import UUID
+
+from ..errors import PackError, UnpackError
+from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
+from . import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    BuiltinPacker,
+    Cache,
+    PackDefault,
+    aware,
+    read_map,
+    read_set,
+    short,
+)
+
+Tags = Mapping[str, Callable[[Any], Any]]
+
+# What texts are made of -------------------------------------------------------------------
+# The first three stand inside [] of a regular expression.
+
+_SPACE = "\t-\r\x1c- ,\u1680\u2000-\u2006\u2008-\u200a\u2028\u2029\u205f\u3000"  # Java's; comma
+_MACRO = r'"();\[\]{}\\^'
+_END = _SPACE + _MACRO + "@`~"  # ends a token; the last three stand in no token at all
+
+_TOKEN = re.compile(
+    rf"""
+    [{_SPACE}]*(
+      [^{_END}#0-9+-][^{_END}]*      # keyword, symbol, nil: first, since most tokens are
+    | "[^"\\]*(?:\\.[^"\\]*)*"?      # string; unterminated only at the very end
+    | [\[\]{{}}()]
+    | [+-]?\d[^{_END}\#]*            # number
+    | [^{_END}#][^{_END}]*           # symbols such as + and ->x
+    | \#(?:[{{_\#^]|[^{_END}]*)      # set, discard, ##Inf, metadata; or a tag
+    | \\.[^{_END}]*                  # character
+    | ;[^\n\r]*                      # comment
+    | [^{_SPACE}]                    # nothing that begins a form
+    | \Z                             # so an empty token ends every text, trailing space or not
+    )""",
+    re.DOTALL | re.VERBOSE,
+)
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+_NAME = rf"[^{_END}/0-9][^{_END}/]*"
+_NAMESPACE = rf"[^{_END}/\x85][^{_END}\x85]*"  # \x85: what the dot in Clojure's pattern leaves out
+_KEYWORD = re.compile(rf"/|[^{_END}/]+|{_NAMESPACE}/(?:/|{_NAME})")
+_SYMBOL = re.compile(rf"(?!\#|[+-]?\d)(?:/|{_NAME}|{_NAMESPACE}/(?:/|{_NAME}))")
+_BAD_COLONS = re.compile(r"::|:/|\A:|:\Z")
+
+_INT = re.compile(
+    r"([+-]?)(?:(0|[1-9][0-9]*)|0[xX]([0-9A-Fa-f]+)|0([0-7]+)|([1-9][0-9]?)[rR]([0-9A-Za-z]+)|0[0-9]+)N?"
+)
+_FLOAT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?(M)?")
+_RATIO = re.compile(r"([+-]?[0-9]+)/([0-9]+)")
+_LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
+_MOST_BITS = 3390  # what fits into those, with sign and N
+_LARGEST_EXPONENT = 6144  # decimal128's; int() of 1e999999999M would take all memory there is
+_LONG = range(-(2**63), 2**63)
+
+_INST = re.compile(
+    r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
+    r")?)?)?)?(?:Z|([+-])([0-9]{2}):([0-9]{2}))?"
+)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_ESCAPE = re.compile(
+    rf"""\\(?:([tnrbf\\"])|u([0-9a-fA-F]{{4}})|([0-7]{{3}}|[0-7]{{1,2}}(?=[{_SPACE}{_MACRO}#]))|)"""
+)
+_ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", '"': '"'}
+_CHARS = {
+    "newline": "\n",
+    "space": " ",
+    "tab": "\t",
+    "backspace": "\b",
+    "formfeed": "\f",
+    "return": "\r",
+}
+_CHAR_NAMES = {char: name for name, char in _CHARS.items()}
+_CODE = re.compile(r"u([0-9a-fA-F]{4})|o([0-7]{1,3})")
+
+_WORDS: dict[str, Any] = {"nil": None, "true": True, "false": False}
+_FLOATS = {"Inf": float("inf"), "-Inf": float("-inf"), "NaN": float("nan")}
+
+
+def _is_keyword(text: str) -> bool:
+    return _KEYWORD.fullmatch(text) is not None and _BAD_COLONS.search(text) is None
+
+
+def _is_symbol(text: str) -> bool:
+    return _SYMBOL.fullmatch(text) is not None and _BAD_COLONS.search(text) is None
+
+
+# Reading ----------------------------------------------------------------------------------
+# Collections take their items from one iterator that they all share; *depth* is how many levels
+# may still be opened.
+
+
+class _Atoms(Cache[str, Any]):
+    """Tokens that come often and their values: keywords, which peers may make up, and these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clear()
+
+    def clear(self) -> None:
+        super().clear()
+        self.update(_WORDS)
+        self.update((str(n), n) for n in range(256))
+
+
+_atoms = _Atoms()
+
+
+def _items(tokens: Iterator[str], closer: str, depth: int, tags: Tags) -> list[Any]:
+    """The forms up to *closer*, which is taken too."""
+    if depth < 0:
+        raise UnpackError("nested too deep")
+    items: list[Any] = []
+    append = items.append
+    atoms = _atoms
+    for token in tokens:
+        lead = token[:1]
+        if lead == '"':
+            append(_unescaped(token) if "\\" in token else token[1:-1])
+            continue
+        value = atoms.get(token, token)
+        if value is not token:
+            append(value)
+        elif token == closer:
+            return items
+        elif lead == "[":
+            append(_items(tokens, "]", depth - 1, tags))
+        elif lead == "{":
+            append(_map(_items(tokens, "}", depth - 1, tags)))
+        elif "1" <= lead <= "9" and len(token) < 20 and token.isascii() and token.isdecimal():
+            append(int(token))
+        elif token == "#_":
+            _form(tokens, depth - 1, tags)
+        elif lead != ";":
+            append(_value(token, tokens, depth, tags))
+    raise AssertionError("the empty token ends every text")
+
+
+def _form(tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+    """The next form, which a tag, a discard or the like needs."""
+    if depth < 0:
+        raise UnpackError("nested too deep")
+    for token in tokens:
+        if token == "#_":
+            _form(tokens, depth - 1, tags)
+        elif token[:1] != ";":
+            return _value(token, tokens, depth, tags)
+    raise AssertionError("the empty token ends every text")
+
+
+def _value(token: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+    """The form that begins with *token*."""
+    lead = token[:1]
+    if lead == '"':
+        return _unescaped(token) if "\\" in token else token[1:-1]
+    if lead == "[":
+        return _items(tokens, "]", depth - 1, tags)
+    if lead == "(":
+        return _items(tokens, ")", depth - 1, tags)
+    if lead == "{":
+        return _map(_items(tokens, "}", depth - 1, tags))
+    if lead == "#":
+        return _dispatched(token, tokens, depth, tags)
+    if lead == "\\":
+        return _char(token)
+    if lead == "^":
+        return _without_metadata(tokens, depth, tags)
+    if lead == "":
+        raise UnpackError("the text ends too early")
+    if lead in ")]}":
+        raise UnpackError(f"unmatched {token}")
+    return _atom(token)
+
+
+def _atom(token: str) -> Any:
+    if token in _WORDS:
+        return _WORDS[token]
+    if token[0].isdecimal() or (token[0] in "+-" and token[1:2].isdecimal()):
+        return _number(token)
+    if token[0] == ":":
+        if _is_keyword(token[1:]):
+            keyword = Keyword(token[1:])
+            _atoms.put(token, keyword)
+            return keyword
+    elif _is_symbol(token):
+        return Symbol(token)
+    raise UnpackError(f"invalid token: {short(token)}")
+
+
+def _number(token: str) -> int | float | Decimal | Fraction:
+    if len(token) > _LONGEST_NUMBER:
+        raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
+    if match := _INT.fullmatch(token):
+        sign, decimal, hexadecimal, octal, radix, digits = match.groups()
+        if decimal:
+            number = int(decimal)
+        elif hexadecimal:
+            number = int(hexadecimal, 16)
+        elif octal:
+            number = int(octal, 8)
+        elif radix:
+            number = int(digits, int(radix))
+        else:  # 08
+            raise UnpackError(f"invalid number: {short(token)}")
+        return -number if sign == "-" else number
+    if match := _FLOAT.fullmatch(token):
+        return float(token) if match[1] is None else _decimal(token[:-1])
+    if match := _RATIO.fullmatch(token):
+        ratio = Fraction(int(match[1]), int(match[2]))
+        return ratio.numerator if ratio.denominator == 1 else ratio
+    raise UnpackError(f"invalid number: {short(token)}")
+
+
+def _decimal(text: str) -> Decimal:
+    number = Decimal(text)
+    if not number.is_finite() or abs(number.adjusted()) > _LARGEST_EXPONENT:
+        raise UnpackError(f"exponent out of range: {short(text)}")
+    return number
+
+
+_decode_json = JSONDecoder(strict=False).raw_decode
+
+
+def _unescaped(token: str) -> str:
+    """The string literal *token*, which has a backslash in it."""
+    # Most escapes are JSON's too, and that decoder is written in C. Of what it takes, only \/ is
+    # not EDN; what it refuses (octal escapes) is looked at here.
+    if "\\/" not in token:
+        try:
+            text, end = _decode_json(token)
+        except ValueError:
+            pass
+        else:
+            if end == len(token):
+                return _paired(text) if "\\u" in token else text
+    if not _STRING.fullmatch(token):
+        raise UnpackError("unterminated string")
+    text = _ESCAPE.sub(_escaped, token[1:])[:-1]  # with the quote: octal escapes look at it
+    return _paired(text) if "\\u" in token else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    letter, code, octal = match.groups()
+    if letter:
+        return _ESCAPED[letter]
+    if code:
+        return chr(int(code, 16))
+    if octal and int(octal, 8) <= 0o377:
+        return chr(int(octal, 8))
+    raise UnpackError("unsupported escape in a string")
+
+
+def _paired(text: str) -> str:
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise UnpackError("half of a surrogate pair in a string") from None
+
+
+def _char(token: str) -> Char:
+    name = token[1:]
+    if len(name) == 1 and name <= "\uffff":
+        return Char(name)
+    if name in _CHARS:
+        return Char(_CHARS[name])
+    if match := _CODE.fullmatch(name):
+        code = int(match[1], 16) if match[1] else int(match[2], 8)
+        if not 0xD800 <= code <= 0xDFFF and (match[1] or code <= 0o377):
+            return Char(chr(code))
+    raise UnpackError(f"unsupported character: {short(token)}")
+
+
+def _map(items: list[Any]) -> dict[Any, Any]:
+    if len(items) % 2:
+        raise UnpackError("a map needs an even number of forms")
+    keys = items[::2]
+    for key in keys:
+        if type(key) is not Keyword:
+            return read_map(keys, items[1::2])
+    result = dict(zip(keys, items[1::2], strict=True))
+    if len(result) != len(keys):
+        raise UnpackError("a map has a key twice")
+    return result
+
+
+def _dispatched(token: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+    """The form that begins with ``#``."""
+    if token == "#{":
+        return read_set(_items(tokens, "}", depth - 1, tags))
+    if token == "##":
+        name = _form(tokens, depth - 1, tags)
+        if type(name) is Symbol and name in _FLOATS:
+            return _FLOATS[name]
+        raise UnpackError("unknown symbolic value: not ##Inf, ##-Inf or ##NaN")
+    if token == "#^":
+        return _without_metadata(tokens, depth, tags)
+    if token[1:2] == ":":
+        return _namespaced_map(token[2:], tokens, depth, tags)
+    tag = token[1:]
+    if not tag[:1].isalpha() or not _is_symbol(tag) or tag in _WORDS:
+        raise UnpackError(f"no form begins with {short(token)}")
+    value = _form(tokens, depth - 1, tags)
+    read = tags.get(tag)
+    return Tagged(tag, value) if read is None else read(value)
+
+
+def _without_metadata(tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+    metadata = _form(tokens, depth - 1, tags)
+    if not isinstance(metadata, str | dict) or type(metadata) is Char:
+        raise UnpackError("metadata must be a map, a symbol, a keyword or a string")
+    value = _form(tokens, depth - 1, tags)
+    if type(value) not in (list, dict, set, Symbol):
+        raise UnpackError("metadata stands before a collection or a symbol only")
+    return value
+
+
+def _namespaced_map(namespace: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+    """``#:a{:b 1 :c/d 2 :_/e 3}``, as Clojure's printer may write ``{:a/b 1 :c/d 2 :e 3}``."""
+    if not _is_symbol(namespace) or "/" in namespace or next(tokens) != "{":
+        raise UnpackError("a namespaced map is #:namespace{…}")
+    items = _items(tokens, "}", depth - 1, tags)
+    for i in range(0, len(items), 2):
+        kind, key = type(items[i]), items[i]
+        if kind is Keyword or kind is Symbol:
+            if key.namespace is None:
+                items[i] = kind(f"{namespace}/{key}")
+            elif key.namespace == "_":
+                items[i] = kind(key.name)
+    return _map(items)
+
+
+def _read_inst(value: Any) -> datetime:
+    match = _INST.fullmatch(value) if type(value) is str else None
+    if not match:
+        raise UnpackError(f"not an instant: {short(repr(value))}")
+    *parts, second, fraction, sign, zone_hours, zone_minutes = match.groups()
+    year, month, day, hour, minute = (
+        int(part or least) for part, least in zip(parts, (1, 1, 1, 0, 0), strict=True)
+    )
+    seconds = int(second or 0)
+    if seconds > (60 if minute == 59 else 59):  # a leap second is the next one, as in Java
+        raise UnpackError(f"not an instant: {value}")
+    offset = timedelta()
+    if sign:
+        if zone_hours > "23" or zone_minutes > "59":
+            raise UnpackError(f"not an instant: {value}")
+        offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
+    return (
+        datetime(year, month, day, hour, minute, tzinfo=timezone.utc)
+        + timedelta(seconds=seconds, microseconds=int(f"{fraction or 0:<06}"[:6]))
+        - (-offset if sign == "-" else offset)
+    )
+
+
+def _read_uuid(value: Any) -> UUID:
+    if type(value) is not str or not _UUID.fullmatch(value):
+        raise UnpackError(f"not a UUID: {short(repr(value))}")
+    return UUID(value)
+
+
+def _read_bytes(value: Any) -> bytes:
+    if type(value) is not str:
+        raise UnpackError("bytes are a string of base64")
+    return b64decode(value, validate=True)
+
+
+# Writing ----------------------------------------------------------------------------------
+
+
+class _NotAllKeywords(Exception):
+    """A map has a plain string key that is not like a keyword."""
+
+
+class _KeyTexts(Cache[str, str]):
+    """Plain string keys and the keywords they become."""
+
+    # The rule of PROTOCOL.md 11; ASCII, so that JavaScript's clients have the same.
+    LIKE_KEYWORD = re.compile(
+        r"[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(?:/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?", re.ASCII
+    )
+
+    def __missing__(self, key: str) -> str:
+        if not self.LIKE_KEYWORD.fullmatch(key):
+            raise _NotAllKeywords
+        text = ":" + key
+        self.put(key, text)
+        return text
+
+
+class _KeywordTexts(Cache[Keyword, str]):
+    """Keywords and their texts."""
+
+    def __missing__(self, keyword: Keyword) -> str:
+        if not _is_keyword(keyword):
+            hint = ": write it without the colon" if keyword.startswith(":") else ""
+            raise PackError(f"{short(repr(keyword))} cannot be written{hint}")
+        text = ":" + keyword
+        self.put(keyword, text)
+        return text
+
+
+_key_text = _KeyTexts().__getitem__
+_keyword_text = _KeywordTexts().__getitem__
+
+
+def _write_int(value: int) -> str:
+    if value in _LONG:
+        return repr(value)
+    if value.bit_length() > _MOST_BITS:
+        raise PackError(f"an integer of more than {_MOST_BITS} bits")
+    return f"{value}N"
+
+
+def _write_float(value: float) -> str:
+    text = repr(value)
+    if text[-1] in "fn":
+        return {"inf": "##Inf", "-inf": "##-Inf", "nan": "##NaN"}[text]
+    return text
+
+
+def _write_symbol(value: Symbol) -> str:
+    if not _is_symbol(value) or value in _WORDS:
+        raise PackError(f"{short(repr(value))} cannot be written")
+    return str(value)
+
+
+def _write_char(value: Char) -> str:
+    if len(value) != 1 or value > "\uffff":
+        raise PackError(f"{short(repr(value))} is not one UTF-16 unit, as Clojure's characters are")
+    if value in _CHAR_NAMES:
+        return "\\" + _CHAR_NAMES[value]
+    return "\\" + value if value.isprintable() else f"\\u{ord(value):04x}"
+
+
+def _write_decimal(value: Decimal) -> str:
+    text = str(value)
+    if (
+        not value.is_finite()
+        or abs(value.adjusted()) > _LARGEST_EXPONENT
+        or len(text) >= _LONGEST_NUMBER
+    ):
+        raise PackError(f"no EDN for {short(repr(value))}")
+    return text + "M"
+
+
+def _write_fraction(value: Fraction) -> str:
+    if value.denominator == 1:
+        return _write_int(value.numerator)
+    if value.numerator.bit_length() + value.denominator.bit_length() > _MOST_BITS:
+        raise PackError(f"a fraction of more than {_MOST_BITS} bits")
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _write_inst(value: datetime) -> str:
+    moment = aware(value).astimezone(timezone.utc).replace(tzinfo=None)
+    # Milliseconds, as Clojure prints them, wherever they are enough.
+    unit = "microseconds" if moment.microsecond % 1000 else "milliseconds"
+    return f'#inst "{moment.isoformat(timespec=unit)}-00:00"'
+
+
+def _write_uuid(value: UUID) -> str:
+    return f'#uuid "{value}"'
+
+
+def _write_bytes(value: bytes) -> str:
+    return f'#chsk/bytes "{b64encode(value).decode()}"'
+
+
+def _refuse_bytes(value: bytes) -> NoReturn:
+    raise PackError("bytes, which EDN has not: use another packer, or base64")
+
+
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    str: _quoted,
+    StrKey: _quoted,
+    Keyword: _keyword_text,
+    NoneType: {None: "nil"}.__getitem__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    int: _write_int,
+    float: _write_float,
+    Symbol: _write_symbol,
+    Char: _write_char,
+    Decimal: _write_decimal,
+    Fraction: _write_fraction,
+    datetime: _write_inst,
+    UUID: _write_uuid,
+    bytes: _refuse_bytes,
+}
+
+
+class EdnPacker(BuiltinPacker[str]):
+    """EDN text. With *bytes_tag* it carries bytes, as ``#chsk/bytes "<base64>"``."""
+
+    name = "edn"
+    content_type = "application/edn"
+    native: ClassVar[frozenset[type]] = frozenset(
+        [*_SCALARS, list, tuple, dict, FrozenMap, set, frozenset, Tagged]
+    )
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_depth: int = MAX_DEPTH,
+        pack_default: PackDefault | None = None,
+        bytes_tag: bool = False,
+    ) -> None:
+        super().__init__(max_bytes=max_bytes, max_depth=max_depth, pack_default=pack_default)
+        self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": _read_uuid}
+        self._scalars = _SCALARS
+        if bytes_tag:
+            self._tags["chsk/bytes"] = _read_bytes
+            self._scalars = {**_SCALARS, bytes: _write_bytes}
+        self._collections: dict[type, Callable[[Any, int], str]] = {
+            **dict.fromkeys((list, tuple), self._vector),
+            **dict.fromkeys((dict, FrozenMap), self._map),
+            **dict.fromkeys((set, frozenset), self._set),
+            Tagged: self._tagged,
+        }
+
+    def array(self, parts: Iterable[str]) -> str:
+        """``[a b]`` of the texts ``a`` and ``b``."""
+        return "[" + " ".join(parts) + "]"
+
+    def _unpack(self, text: str) -> Any:
+        tokens = _TOKEN.findall(text)
+        if len(tokens) > 1 and tokens[-2][:1] == '"' and not _STRING.fullmatch(tokens[-2]):
+            raise UnpackError("unterminated string")
+        remaining = iter(tokens)
+        try:
+            forms = _items(remaining, "", self.max_depth, self._tags)
+            if len(forms) != 1:
+                raise UnpackError("more than one form" if forms else "no form")
+        except UnpackError as exc:
+            last = len(tokens) - length_hint(remaining) - 1
+            starts = (match.start(1) for match in _TOKEN.finditer(text))
+            at = next(start for i, start in enumerate(starts) if i == last)
+            raise UnpackError(f"{exc}, at character {at}") from None
+        return forms[0]
+
+    def _pack(self, value: Any) -> str:
+        text = self._any(value, self.max_pack_depth)
+        if not text.isascii():
+            text.encode()  # refuses halves of surrogate pairs
+        return text
+
+    def _any(self, value: Any, depth: int) -> str:
+        write = self._scalars.get(type(value))
+        return write(value) if write is not None else self._collection(value, depth)
+
+    def _collection(self, value: Any, depth: int) -> str:
+        if depth <= 0:
+            raise PackError("nested too deep")
+        return self._collections.get(type(value), self._other)(value, depth - 1)
+
+    def _vector(self, value: Iterable[Any], depth: int) -> str:
+        return "[" + " ".join(self._all(value, depth)) + "]"
+
+    def _set(self, value: Iterable[Any], depth: int) -> str:
+        parts = self._all(value, depth)
+        if len(set(parts)) != len(parts):
+            raise PackError("a set has members that become equal")
+        return "#{" + " ".join(parts) + "}"
+
+    def _all(self, value: Iterable[Any], depth: int) -> list[str]:
+        scalars = self._scalars
+        parts = []
+        for item in value:
+            write = scalars.get(type(item))
+            parts.append(write(item) if write is not None else self._collection(item, depth))
+        return parts
+
+    def _map(self, value: Mapping[Any, Any], depth: int) -> str:
+        try:
+            return self._map_with(_key_text, value, depth)
+        except _NotAllKeywords:
+            return self._map_with(_quoted, value, depth)
+
+    def _map_with(self, text_of: Callable[[str], str], value: Mapping[Any, Any], depth: int) -> str:
+        scalars = self._scalars
+        parts = []
+        named = True
+        for key, item in value.items():
+            kind = type(key)
+            if kind is str:
+                parts.append(text_of(key))
+            elif kind is Keyword:
+                parts.append(_keyword_text(key))
+            elif kind in self.native:
+                parts.append(self._any(key, depth))
+                named = False
+            else:
+                return self._map_of_plainer_keys(value, depth)
+            write = scalars.get(type(item))
+            parts.append(write(item) if write is not None else self._collection(item, depth))
+        if not named and len(set(parts[::2])) != len(value):
+            raise PackError("a map has keys that become equal")
+        return "{" + " ".join(parts) + "}"
+
+    def _map_of_plainer_keys(self, value: Mapping[Any, Any], depth: int) -> str:
+        plainer = {
+            key if type(key) in self.native else self._plainer(key): item
+            for key, item in value.items()
+        }
+        if len(plainer) != len(value):
+            raise PackError("a map has keys that become equal")
+        return self._collection(plainer, depth)
+
+    def _tagged(self, value: Tagged, depth: int) -> str:
+        tag = value.tag
+        if not isinstance(tag, str) or not tag[:1].isalpha() or not _is_symbol(tag):
+            raise PackError(f"{short(repr(tag))} is no tag")
+        if tag in self._tags or tag in _WORDS:
+            raise PackError(f"the tag {tag} has a type of its own")
+        return f"#{tag} {self._any(value.value, depth)}"
+
+    def _other(self, value: Any, depth: int) -> str:
+        if isinstance(value, tuple):  # named ones, such as events: too frequent for a copy
+            return self._vector(value, depth)
+        return self._any(self._plainer(value), depth)
