@@ -15,7 +15,7 @@ VENV ?= .venv
 PORT ?= 5000
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
 .PHONY: help demo test style types js unit e2e fuzz bench docs tools clean
 

@@ -13,33 +13,42 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-node_18() {
-    have node && node -e 'process.exit(parseInt(process.versions.node) < 18)'
+# need COMMAND [CHECK]: its Debian package is given by the name of the command.
+need() {
+    case $1 in node) package=nodejs ;; *) package=$1 ;; esac
+    "${2:-have}" "$1" || sh "$here/apt.sh" "$package"
+    "${2:-have}" "$1" || missing="$missing $1"
+}
+
+node_18() { # the first with a test runner
+    have node && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'
 }
 
 browser() {
     "$venv/bin/python" -m tests.e2e.browser >/dev/null 2>&1
 }
 
-have redis-server || sh "$here/apt.sh" redis-server
-have redis-server || missing="$missing redis-server"
+playwright_install() {
+    "$venv/bin/python" -m playwright install --no-shell "$@" chromium >/dev/null 2>&1 </dev/null
+}
 
-node_18 && have npm || sh "$here/apt.sh" nodejs npm
-node_18 && have npm || missing="$missing nodejs(>=18)+npm"
-
-have nginx || sh "$here/apt.sh" nginx-light
-have nginx || missing="$missing nginx"
+need redis-server
+need node node_18
+need npm
+need nginx
 
 # Ubuntu's chromium is a snap, which containers cannot run: take Playwright's own there.
 if ! browser; then
     grep -q '^ID=ubuntu' /etc/os-release 2>/dev/null || sh "$here/apt.sh" chromium
-    browser || "$venv/bin/python" -m playwright install --with-deps chromium </dev/null ||
-        "$venv/bin/python" -m playwright install chromium </dev/null
+fi
+if ! browser; then
+    echo "installing Playwright's chromium"
+    playwright_install --with-deps || playwright_install
     browser || missing="$missing chromium"
 fi
 
 [ -n "$missing" ] || exit 0
-echo "missing:$missing" >&2
+echo "missing:$missing (node is needed in version 18 or newer)" >&2
 if [ -n "${CI:-}" ]; then
     exit 1
 fi

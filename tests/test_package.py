@@ -15,9 +15,8 @@ import pytest
 from tests.process import ROOT
 
 OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
-LEFTOVERS = (
-    ".git .venv* .*_cache .hypothesis *.egg-info __pycache__ build dist node_modules".split()
-)
+CACHES = "__pycache__ .mypy_cache .pytest_cache .ruff_cache .hypothesis"
+LEFTOVERS = f"{CACHES} .git .venv* *.egg-info build dist node_modules".split()
 
 
 class Distributions(NamedTuple):
