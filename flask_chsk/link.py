@@ -142,8 +142,10 @@ class Link:
 
     def pause(self) -> None:
         """Stop reading, so that the peer has to wait; its leaving is not noticed meanwhile."""
+        if self._farewell is not None:  # reads only to notice that
+            return
         self._reading = False
-        if self._reader is not None and self._farewell is None:
+        if self._reader is not None:
             self._reader.stop()
 
     def resume(self) -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import _socket
 import base64
 import contextlib
-import functools
 import hashlib
 import io
 import logging
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import gevent.socket
 from flask import Response
@@ -104,6 +103,8 @@ class SwitchProtocols(Response):
     gevent-websocket's handler, which has sent its own before the application saw the request.
     """
 
+    _made: ClassVar[dict[type[Response], type[SwitchProtocols]]] = {}
+
     def __init__(
         self,
         open: Callable[[Link, bytes], object],
@@ -124,7 +125,6 @@ class SwitchProtocols(Response):
         self._key = key
 
     @classmethod
-    @functools.cache
     def of(cls, response_class: type[Response]) -> type[SwitchProtocols]:
         """This class, as a subclass of the application's ``response_class``.
 
@@ -132,7 +132,9 @@ class SwitchProtocols(Response):
         """
         if issubclass(cls, response_class):
             return cls
-        return cast("type[SwitchProtocols]", type(cls.__name__, (cls, response_class), {}))
+        if response_class not in cls._made:
+            cls._made[response_class] = type(cls.__name__, (cls, response_class), {})
+        return cls._made[response_class]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         sock = _socket_of(environ)
@@ -147,6 +149,9 @@ class SwitchProtocols(Response):
         void = _Void()
         start_response("101 Switching Protocols", headers)
         leftover = _leftover(environ, sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Small frames in a row: none waits for the acknowledgement of the one before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if type(sock) is gevent.socket.socket or type(sock) is _native_socket_class():
             taken = void.replace(sock)
             self._hand_over(Link(self._hub.loop, taken), head, leftover)
@@ -208,17 +213,19 @@ class _Void:
         end = self._server_end
         base.__init__(sock, end.family, end.type, end.proto, end.detach())
         taken.setblocking(False)
-        if family in (socket.AF_INET, socket.AF_INET6):
-            # Small frames in a row: none waits for the acknowledgement of the one before.
-            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return taken
 
     def __iter__(self) -> Iterator[bytes]:
         return iter((b"",))  # makes most servers write their headers now, while this stands
 
     def close(self) -> None:
+        # Closed over unread bytes, it would make the server's next read an error instead of an end.
+        with contextlib.suppress(OSError):  # nothing there, or closed already
+            self._our_end.recv(65536, socket.MSG_DONTWAIT)
         self._our_end.close()
         self._server_end.close()
+
+    __del__ = close  # not every server closes its body, nor does one whose start_response raised
 
 
 class _Wait:

@@ -25,8 +25,6 @@ class Echo:
         opened.append(self)
 
     def data_received(self, data: bytes) -> None:
-        if data == b"raise":
-            raise RuntimeError("as asked")
         if data == b"close":
             self.link.write(b"bye")
             self.link.close_when_flushed(5)

@@ -118,13 +118,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that only a test would trust, and its key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     if not cert.exists():
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-            + ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-            check=True,
-            capture_output=True,
-        )
+        wanted = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+        named = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+        files = ["-keyout", str(key), "-out", str(cert)]
+        command = ["openssl", *wanted.split(), *named.split(), *files]
+        subprocess.run(command, check=True, capture_output=True)
     return cert, key
 
 
