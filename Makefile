@@ -4,7 +4,7 @@
 #
 # make style    ruff, check and format        make unit     pytest without servers and browsers
 # make types    mypy --strict                 make e2e      pytest with them
-# make js       node --test                   make fuzz     the properties, 50 times as many examples
+# make js       node --test                   make fuzz     many more examples (COUNT=100000)
 # make docs     docs/_build/html              make bench    the figures of the documentation
 # make clean    forget everything that was built
 #
@@ -13,6 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 5000
+COUNT ?= 100000
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
@@ -46,6 +47,10 @@ e2e: $(VENV)/.dev tools
 
 fuzz: $(VENV)/.dev
 	$(PYTEST) -m "hypothesis and not e2e" --hypothesis-profile=fuzz
+	@for program in $(basename $(notdir $(wildcard tests/fuzz/[a-z]*.py))); do \
+		echo "tests.fuzz.$$program"; \
+		$(BIN)/python -m tests.fuzz.$$program --count $(COUNT) || exit 1; \
+	done
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -8,9 +8,14 @@ if ! command -v node >/dev/null 2>&1; then
     [ -z "${CI:-}" ] && exit 0
     exit 1
 fi
-if [ -f package.json ] && [ package.json -nt node_modules/.stamp ]; then
-    npm install --silent --no-audit --no-fund --no-package-lock </dev/null
+stamp=node_modules/.stamp
+if [ -f package.json ] && { [ ! -f $stamp ] || [ package.json -nt $stamp ]; }; then
+    if [ -f package-lock.json ]; then
+        npm ci --silent --no-audit --no-fund </dev/null
+    else
+        npm install --silent --no-audit --no-fund --no-package-lock </dev/null
+    fi
     mkdir -p node_modules
-    touch node_modules/.stamp
+    touch $stamp
 fi
-exec node --test
+exec node --test --test-reporter=spec

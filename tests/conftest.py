@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.process import Redis
 
 # No deadlines: two busy cores are not a property of the code.
 settings.register_profile("default", deadline=None)
@@ -19,3 +24,25 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 os.environ.setdefault("GUNICORN_CMD_ARGS", "--no-control-socket")
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis for the whole run: tests share it, so they keep to keys of their own."""
+    redis = Redis(tmp_path_factory.mktemp("redis") / "log")
+    yield redis.url
+    redis.stop()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
+    """``start_redis(port=0)``: a Redis for one test alone, which may stop it and start another."""
+    started: list[Redis] = []
+
+    def start_redis(port: int = 0) -> Redis:
+        started.append(Redis(tmp_path / f"redis-{len(started)}.log", port))
+        return started[-1]
+
+    yield start_redis
+    for redis in started:
+        redis.stop()

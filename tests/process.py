@@ -10,12 +10,16 @@ import contextlib
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 START = 30.0  # seconds for a server to answer: two busy cores, a cold cache
@@ -33,6 +37,20 @@ def eventually(condition: Callable[[], object], timeout: float = 10.0) -> object
             raise TimeoutError(f"after {timeout} s still {value!r}")
         time.sleep(0.02)
     return value
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test for want of a program; fail it under CI, where nobody reads of skipped tests."""
+    if os.environ.get("CI"):
+        pytest.fail(f"missing: {what}")
+    pytest.skip(f"missing: {what}")
+
+
+def program(name: str) -> str:
+    """The path of an installed program; see :func:`missing` for what becomes of the others."""
+    # Users other than root do not have nginx in their PATH.
+    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return shutil.which(name, path=search) or missing(name)
 
 
 def free_port() -> int:
@@ -151,3 +169,21 @@ class Server(Process):
             return False
         finally:
             connection.close()
+
+
+class Redis(Process):
+    """A Redis of its own on 127.0.0.1, in memory only; *port* brings one back where it was."""
+
+    def __init__(self, log: Path, port: int = 0) -> None:
+        self.port = port or free_port()
+        command = [program("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port)]
+        super().__init__([*command, "--save", "", "--appendonly", "no"], log)
+        try:
+            self.wait_for_log("Ready to accept connections")
+        except BaseException:
+            self.stop(timeout=0)
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"

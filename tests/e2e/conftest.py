@@ -5,7 +5,6 @@ The tests' own process stays unpatched: whatever needs gevent runs in a process 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.e2e.browser import launch
 from tests.e2e.proxy import Proxy
-from tests.process import Process, Server
+from tests.process import Process, Server, missing
 
 Env = Mapping[str, "str | None"]
 P = TypeVar("P", bound=Process)
@@ -118,9 +117,7 @@ def chromium() -> Iterator[Browser]:
         try:
             browser = launch(playwright)
         except FileNotFoundError as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
+            missing(str(error))
         yield browser
         browser.close()
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from playwright.sync_api import Page
 
 from tests.e2e.proxy import Proxy
-from tests.process import Process, Server, eventually
+from tests.process import Process, Redis, Server, eventually, program
 
 PLAIN = "tests.e2e.apps.plain:app"
 Serve = Callable[..., Server]
@@ -65,6 +66,25 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     process = Process([sys.executable, "-c", code], tmp_path / "log")
     process.wait_for_log("up")
     assert process.stop(timeout=0.2) == -9
+
+
+def test_a_missing_program_skips_and_under_ci_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="missing: no-such-program"):
+        program("no-such-program")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="missing: no-such-program"):
+        program("no-such-program")
+
+
+def test_redis_stops_and_returns_where_it_was(start_redis: Callable[..., Redis]) -> None:
+    first = start_redis()
+    assert redis.Redis.from_url(first.url).ping()
+    assert first.stop() == 0
+    with pytest.raises(redis.ConnectionError):
+        redis.Redis.from_url(first.url).ping()
+    second = start_redis(first.port)
+    assert redis.Redis.from_url(second.url).ping()
 
 
 @pytest.mark.tracebacks
