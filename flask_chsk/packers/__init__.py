@@ -30,7 +30,7 @@ ENVELOPE = 4  # levels of nesting kept for what a frame puts around a value: [[[
 
 PackDefault = Callable[[Any], Any]
 Data = TypeVar("Data", str, bytes)
-K = TypeVar("K")
+K = TypeVar("K", bound=str)
 V = TypeVar("V")
 
 
@@ -152,8 +152,8 @@ class BuiltinPacker(ABC, Generic[Data]):
         except Exception as exc:
             try:
                 message = self._culprit(value, root, self.max_pack_depth) or f"{root}: {exc}"
-            except RecursionError:  # called from a stack that was nearly full
-                message = f"{root}: nested too deep"
+            except Exception:  # a value that breaks when looked at, or hardly any stack left
+                message = f"{root}: {exc}"
             foreign = exc.__cause__ if isinstance(exc, PackError) else exc
             raise PackError(message) from foreign
 
@@ -224,8 +224,9 @@ class BuiltinPacker(ABC, Generic[Data]):
 
     def _culprit(self, value: Any, path: str, depth: int) -> str | None:
         """The path to the first thing in *value* that does not pack, and why; None: all does."""
+        too_deep = f"{short(path)}: nested over {self.max_pack_depth} deep, or inside itself"
         if depth < 0:
-            return f"{short(path)}: nested over {self.max_pack_depth} deep, or inside itself"
+            return too_deep
         children: Iterable[tuple[str, Any]]
         if isinstance(value, Mapping):
             for key in value:
@@ -242,6 +243,8 @@ class BuiltinPacker(ABC, Generic[Data]):
             children = ((".value", value.value),)
         else:
             return self._culprit_of_one(value, path, depth)
+        if depth == 0:
+            return too_deep
         for step, item in children:
             if culprit := self._culprit(item, path + step, depth - 1):
                 return culprit

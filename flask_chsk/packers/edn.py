@@ -75,7 +75,8 @@ _INT = re.compile(
 _FLOAT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?(M)?")
 _RATIO = re.compile(r"([+-]?[0-9]+)/([0-9]+)")
 _LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
-_MOST_BITS = 3390  # what fits into those, with sign and N
+_MOST_BITS = 3390  # of integers and fractions; so many always fit into those characters
+_MOST_DIGITS = 1000  # of decimals; likewise
 _LARGEST_EXPONENT = 6144  # decimal128's; int() of 1e999999999M would take all memory there is
 _LONG = range(-(2**63), 2**63)
 
@@ -141,25 +142,25 @@ def _items(tokens: Iterator[str], closer: str, depth: int, tags: Tags) -> list[A
     append = items.append
     atoms = _atoms
     for token in tokens:
-        lead = token[:1]
-        if lead == '"':
-            append(_unescaped(token) if "\\" in token else token[1:-1])
-            continue
         value = atoms.get(token, token)
         if value is not token:
             append(value)
         elif token == closer:
             return items
-        elif lead == "[":
-            append(_items(tokens, "]", depth - 1, tags))
-        elif lead == "{":
-            append(_map(_items(tokens, "}", depth - 1, tags)))
-        elif "1" <= lead <= "9" and len(token) < 20 and token.isascii() and token.isdecimal():
-            append(int(token))
-        elif token == "#_":
-            _form(tokens, depth - 1, tags)
-        elif lead != ";":
-            append(_value(token, tokens, depth, tags))
+        else:
+            lead = token[:1]
+            if lead == '"':
+                append(_unescaped(token) if "\\" in token else token[1:-1])
+            elif lead == "[":
+                append(_items(tokens, "]", depth - 1, tags))
+            elif lead == "{":
+                append(_map(_items(tokens, "}", depth - 1, tags)))
+            elif "1" <= lead <= "9" and len(token) < 20 and token.isascii() and token.isdecimal():
+                append(int(token))
+            elif token == "#_":
+                _form(tokens, depth - 1, tags)
+            elif lead != ";":
+                append(_value(token, tokens, depth, tags))
     raise AssertionError("the empty token ends every text")
 
 
@@ -229,10 +230,14 @@ def _number(token: str) -> int | float | Decimal | Fraction:
             number = int(digits, int(radix))
         else:  # 08
             raise UnpackError(f"invalid number: {short(token)}")
+        if number.bit_length() > _MOST_BITS:
+            raise UnpackError(f"an integer of more than {_MOST_BITS} bits")
         return -number if sign == "-" else number
     if match := _FLOAT.fullmatch(token):
         return float(token) if match[1] is None else _decimal(token[:-1])
     if match := _RATIO.fullmatch(token):
+        if match[2].strip("0") == "":
+            raise UnpackError("division by zero")
         ratio = Fraction(int(match[1]), int(match[2]))
         return ratio.numerator if ratio.denominator == 1 else ratio
     raise UnpackError(f"invalid number: {short(token)}")
@@ -240,9 +245,17 @@ def _number(token: str) -> int | float | Decimal | Fraction:
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text)
-    if not number.is_finite() or abs(number.adjusted()) > _LARGEST_EXPONENT:
-        raise UnpackError(f"exponent out of range: {short(text)}")
+    if not _is_moderate(number):
+        raise UnpackError(f"decimal out of range: {short(text)}")
     return number
+
+
+def _is_moderate(number: Decimal) -> bool:
+    return (
+        number.is_finite()
+        and abs(number.adjusted()) <= _LARGEST_EXPONENT
+        and len(number.as_tuple().digits) <= _MOST_DIGITS
+    )
 
 
 _decode_json = JSONDecoder(strict=False).raw_decode
@@ -300,12 +313,12 @@ def _char(token: str) -> Char:
 def _map(items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise UnpackError("a map needs an even number of forms")
-    keys = items[::2]
-    for key in keys:
+    for key in items[::2]:
         if type(key) is not Keyword:
-            return read_map(keys, items[1::2])
-    result = dict(zip(keys, items[1::2], strict=True))
-    if len(result) != len(keys):
+            return read_map(items[::2], items[1::2])
+    pairs = iter(items)
+    result = dict(zip(pairs, pairs, strict=True))
+    if len(result) * 2 != len(items):
         raise UnpackError("a map has a key twice")
     return result
 
@@ -460,14 +473,9 @@ def _write_char(value: Char) -> str:
 
 
 def _write_decimal(value: Decimal) -> str:
-    text = str(value)
-    if (
-        not value.is_finite()
-        or abs(value.adjusted()) > _LARGEST_EXPONENT
-        or len(text) >= _LONGEST_NUMBER
-    ):
-        raise PackError(f"no EDN for {short(repr(value))}")
-    return text + "M"
+    if not _is_moderate(value):
+        raise PackError(f"decimal out of range: {short(repr(value))}")
+    return f"{value!s}M"
 
 
 def _write_fraction(value: Fraction) -> str:
@@ -552,7 +560,8 @@ class EdnPacker(BuiltinPacker[str]):
     def _unpack(self, text: str) -> Any:
         tokens = _TOKEN.findall(text)
         if len(tokens) > 1 and tokens[-2][:1] == '"' and not _STRING.fullmatch(tokens[-2]):
-            raise UnpackError("unterminated string")
+            start = len(text) - len(tokens[-2])
+            raise UnpackError(f"unterminated string, at character {start}")
         remaining = iter(tokens)
         try:
             forms = _items(remaining, "", self.max_depth, self._tags)

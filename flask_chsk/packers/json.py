@@ -144,9 +144,11 @@ class JsonPacker(BuiltinPacker[str]):
             return members
         if isinstance(value, list | tuple):
             return [self._plain(item, depth - 1) for item in value]
-        as_plain = _AS_PLAIN.get(kind)
-        plainer = as_plain(value) if as_plain is not None else self._plainer(value)
-        return self._plain(plainer, depth - 1)
+        return self._plain(self._plainer(value), depth - 1)
+
+    def _plainer(self, value: Any) -> Any:
+        as_plain = _AS_PLAIN.get(type(value))
+        return super()._plainer(value) if as_plain is None else as_plain(value)
 
     def _plain_key(self, key: Any) -> str:
         while type(key) not in _STRINGS:
