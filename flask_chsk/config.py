@@ -76,7 +76,9 @@ class Config:
                 settings[_known(key.removeprefix("CHSK_").lower(), names, key)] = value
         for key, value in given.items():
             settings[_known(key, names, key)] = value
-        checked = {key: _CHECKS[key](f"CHSK_{key.upper()}", value) for key, value in settings.items()}
+        checked = {
+            key: _CHECKS[key](f"CHSK_{key.upper()}", value) for key, value in settings.items()
+        }
         config = cls(**checked)
         config._check_together()
         return config
@@ -127,7 +129,11 @@ def _flag(key: str, value: Any) -> bool:
 
 def _seconds(low: float, high: float, why: str = "") -> Check:
     def check(key: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             raise ConfigError(f"{key} must be seconds from {low:g} to {high:g}{why}, not {value!r}")
         return float(value)
 

@@ -51,7 +51,9 @@ def assert_event(x: Any) -> Event:
     if not isinstance(x, list | tuple):
         raise BadEvent(f'an event is ["ns/name", data], not {_short(x)}')
     if not 1 <= len(x) <= 2:
-        raise BadEvent(f"an event has an id and at most one datum, not {len(x)} elements: {_short(x)}")
+        raise BadEvent(
+            f"an event has an id and at most one datum, not {len(x)} elements: {_short(x)}"
+        )
     raise BadEvent(f'an event id is namespaced, such as "chat/say", not {_short(x[0])}')
 
 

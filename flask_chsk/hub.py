@@ -28,6 +28,8 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 _start_new_thread = get_original("_thread", "start_new_thread")
 _get_ident = get_original("_thread", "get_ident")
 
+starting = _allocate_lock()  # held while the hub and servers of a process start
+
 SWEEP = 0.25  # seconds between looks at the deadlines: keep-alive needs no finer grain
 IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
 THREADS = 32  # native threads that run handlers where there are no greenlets
@@ -142,9 +144,30 @@ class Hub:
             raise result[1]
         return result[0]  # type: ignore[no-any-return]
 
+    def run_at_exit(self, fn: Callable[..., object]) -> None:
+        """Run *fn* as the process ends: on the owning thread if it answers, else here."""
+        if self.here():
+            fn()
+            return
+        done = _allocate_lock()
+        done.acquire()
+
+        def there() -> None:
+            try:
+                fn()
+            finally:
+                done.release()
+
+        self.loop.run_callback_threadsafe(there)
+        done.acquire(True, 0.5)
+
     def waiter(self) -> Waiter:
         """A place for one value that a request waits for."""
         return _ThreadWaiter() if self.native_threads else _GreenletWaiter(self._gevent_hub)
+
+    def waiter_here(self) -> Waiter:
+        """The same for a caller on any thread, a foreign one included."""
+        return self.waiter() if self.here() else _ThreadWaiter()
 
     # users' code ---------------------------------------------------------------------
 
@@ -158,12 +181,22 @@ class Hub:
             if not self.closing:
                 self._threads.submit(_logged, fn, args)
             return
-        if self._idle:
-            self._idle.pop().switch(fn, args)
-        else:
+        if not self._idle:
             worker = _Worker(self._idle)
             worker.job = (fn, args)
             worker.start()
+            return
+        worker = self._idle.pop()
+        worker.job = (fn, args)
+        if gevent.getcurrent() is self._gevent_hub:
+            worker.switch()  # comes back when the job first waits, or is done
+        else:
+            self.loop.run_callback(worker.switch)
+
+    def breathe(self) -> None:
+        """In a worker: let the sockets have a turn."""
+        if not self.native_threads:
+            gevent.sleep(0)
 
     # time ----------------------------------------------------------------------------
 
@@ -246,7 +279,7 @@ def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
         log.exception("error in %r", fn)
 
 
-class _Worker(gevent.Greenlet):  # type: ignore[misc]
+class _Worker(gevent.Greenlet):  # type: ignore[type-arg]
     """A greenlet that runs one job after another and rests among the idle between them."""
 
     def __init__(self, idle: list[_Worker]) -> None:
@@ -254,15 +287,8 @@ class _Worker(gevent.Greenlet):  # type: ignore[misc]
         self.idle = idle
         self.job: tuple[Callable[..., object], tuple[Any, ...]] | None = None
 
-    def switch(self, *job: Any) -> Any:
-        """Take a job: called on the hub, returns when the job first waits or is done."""
-        if job and callable(job[0]):
-            self.job = job  # type: ignore[assignment]
-            return super().switch()
-        return super().switch(*job)
-
     def _run(self) -> None:
-        hub = self.parent
+        hub = gevent.get_hub()
         while self.job is not None:
             fn, args = self.job
             self.job = None
@@ -327,5 +353,3 @@ class _ThreadWaiter:
     def wait(self, timeout: float) -> Any:
         self._lock.acquire(True, timeout)
         return self._value
-
-

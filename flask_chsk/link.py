@@ -136,6 +136,11 @@ class Link:
         return self._stalled_since
 
     @property
+    def reading(self) -> bool:
+        """Not paused."""
+        return self._reading
+
+    @property
     def closed(self) -> bool:
         """No byte goes in or out any more."""
         return self._sock is None

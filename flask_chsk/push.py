@@ -79,7 +79,7 @@ class Push:
         frame = frames.get(key)
         if frame is None:
             frame = frames[key] = make()
-        return frame  # type: ignore[no-any-return]
+        return frame
 
 
 CANONICAL = EdnPacker(bytes_tag=True, max_bytes=64 * 1024 * 1024)

@@ -259,8 +259,14 @@ class ServerSession:
 
     def _drop_pushes(self) -> None:
         messages = [item for item in self.outbox or () if not isinstance(item, Push)]
-        self.outbox = messages or None
+        self.outbox = [*messages] or None
         self.outbox_bytes = sum(map(len, messages))
+
+    def forget_messages(self) -> None:
+        """Let replies and pings go, which were for a transport that is gone; pushes stay."""
+        pushes = [item for item in self.outbox or () if isinstance(item, Push)]
+        self.outbox = [*pushes] or None
+        self.outbox_bytes = sum(push.size for push in pushes)
 
     def resume(self, offset: int) -> None:
         """Go on from where the client says it is."""
@@ -318,10 +324,10 @@ class ServerSession:
             self.outbox = None
             self.outbox_bytes = 0
             if isinstance(item, Push):
-                self.acked = item.offset
-                return item.frame(
-                    (encode, self.composer.key, self.v1),
-                    lambda: encode(self._batch([item])),
+                push = item
+                self.acked = push.offset
+                return push.frame(
+                    (encode, self.composer.key, self.v1), lambda: encode(self._batch([push]))
                 )
             return encode(item)
         out: list[bytes] = []

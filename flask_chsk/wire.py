@@ -75,7 +75,7 @@ class Composer:
         else:
             whole = self.array((value,))
         data = whole if self.finish is None else self.finish(whole)
-        return prefix + data if prefix else data  # type: ignore[operator,no-any-return]
+        return prefix + data if prefix else data
 
     def read(self, data: Data) -> tuple[Any, Any, Any]:
         """*data* as ``(value, cb, third)``.

@@ -1,0 +1,125 @@
+"""The Flask contexts around a handler, and the request that stays behind an open socket.
+
+A context lives as long as one event. What an idle connection keeps of its request is a few
+hundred bytes, made a request again when a handler runs.
+"""
+
+from __future__ import annotations
+
+import io
+import marshal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Request
+from flask.ctx import RequestContext
+from flask.sessions import SessionMixin
+
+from .errors import UsageError
+
+
+class HandshakeRequest:
+    """The request that a WebSocket began with, small while nobody looks at it."""
+
+    __slots__ = ("_kept", "_request")
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        kept = [(k, v) for k, v in environ.items() if type(v) is str and type(k) is str]
+        self._kept = marshal.dumps(kept)
+        self._request: Request | None = None
+
+    def get(self, app: Flask) -> Request:
+        """The request; the same object until :meth:`rest`."""
+        request = self._request
+        if request is None:
+            environ = {sys.intern(key): value for key, value in marshal.loads(self._kept)}
+            environ["wsgi.input"] = io.BytesIO()
+            environ["wsgi.errors"] = sys.stderr
+            environ["wsgi.version"] = (1, 0)
+            environ["wsgi.multithread"] = environ["wsgi.multiprocess"] = False
+            environ["wsgi.run_once"] = False
+            request = self._request = app.request_class(environ)
+        return request
+
+    def rest(self) -> None:
+        """Let the request go; it can be made again."""
+        self._request = None
+
+
+class PostRequest:
+    """The request of one POST, read already."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def get(self, app: Flask) -> Request:
+        """The request."""
+        return self._request
+
+    def rest(self) -> None:
+        """Nothing: it ends with the event."""
+
+
+class ReadOnlySession(SessionMixin):
+    """The session of a connection's request, opened when read; writing it raises.
+
+    There is no response on which a changed cookie could travel (the seed's note: a single
+    request and session persists over the whole connection).
+    """
+
+    def __init__(self, app: Flask, request: Request) -> None:
+        self._app = app
+        self._request = request
+        self._opened: Any = None
+        self.modified = False
+
+    def _session(self) -> Any:
+        if self._opened is None:
+            interface = self._app.session_interface
+            opened = interface.open_session(self._app, self._request)
+            self._opened = interface.make_null_session(self._app) if opened is None else opened
+        return self._opened
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._session())
+
+    def __len__(self) -> int:
+        return len(self._session())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._session()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._refuse(key)
+
+    def __delitem__(self, key: str) -> None:
+        self._refuse(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value of *key*, where there is one."""
+        if key not in self:
+            self._refuse(key)
+        return self[key]
+
+    def _refuse(self, key: str) -> None:
+        raise UsageError(
+            f"session[{key!r}] cannot be changed in a channel socket handler: no response"
+            " carries the cookie. Change it in an ordinary route, then call chsk.reconnect()"
+            " in the page"
+        )
+
+
+class EventContext(RequestContext):
+    """A request context for one event: no routing, and a session to read."""
+
+    def __init__(self, app: Flask, request: Request) -> None:
+        super().__init__(app, request.environ, request, ReadOnlySession(app, request))
+
+    def match_request(self) -> None:
+        """The request was routed when it came."""

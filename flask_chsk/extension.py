@@ -1,0 +1,560 @@
+"""``Chsk``: the extension object, and what it keeps per application.
+
+``init_app`` reads ``app.config["CHSK_…"]`` (config.py lists every key), registers the routes
+and starts nothing; the server of a process starts at its first request.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hmac
+import logging
+import os
+import secrets
+import signal
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import blinker
+from flask import Flask, current_app, has_app_context, session, url_for
+from markupsafe import Markup, escape
+from werkzeug.exceptions import HTTPException
+
+from . import brokers, packers
+from .config import Config
+from .contexts import EventContext
+from .errors import ConfigError, Refused, UsageError
+from .hub import Hub, starting
+from .packers.edn import EdnPacker
+from .recv import RecvQueue, start_router
+from .registry import NOBODY, ConnectedUids
+from .router import EventMessage, Handler, Handlers
+from .security import resume_key
+from .server import KeptRequest, Server, SignedOut
+from .views import Endpoint
+from .wire import WIRES, Composer
+
+log = logging.getLogger("flask_chsk")
+
+uid_connected = blinker.signal("flask_chsk.uid_connected")
+uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
+
+CSRF_SESSION_KEY = "_chsk_csrf"
+ALIVE_POLL = 0.1  # seconds between looks at gunicorn's worker.alive: --max-requests has no signal
+
+
+class _Anonymous:
+    def __repr__(self) -> str:
+        return "ALL_USERS_WITHOUT_UID"
+
+
+ALL_USERS_WITHOUT_UID: Any = _Anonymous()
+"""As a uid: every client that has none."""
+
+
+def as_uid(uid: Any) -> str | None:
+    """A uid as it is kept: str; int and UUID are converted, the anonymous are None.
+
+    :raises UsageError: for what is no uid.
+    """
+    if type(uid) is str:
+        text = uid
+    elif uid is ALL_USERS_WITHOUT_UID:
+        return None
+    elif isinstance(uid, str | int | UUID) and not isinstance(uid, bool):
+        text = str(uid)
+    else:
+        hint = "; ALL_USERS_WITHOUT_UID addresses anonymous clients" if uid is None else ""
+        raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint}")
+    if not text or len(text) > 255:
+        raise UsageError(f"a uid has 1 to 255 characters, not {len(text)}")
+    return text
+
+
+@dataclass
+class Hooks:
+    """The application's answers; the defaults are here."""
+
+    user_id: Callable[[], Any] | None = None
+    handshake_data: Callable[[], Any] | None = None
+    csrf_token: Callable[[], str] | None = None
+    authorize: Callable[[], Any] | None = None
+    reject: Callable[[], Any] | None = None
+    pack_default: Callable[[Any], Any] | None = None
+
+    def uid(self) -> str | None:
+        """Who is behind the current request; None: nobody known."""
+        if self.user_id is not None:
+            uid = self.user_id()
+        elif hasattr(current_app, "login_manager"):
+            from flask_login import current_user
+
+            uid = current_user.get_id()
+        else:
+            uid = session.get("uid")
+        return None if uid is None or uid == "" else as_uid(uid)
+
+    def page_csrf_token(self) -> str:
+        """The token for a page; made where the session has none."""
+        if self.csrf_token is not None:
+            return self.csrf_token()
+        if "csrf" in current_app.extensions:
+            from flask_wtf.csrf import generate_csrf
+
+            return str(generate_csrf())
+        if not current_app.secret_key:
+            raise ConfigError(
+                "the CSRF token lives in the session, which needs app.secret_key: set it, or"
+                " CHSK_CSRF = False"
+            )
+        if CSRF_SESSION_KEY not in session:
+            session[CSRF_SESSION_KEY] = secrets.token_urlsafe(24)
+        return str(session[CSRF_SESSION_KEY])
+
+    def expected_csrf_token(self) -> str | None:
+        """The token that the current request has to bring."""
+        if self.csrf_token is not None:
+            return self.csrf_token()
+        return session.get(CSRF_SESSION_KEY)
+
+    def csrf_matches(self, given: str) -> bool | None:
+        """Flask-WTF's verdict without its age limit; None where it is not in use."""
+        if self.csrf_token is not None or "csrf" not in current_app.extensions:
+            return None
+        from itsdangerous import BadData, URLSafeTimedSerializer
+
+        field = current_app.config["WTF_CSRF_FIELD_NAME"]
+        secret = current_app.config.get("WTF_CSRF_SECRET_KEY") or current_app.secret_key or ""
+        try:
+            token = URLSafeTimedSerializer(secret, salt="wtf-csrf-token").loads(given)
+        except BadData:
+            return False
+        return hmac.compare_digest(str(token), str(session.get(field, "")))
+
+
+class State:
+    """One application's channel sockets; ``app.extensions["chsk"]``."""
+
+    def __init__(self, chsk: Chsk, app: Flask, config: Config) -> None:
+        self._app = weakref.ref(app)
+        self.config = config
+        self.hooks = chsk.hooks
+        self.handlers = chsk
+        self._composers: dict[tuple[str, str], Composer] = {}
+        self._server: Server | None = None
+        self._pid = 0
+        self._refusals: Counter[str] = Counter()
+        self._recv: RecvQueue | None = None
+        self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
+        self._random_key = secrets.token_bytes(32)
+
+    @property
+    def app(self) -> Flask:
+        """The application, which owns this state and not the other way round."""
+        app = self._app()
+        assert app is not None
+        return app
+
+    # the server of this process ----------------------------------------------------------
+
+    def server(self) -> Server:
+        """The server of this process; started now, if it is not yet."""
+        server = self._server
+        if server is None or self._pid != os.getpid():
+            with starting:
+                if self._server is None or self._pid != os.getpid():
+                    self._server = self._start()
+                    self._pid = os.getpid()
+                server = self._server
+        return server
+
+    def running(self) -> Server | None:
+        """The server of this process, if it has started."""
+        return self._server if self._pid == os.getpid() else None
+
+    def _start(self) -> Server:
+        server = Server(self.config, brokers.make(self.config), self.handlers, self)
+        server.canonical = EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
+        server.opened.append(self._tell_signals)
+        server.watchers = self.watchers
+        if self._recv is not None:
+            server.recv_put = self._recv.offer
+        hub = Hub()
+        server.start(hub)
+        hub.run(self._watch_worker, server)
+        atexit.register(self._end, server, os.getpid())
+        return server
+
+    def _watch_worker(self, server: Server) -> None:
+        """See the end of a gunicorn worker coming: it closes nothing that was taken over."""
+        worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if worker is None or not hasattr(worker, "alive"):
+            return
+        timer = server.hub.loop.timer(ALIVE_POLL, repeat=ALIVE_POLL, ref=False)
+
+        def look() -> None:
+            if not worker.alive:
+                timer.stop()
+                server.drain()
+
+        timer.start(look)
+
+    def _end(self, server: Server, pid: int) -> None:
+        if pid == os.getpid() and not server.closing:
+            server.hub.run_at_exit(server.drain)
+
+    # what the server asks (server.Host) ----------------------------------------------------
+
+    def run(self, handler: Handler, ev: EventMessage, request: KeptRequest | None) -> Any:
+        """Run a handler in the contexts of one event."""
+        app = self.app
+        if request is None:
+            with app.app_context():
+                return self.handlers.run(handler, ev)
+        ev.request = request.get(app)  # type: ignore[attr-defined]
+        with EventContext(app, ev.request):
+            if self._sessions_change and self.hooks.uid() != ev.uid:
+                raise SignedOut
+            return self.handlers.run(handler, ev)
+
+    @property
+    def _sessions_change(self) -> bool:
+        """Whether a session can change behind a request: it is kept on the server."""
+        from flask.sessions import SecureCookieSessionInterface
+
+        return not isinstance(self.app.session_interface, SecureCookieSessionInterface)
+
+    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call a hook in an application context; its error is logged."""
+        with self.app.app_context():
+            try:
+                fn(*args)
+            except Exception:
+                log.exception("error in %r", fn)
+
+    def explain(self, error: Exception) -> tuple[int, str]:
+        """What a client may know of an error: HTTP errors are meant for it, others not."""
+        if isinstance(error, HTTPException):
+            response = error.response
+            status = error.code or (response.status_code if response is not None else 500)
+            return status, error.description or error.name
+        return 500, "the handler failed"
+
+    def _tell_signals(self, uid: str, came: bool) -> None:
+        (uid_connected if came else uid_disconnected).send(self.app, uid=uid)
+
+    # what the views ask ----------------------------------------------------------------------
+
+    @property
+    def resume_key(self) -> bytes:
+        """The key of resume tokens; without a secret key it holds for this process only."""
+        secret = self.app.secret_key
+        return resume_key(secret if secret else self._random_key)
+
+    def composer(self, packer: str, config: Config) -> Composer:
+        """The composer of one packer and wire.
+
+        :raises Refused: 400 for a packer that is not offered.
+        """
+        composer = self._composers.get((packer, config.wire))
+        if composer is None:
+            if packer not in config.packers:
+                offered = ", ".join(config.packers)
+                raise Refused(400, f"unknown packer: this server speaks {offered} (CHSK_PACKERS)")
+            made = packers.make(
+                packer, max_bytes=config.max_message_bytes, pack_default=self.hooks.pack_default
+            )
+            composer = Composer(made, WIRES[config.wire])
+            self._composers[packer, config.wire] = composer
+        return composer
+
+    def uid_of_request(self) -> str | None:
+        """Who is behind the current request."""
+        return self.hooks.uid()
+
+    def count_refusal(self, status: int) -> None:
+        """Count an HTTP refusal."""
+        self._refusals[f"refused_{status}"] += 1
+
+    # what users ask --------------------------------------------------------------------------
+
+    @property
+    def recv(self) -> RecvQueue:
+        """The queue of events that no handler took; from now on they go there."""
+        if self._recv is None:
+            self._recv = RecvQueue(self.config.recv_buf)
+            server = self.running()
+            if server is not None:
+                server.recv_put = self._recv.offer
+        return self._recv
+
+    def stats(self) -> dict[str, int]:
+        """Counters and gauges."""
+        server = self.running()
+        return {**(server.stats() if server is not None else {}), **self._refusals}
+
+
+class Sender:
+    """What can be asked of an initialised application's channel sockets, from any thread."""
+
+    def _state(self) -> State:
+        raise NotImplementedError
+
+    def send(
+        self, uid: Any, event: Any, *, client_id: str | None = None, flush: bool = False
+    ) -> int | None:
+        """Push ``[id, data]`` to every client of a user; the event's offset.
+
+        None where that user is not there: then nothing is kept for them.
+
+        :param client_id: only to this one of their clients.
+        :param flush: do not wait for the batch window to end.
+        :raises BadEvent: for what is no event.
+        :raises PackError: naming the path to what cannot be packed.
+        :raises BrokerUnavailable: where the broker is away; nothing was sent.
+        """
+        state = self._state()
+        server = state.running()
+        key = as_uid(uid)
+        if server is None:
+            return Server.check_event(event)  # no request yet in this process: nobody is there
+        offset = server.send(key, event, client_id, flush)
+        if offset is None:
+            server.note_absent(key)
+        return offset
+
+    def broadcast(self, event: Any, *, exclude: EventMessage | None = None) -> int | None:
+        """Push ``[id, data]`` to every connected client, packed once.
+
+        :param exclude: the event message whose sender shall not get it.
+        """
+        server = self._state().running()
+        if server is None:
+            return Server.check_event(event)
+        but = None
+        if exclude is not None and exclude.client_id is not None:
+            but = (exclude.uid, exclude.client_id)
+        return server.broadcast(event, but)
+
+    def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
+        """Ask a client, or the first of a user's that answers; blocks for its answer.
+
+        :raises NoClient: at once, where there is none.
+        :raises ClientGone: when the last one that was asked went away.
+        :raises AskTimeout: after *timeout* seconds.
+        :raises AskFailed: when its handler raised, or it has none.
+        """
+        return self._state().server().ask(as_uid(uid), event, client_id, timeout)
+
+    def close(self, uid: Any, client_id: str | None = None, reconnect: bool = True) -> None:
+        """Close a user's connections.
+
+        :param reconnect: False: they stay closed and tell their application
+            (``signed-out``); call it so after a logout.
+        """
+        server = self._state().running()
+        if server is not None:
+            server.close_everywhere(as_uid(uid), client_id, reconnect)
+
+    def join(self, uid: Any, topic: str) -> bool:
+        """Make a user, all their clients, a member of *topic*; False where they were one."""
+        key = as_uid(uid)
+        if key is None:
+            raise UsageError("anonymous clients cannot join a topic: give them a uid")
+        return self._state().server().broker.join(key, _topic(topic))
+
+    def leave(self, uid: Any, topic: str) -> bool:
+        """End a user's membership of *topic*; False where there was none."""
+        key = as_uid(uid)
+        return key is not None and self._state().server().broker.leave(key, _topic(topic))
+
+    def publish(self, topic: str, event: Any) -> int | None:
+        """Push ``[id, data]`` to every client of every member of *topic*."""
+        server = self._state().running()
+        return Server.check_event(event) if server is None else server.publish(_topic(topic), event)
+
+    def members(self, topic: str) -> frozenset[str]:
+        """The uids that joined *topic*."""
+        return self._state().server().broker.members(_topic(topic))
+
+    @property
+    def connected_uids(self) -> ConnectedUids:
+        """A snapshot ``ConnectedUids(ws, ajax, any)`` of frozensets of uids."""
+        server = self._state().running()
+        return NOBODY if server is None else server.connected_uids
+
+    def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:
+        """Call ``fn(old, new)`` when `connected_uids` changes; returns its undo."""
+        watchers = self._state().watchers
+        watchers.append(fn)
+
+        def undo() -> None:
+            if fn in watchers:
+                watchers.remove(fn)
+
+        return undo
+
+    @property
+    def ch_recv(self) -> RecvQueue:
+        """The queue of event messages that no ``on`` handler took (Sente's way)."""
+        return self._state().recv
+
+    def start_router(self, handler: Callable[[EventMessage], object]) -> Callable[[], None]:
+        """Call *handler* with each event message of `ch_recv`; returns its stop."""
+        state = self._state()
+        return start_router(state.recv, lambda ev: state.run_plain(handler, ev))
+
+    def stats(self) -> dict[str, int]:
+        """Every counter and gauge as one mapping."""
+        return self._state().stats()
+
+
+def _topic(topic: str) -> str:
+    if not isinstance(topic, str) or not 1 <= len(topic) <= 255:
+        raise UsageError(f"a topic is a str of 1 to 255 characters, not {topic!r}")
+    return topic
+
+
+class Bound(Sender):
+    """A :class:`Chsk` bound to one application, for use outside its context."""
+
+    def __init__(self, state: State) -> None:
+        self._bound = state
+
+    def _state(self) -> State:
+        return self._bound
+
+
+class Chsk(Handlers, Sender):
+    """Channel sockets for Flask.
+
+    ::
+
+        chsk = Chsk(app)            # or Chsk(), and chsk.init_app(app) later
+
+        @chsk.on("chat/say")
+        def say(ev):
+            chsk.broadcast(["chat/said", ev.data])
+            return {"ok": True}
+
+    Settings as keyword arguments (``path="/chsk"``) or ``app.config["CHSK_PATH"]``.
+    """
+
+    def __init__(self, app: Flask | None = None, **config: Any) -> None:
+        super().__init__()
+        self.hooks = Hooks()
+        self._given = config
+        self._states: weakref.WeakSet[State] = weakref.WeakSet()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, **config: Any) -> None:
+        """Register the routes with *app*; starts nothing.
+
+        A second call with another ``path`` adds that path, with a ``wire``, ``packer`` and
+        ``allowed_origins`` of its own, to the same channel sockets.
+
+        :raises ConfigError: naming the setting that cannot work.
+        """
+        given = {**self._given, **config}
+        checked = Config.of(app.config, **given)
+        state = app.extensions.get("chsk")
+        name = "chsk"
+        if state is None:
+            state = app.extensions["chsk"] = State(self, app, checked)
+            self._states.add(state)
+            app.context_processor(lambda: {"chsk_script": self.script})
+            from .cli import commands
+
+            app.cli.add_command(commands)
+        elif state.handlers is not self:
+            raise ConfigError("this application has a Chsk already: use that one")
+        else:
+            if any(rule.rule == checked.path for rule in app.url_map.iter_rules()):
+                raise ConfigError(f"CHSK_PATH {checked.path!r} is taken: give another path=")
+            name = "chsk" + checked.path.replace("/", "_").replace(".", "_")
+        for packer in checked.packers:
+            state.composer(packer, checked)  # a missing extra is said now, not at a handshake
+        blueprint = Endpoint(state, checked).blueprint(name)
+        app.register_blueprint(blueprint)
+        csrf = app.extensions.get("csrf")
+        if csrf is not None:
+            csrf.exempt(blueprint)  # we check ourselves, on GET and WebSocket too
+
+    def _state(self) -> State:
+        if has_app_context():
+            state = current_app.extensions.get("chsk")
+            if state is not None:
+                return state  # type: ignore[no-any-return]
+        states = list(self._states)
+        if len(states) == 1:
+            return states[0]
+        if not states:
+            raise UsageError("no application yet: call chsk.init_app(app) first")
+        raise UsageError(
+            f"{len(states)} applications use this Chsk and none is current: use"
+            " chsk.bind(app).send(…), or app.app_context()"
+        )
+
+    def bind(self, app: Flask) -> Bound:
+        """The same, for *app*, wherever it is called."""
+        state = app.extensions.get("chsk")
+        if state is None:
+            raise UsageError("this application has no chsk: call chsk.init_app(app) first")
+        return Bound(state)
+
+    # hooks -----------------------------------------------------------------------------
+
+    def user_id(self, fn: Callable[[], Any]) -> Callable[[], Any]:
+        """Register what says who is behind the current request: a uid, or None.
+
+        By default Flask-Login's user where that is set up, else ``session["uid"]``.
+        """
+        self.hooks.user_id = fn
+        return fn
+
+    def handshake_data(self, fn: Callable[[], Any]) -> Callable[[], Any]:
+        """Register what makes the data that a client gets with its handshake."""
+        self.hooks.handshake_data = fn
+        return fn
+
+    def csrf_token(self, fn: Callable[[], str]) -> Callable[[], str]:
+        """Register what gives the CSRF token of the current session."""
+        self.hooks.csrf_token = fn
+        return fn
+
+    def authorize(self, fn: Callable[[], Any]) -> Callable[[], Any]:
+        """Register a check of each request; False is answered with 401."""
+        self.hooks.authorize = fn
+        return fn
+
+    def reject(self, fn: Callable[[], Any]) -> Callable[[], Any]:
+        """Register the first check of each request; a true value or a response refuses."""
+        self.hooks.reject = fn
+        return fn
+
+    def pack_default(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Register what makes a packable value of one that no packer knows."""
+        self.hooks.pack_default = fn
+        return fn
+
+    # templates -------------------------------------------------------------------------
+
+    def script(self) -> Markup:
+        """``{{ chsk_script() }}``: a meta element with path and CSRF token, and the client.
+
+        Nothing inline, so a strict Content-Security-Policy holds.
+        """
+        state = self._state()
+        path = url_for("chsk.poll")
+        token = self.hooks.page_csrf_token() if state.config.csrf else ""
+        source = url_for("chsk.static", filename="chsk.js")
+        return Markup(
+            f'<meta name="chsk" content="" data-path="{escape(path)}"'
+            f' data-csrf-token="{escape(token)}">\n'
+            f'<script type="module" src="{escape(source)}"></script>'
+        )

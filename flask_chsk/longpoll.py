@@ -1,0 +1,138 @@
+"""A client's polls: one parked request after another, between them nothing.
+
+On the hub only, but for :class:`Parked`, which a request iterates: it holds no Flask
+context and no database connection while it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from .hub import Waiter
+from .wire import Data
+
+if TYPE_CHECKING:
+    from .server import Connection, Server
+
+
+def body(message: Data) -> bytes:
+    """*message* as the body of an HTTP answer."""
+    return message.encode() if isinstance(message, str) else message
+
+
+class Poller:
+    """What stands for a client between and during its polls.
+
+    A transport has a ``kind``, a ``wake()`` that sends what may leave and never blocks,
+    and an ``end(code, reason)``.
+    """
+
+    __slots__ = ("_connection", "_server", "_waiter", "number", "takeover_window", "takeovers")
+
+    kind = "ajax"
+    proven = True
+    reading = True
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        self._server = server
+        self._connection = connection
+        self._waiter: Waiter | None = None
+        self.number = -1  # of the last poll of a client that counts them
+        self.takeovers = 0  # polls that released a parked one, in this second
+        self.takeover_window = 0.0
+
+    @property
+    def parked(self) -> bool:
+        """Whether a request of this client waits."""
+        return self._waiter is not None
+
+    def answer(self) -> bytes | None:
+        """What may be given to a poll now."""
+        connection = self._connection
+        one = connection.session
+        if one.behind and not one.outbox:
+            self._server.catch_up(connection)
+        return one.answer(body, self._server.frames)
+
+    def park(self, waiter: Waiter) -> None:
+        """Let a request wait; an older one that still waits is released."""
+        self.release()
+        self._waiter = waiter
+
+    def wake(self) -> None:
+        """Answer the parked request, if there is one and anything to say."""
+        if self._waiter is not None:
+            data = self.answer()
+            if data is not None:
+                self._give(data)
+
+    def release(self) -> None:
+        """Answer the parked request with an empty poll's end."""
+        if self._waiter is not None:
+            self._give(body(self._server.poll_end(self._connection)))
+
+    def _give(self, data: bytes) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.set(data)
+            self._server.between_polls(self._connection)
+
+    def expire(self, waiter: Waiter) -> bytes | None:
+        """The answer for *waiter*, whose time is over; None: it was answered just now."""
+        if self._waiter is not waiter:
+            return None
+        self._waiter = None
+        self._server.between_polls(self._connection)
+        return body(self._server.poll_end(self._connection))
+
+    def abandon(self, waiter: Waiter) -> None:
+        """The request of *waiter* is gone."""
+        if self._waiter is waiter:
+            self._waiter = None
+            self._server.between_polls(self._connection)
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Tell the client to go, where it listens."""
+        self._give(body(self._server.close_message(self._connection, code, reason)))
+
+    def stalled(self, now: float) -> bool:
+        """Never: what is not taken stays in the outbox."""
+        return False
+
+    def pause(self) -> None:
+        """Nothing to stop: a full inbox refuses the next POST."""
+
+    def resume(self) -> None:
+        """The opposite."""
+
+
+class Parked:
+    """The body of an HTTP answer that is not known yet."""
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        timeout: float,
+        expire: Callable[[Waiter], bytes | None],
+        abandon: Callable[[Waiter], None] | None = None,
+    ) -> None:
+        self._waiter = waiter
+        self._timeout = timeout
+        self._expire = expire  # both are called on this request's thread
+        self._abandon = abandon
+        self._done = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self._waiter.wait(self._timeout)
+        if data is None:
+            data = self._expire(self._waiter)
+            if data is None:  # answered while we gave up
+                data = self._waiter.wait(1.0)
+        self._done = True
+        yield data or b""
+
+    def close(self) -> None:
+        """Called by the WSGI server, in the end or when the peer went away."""
+        if not self._done and self._abandon is not None:
+            self._abandon(self._waiter)

@@ -1,0 +1,289 @@
+"""Which handler takes an event, and what surrounds it.
+
+Pure: no greenlet, no Flask. Handlers are found by id; ``"*"`` takes what no other takes.
+Before- and after-functions and error handlers work as Flask's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+from .event import Event, is_event_id
+
+REST = "*"
+
+
+class Reply(Exception):
+    """Raised in a handler: ends it early, with *value* as the reply."""
+
+    def __init__(self, value: Any = None) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+class EventMessage:
+    """One event as a handler gets it (PROTOCOL 5).
+
+    ``event``, ``id``, ``data``; ``uid`` (None for anonymous) and ``client_id`` of who sent
+    it; ``request``, the Flask request: of the handshake on WebSocket, of the POST on Ajax,
+    None for ``chsk/uidport-…``; ``wants_reply``.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_deferred",
+        "_replied",
+        "client_id",
+        "data",
+        "event",
+        "request",
+        "uid",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        uid: str | None,
+        client_id: str | None,
+        channel: Channel | None = None,
+        request: Any = None,
+    ) -> None:
+        self.event = event
+        self.data = event.data  # what ``parse`` made of it, where the handler has one
+        self.uid = uid
+        self.client_id = client_id
+        self.request = request
+        self._channel = channel
+        self._replied = False
+        self._deferred = False
+
+    def __repr__(self) -> str:
+        return f"<EventMessage {self.id} uid={self.uid!r} client_id={self.client_id!r}>"
+
+    @property
+    def id(self) -> str:
+        """The event's id, such as ``"chat/say"``."""
+        return self.event.id
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether the client waits for a reply that was not given yet."""
+        return not self._replied and self._channel is not None and self._channel.wants_reply
+
+    @property
+    def deferred(self) -> bool:
+        """Whether :meth:`defer` was called."""
+        return self._deferred
+
+    def defer(self) -> None:
+        """Keep the reply open when the handler returns; :meth:`reply` later, from anywhere.
+
+        After ``CHSK_REPLY_TIMEOUT`` seconds the client gets ``chsk/timeout``.
+        """
+        self._deferred = True
+
+    def reply(self, value: Any = None) -> bool:
+        """Answer the client; False where it did not ask, has its reply, or is gone.
+
+        :raises PackError: naming the path to what cannot be packed.
+        """
+        if not self.wants_reply or self._channel is None:
+            return False
+        sent = self._channel.reply(value)
+        self._replied = True
+        return sent
+
+    def push(self, event: Any) -> int | None:
+        """Send *event* to the very client that sent this one, anonymous ones too."""
+        return None if self._channel is None else self._channel.push(event)
+
+    def send(self, uid: Any, event: Any, **options: Any) -> int | None:
+        """As ``chsk.send``."""
+        if self._channel is None:
+            return None
+        return self._channel.send(uid, event, **options)
+
+    @property
+    def connected_uids(self) -> Any:
+        """As ``chsk.connected_uids``."""
+        return None if self._channel is None else self._channel.connected_uids
+
+
+class Channel:
+    """What an event message can do; the server's half is in server.py."""
+
+    wants_reply = False
+
+    def reply(self, value: Any) -> bool:
+        """Answer once."""
+        raise NotImplementedError
+
+    def error(self, status: int, message: str) -> None:
+        """Answer ``:chsk/error``."""
+        raise NotImplementedError
+
+    def push(self, event: Any) -> int | None:
+        """Send to this client."""
+        raise NotImplementedError
+
+    def send(self, uid: Any, event: Any, **options: Any) -> int | None:
+        """Send to a user."""
+        raise NotImplementedError
+
+    @property
+    def connected_uids(self) -> Any:
+        """Who is there."""
+        raise NotImplementedError
+
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """One registered function. *concurrent*: not held back by this client's other events."""
+
+    fn: Function
+    concurrent: bool = False
+    parse: Function | None = None
+
+
+class Handlers:
+    """Handlers of one module, registered later, as blueprints are.
+
+    ::
+
+        chat = Handlers("chat")
+
+        @chat.on("say")             # takes "chat/say"
+        def say(ev): ...
+
+        chsk.register(chat)
+    """
+
+    def __init__(self, prefix: str | None = None) -> None:
+        if prefix is not None and not is_event_id(f"{prefix}/x"):
+            raise ConfigError(f'a prefix is the namespace of ids, such as "chat", not {prefix!r}')
+        self.prefix = prefix
+        self.handlers: dict[str, Handler] = {}
+        self.before: list[Function] = []
+        self.after: list[Function] = []
+        self.errors: dict[type[BaseException], Function] = {}
+
+    def on(
+        self, id: str, *, concurrent: bool = False, parse: Function | None = None
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function for events of *id*; ``"*"``: for all others.
+
+        :param concurrent: run it beside this client's other handlers, not after them.
+        :param parse: makes ``ev.data`` (for example a pydantic model's
+            ``model_validate``); what it refuses is answered with status 400.
+        :raises ConfigError: for an id that is none, or that is taken.
+        """
+        if not isinstance(id, str):
+            raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {id!r}')
+        full = id if id == REST or self.prefix is None or "/" in id else f"{self.prefix}/{id}"
+        if full != REST and not is_event_id(full):
+            raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')
+
+        def register(fn: Function) -> Function:
+            self._add(full, Handler(fn, concurrent, parse))
+            return fn
+
+        return register
+
+    def _add(self, id: str, handler: Handler) -> None:
+        if id in self.handlers:
+            taken = getattr(self.handlers[id].fn, "__qualname__", self.handlers[id].fn)
+            raise ConfigError(f"{id!r} has a handler already: {taken}")
+        self.handlers[id] = handler
+
+    def before_event(self, fn: Function) -> Function:
+        """Register *fn(ev)* to run before each handler; a value that is not None ends."""
+        self.before.append(fn)
+        return fn
+
+    def after_event(self, fn: Function) -> Function:
+        """Register *fn(ev, value)* to run after each handler; it returns the reply."""
+        self.after.append(fn)
+        return fn
+
+    def errorhandler(self, exception: type[BaseException]) -> Callable[[Function], Function]:
+        """Register the decorated *fn(ev, error)*; what it returns is the reply."""
+
+        def register(fn: Function) -> Function:
+            self.errors[exception] = fn
+            return fn
+
+        return register
+
+    def register(self, handlers: Handlers) -> None:
+        """Take another module's handlers in; its before, after and error functions too.
+
+        Those hold for its own ids only.
+        """
+        for id, handler in handlers.handlers.items():
+            if handlers.before or handlers.after or handlers.errors:
+                handler = Handler(_within(handlers, handler.fn), handler.concurrent, handler.parse)
+            self._add(id, handler)
+
+    def find(self, id: str) -> Handler | None:
+        """The handler that takes *id*."""
+        handler = self.handlers.get(id)
+        if handler is None and not id.startswith("chsk/ws-p"):  # keep-alive: by its very id
+            handler = self.handlers.get(REST)
+        return handler
+
+    def run(self, handler: Handler, ev: EventMessage) -> Any:
+        """The reply that *handler* makes of *ev*.
+
+        :raises Exception: what no error handler took.
+        """
+        try:
+            return self._around(handler.fn, ev)
+        except Reply as reply:
+            return reply.value
+        except Exception as error:
+            fn = _error_handler(self.errors, error)
+            if fn is None:
+                raise
+            return fn(ev, error)
+
+    def _around(self, fn: Function, ev: EventMessage) -> Any:
+        value: Any = None
+        for before in self.before:
+            value = before(ev)
+            if value is not None:
+                break
+        else:
+            value = fn(ev)
+        for after in reversed(self.after):
+            value = after(ev, value)
+        return value
+
+
+def _within(handlers: Handlers, fn: Function) -> Function:
+    inner = Handler(fn)
+
+    def run(ev: EventMessage) -> Any:
+        return handlers.run(inner, ev)
+
+    run.__qualname__ = getattr(fn, "__qualname__", "handler")
+    return run
+
+
+def _error_handler(
+    handlers: Mapping[type[BaseException], Function], error: Exception
+) -> Function | None:
+    for cls in type(error).__mro__:
+        if cls in handlers:
+            return handlers[cls]
+    return None
+
+
+def is_event_msg(x: object) -> bool:
+    """Whether *x* is what a handler gets."""
+    return isinstance(x, EventMessage)

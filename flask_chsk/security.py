@@ -1,0 +1,133 @@
+"""Who may open a channel socket: checks as pure functions (PROTOCOL 8).
+
+Each raises :class:`~flask_chsk.errors.Refused` with the status and one line that names what
+came, what was expected, and the setting.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+
+from .errors import Refused
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_client_id(client_id: str | None) -> str:
+    """The client id, where it is one.
+
+    :raises Refused: 400.
+    """
+    if not client_id:
+        raise Refused(400, "no client-id: add one to the query, [A-Za-z0-9_-], at most 64 long")
+    if _CLIENT_ID.fullmatch(client_id) is None:
+        raise Refused(400, "bad client-id: [A-Za-z0-9_-], at most 64 long")
+    return client_id
+
+
+def check_origin(
+    origin: str | None, fetch_site: str | None, own: str, allowed: tuple[str, ...] | str | None
+) -> str | None:
+    """The foreign origin that is allowed, None for our own pages and for no browser.
+
+    :param own: our scheme and host, such as ``"https://example.org"``.
+    :param fetch_site: the ``Sec-Fetch-Site`` header, for requests without an Origin.
+    :raises Refused: 403.
+    """
+    if allowed == "*":
+        return origin
+    if origin is None:
+        if fetch_site == "cross-site":
+            raise Refused(403, "a page of another site asked: list it in CHSK_ALLOWED_ORIGINS")
+        return None
+    given = origin.rstrip("/").lower()
+    own = _without_default_port(own.rstrip("/").lower())
+    if _without_default_port(given) == own:
+        return None
+    if allowed is not None and given in allowed:
+        return origin
+    hint = ""
+    if given.partition("://")[2] == own.partition("://")[2]:
+        hint = " (behind a TLS proxy: werkzeug's ProxyFix tells the application the real scheme)"
+    raise Refused(
+        403,
+        f"Origin {_shown(origin)} is not {own}{hint}:"
+        " add it to CHSK_ALLOWED_ORIGINS if it is yours",
+    )
+
+
+def _without_default_port(origin: str) -> str:
+    if origin.startswith("https://"):
+        return origin.removesuffix(":443")
+    return origin.removesuffix(":80")
+
+
+def _shown(text: str) -> str:
+    return ascii(text)[1:-1][:100]
+
+
+def check_csrf(given: str | None, expected: str | None) -> None:
+    """Compare in constant time; the token's age is not judged.
+
+    :raises Refused: 403.
+    """
+    if expected is None:
+        raise Refused(
+            403,
+            "no CSRF token in this session: render {{ chsk_script() }} in the page first,"
+            " keep its cookie, or set CHSK_CSRF = False",
+        )
+    if not given:
+        raise Refused(
+            403,
+            "CSRF token missing: send it as X-CSRF-Token, csrf-token= or the subprotocol"
+            " csrf.<base64url> ({{ chsk_script() }} and chsk.js do), or set CHSK_CSRF = False",
+        )
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
+        raise Refused(
+            403, "CSRF token is not this session's: reload the page that {{ chsk_script() }} is in"
+        )
+
+
+def subprotocol_value(offered: str | None, name: str) -> str | None:
+    """What ``<name>.<base64url>`` among the offered subprotocols carries."""
+    for protocol in (offered or "").split(","):
+        prefix, _, encoded = protocol.strip().partition(".")
+        if prefix == name and encoded:
+            try:
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return base64.urlsafe_b64decode(padded.encode("ascii")).decode()
+            except (binascii.Error, UnicodeError, ValueError):
+                return None
+    return None
+
+
+def offers(offered: str | None, protocol: str) -> bool:
+    """Whether *protocol* is among the offered subprotocols."""
+    return any(one.strip() == protocol for one in (offered or "").split(","))
+
+
+def resume_key(secret_key: str | bytes) -> bytes:
+    """The key of resume tokens, made from the application's secret key."""
+    secret = secret_key.encode() if isinstance(secret_key, str) else secret_key
+    return hmac.digest(secret, b"flask_chsk resume", "sha256")
+
+
+def resume_token(key: bytes, uid: str | None, client_id: str, epoch: str) -> str:
+    """What only the client it was given to has (PROTOCOL 9)."""
+    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, epoch))
+    digest = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest[:18]).decode()
+
+
+def is_resume_token(
+    key: bytes, token: str | None, uid: str | None, client_id: str, epoch: str
+) -> bool:
+    """Whether *token* is the one of this client."""
+    if not token or not token.isascii():
+        return False
+    return hmac.compare_digest(token, resume_token(key, uid, client_id, epoch))

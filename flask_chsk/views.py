@@ -1,0 +1,275 @@
+"""The one URL: GET with an Upgrade, GET to handshake and poll, POST to send (PROTOCOL 1).
+
+Thin: each view checks (security.py), then hands over to the server.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Request, Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from . import security, upgrade
+from .config import Config
+from .contexts import HandshakeRequest, PostRequest
+from .errors import Refused
+from .longpoll import Parked, body
+from .server import Opening, Server
+from .session import TIMEOUT, read_message
+from .wire import Composer
+
+if TYPE_CHECKING:
+    from .extension import State
+
+log = logging.getLogger("flask_chsk.views")
+
+# Environ keys by which the test client asks for answers without waiting; a peer cannot set
+# them, since what comes in headers is HTTP_….
+SYNC = "flask_chsk.sync"
+
+
+class Endpoint:
+    """One path of one application, with the wire and packers spoken there."""
+
+    def __init__(self, state: State, config: Config) -> None:
+        self.state = state
+        self.config = config
+
+    def blueprint(self, name: str) -> Blueprint:
+        """The routes of this endpoint."""
+        blueprint = Blueprint(
+            name, __name__, static_folder="static", static_url_path=f"{self.config.path}/static"
+        )
+        add = blueprint.add_url_rule
+        path = self.config.path
+        # Werkzeug routes an Upgrade to rules with websocket=True only, all else to others.
+        add(path, "websocket", self.websocket, websocket=True)
+        add(path, "poll", self.poll, methods=["GET"])
+        add(path, "post", self.post, methods=["POST"])
+        add(path, "options", self.options, methods=["OPTIONS"], provide_automatic_options=False)
+        return blueprint
+
+    # views -----------------------------------------------------------------------------
+
+    def websocket(self) -> Response:
+        """Take the socket over, where all is well; else refuse before the 101."""
+        try:
+            key = upgrade.check(request.environ)
+            offered = request.headers.get("Sec-WebSocket-Protocol")
+            bearer = security.subprotocol_value(offered, "auth")
+            if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
+                request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
+            server, opening, _ = self._open(
+                security.subprotocol_value(offered, "csrf"), HandshakeRequest(request.environ)
+            )
+            server.hub.run(server.admit, opening)
+        except Refused as refused:
+            return self._refuse(refused)
+        headers = []
+        if security.offers(offered, "chsk.v1"):
+            headers.append(("Sec-WebSocket-Protocol", "chsk.v1"))
+        switch = upgrade.SwitchProtocols.of(current_app.response_class)
+        return switch(
+            lambda link, leftover: server.open_websocket(opening, link, leftover),
+            server.hub,
+            key,
+            headers,
+        )
+
+    def poll(self) -> Response:
+        """Answer a handshake or a poll, or park it."""
+        try:
+            server, opening, origin = self._open(None, None)
+            sync = SYNC in request.environ
+            answer = server.hub.run(server.poll, opening, "handshake?" in request.args, not sync)
+        except Refused as refused:
+            return self._refuse(refused)
+        if isinstance(answer, bytes):
+            return self._answer(opening.composer, answer, origin)
+        return self._answer(opening.composer, server.parked(opening, answer), origin)
+
+    def post(self) -> Response:
+        """Take a message in; answer it, or wait for its reply."""
+        try:
+            data = self._posted()
+            server, opening, origin = self._open(None, PostRequest(request._get_current_object()))  # type: ignore[attr-defined]
+            if data is None:
+                raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
+            happening = read_message(opening.composer, data)
+            sync = SYNC in request.environ
+            answer = server.hub.run(server.posted, opening, happening, sync)
+        except Refused as refused:
+            return self._refuse(refused)
+        if isinstance(answer, str | bytes):
+            return self._answer(opening.composer, body(answer), origin)
+        late = body(opening.composer.message(TIMEOUT))
+        parked = Parked(answer, self.config.reply_timeout, lambda waiter: late)
+        return self._answer(opening.composer, parked, origin)
+
+    def options(self) -> Response:
+        """Answer the preflight of a listed origin."""
+        try:
+            origin = self._origin()
+        except Refused as refused:
+            return self._refuse(refused)
+        response = Response(status=204)
+        if origin is not None:
+            _allow(response, origin)
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+            response.headers["Access-Control-Allow-Headers"] = (
+                "Authorization, Content-Type, X-CSRF-Token"
+            )
+            response.headers["Access-Control-Max-Age"] = "600"
+        return response
+
+    # checks, in the order of PROTOCOL 8 ---------------------------------------------------
+
+    def _open(
+        self, csrf: str | None, kept: HandshakeRequest | PostRequest | None
+    ) -> tuple[Server, Opening, str | None]:
+        state, config = self.state, self.config
+        hooks = state.hooks
+        values = request.values
+        if hooks.reject is not None:
+            refusal = hooks.reject()
+            if isinstance(refusal, Response):
+                raise _Answered(refusal)
+            if refusal:
+                raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
+        client_id = security.check_client_id(values.get("client-id"))
+        composer = state.composer(values.get("packer") or config.packer, config)
+        origin = self._origin()
+        if config.csrf and not (self._bearer() and not request.cookies):
+            given = (
+                csrf
+                or request.headers.get("X-CSRF-Token")
+                or request.headers.get("X-XSRF-Token")
+                or values.get("csrf-token")
+            )
+            matches = hooks.csrf_matches(given) if given else None
+            expected = given if matches else hooks.expected_csrf_token()
+            security.check_csrf(given, expected)
+        if hooks.authorize is not None and hooks.authorize() is False:
+            raise Refused(401, "not authorized: sign in first")
+        shared = config.allow_unshared or not config.broker_url.startswith("memory:")
+        if request.is_multiprocess and not shared:
+            raise Refused(
+                503,
+                "several workers share no broker, so events would reach some clients only:"
+                " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True"
+                " overrides)",
+            )
+        uid = state.uid_of_request()
+        server = state.server()
+        v1 = values.get("v") == "1"
+        epoch = server.rules.epoch
+        key = state.resume_key
+        data = hooks.handshake_data() if hooks.handshake_data is not None else None
+        number = values.get("n")
+        opening = Opening(
+            uid=uid,
+            client_id=client_id,
+            composer=composer,
+            request=kept,
+            v1=v1,
+            cursor=values.get("cursor") or None,
+            trusted=security.is_resume_token(key, values.get("resume"), uid, client_id, epoch),
+            data=data,
+            csrf_token=self._csrf_in_handshake(composer),
+            resume=security.resume_token(key, uid, client_id, epoch) if v1 else None,
+            number=int(number) if number and number.isascii() and number.isdecimal() else None,
+        )
+        return server, opening, origin
+
+    def _origin(self) -> str | None:
+        return security.check_origin(
+            request.headers.get("Origin"),
+            request.headers.get("Sec-Fetch-Site"),
+            f"{request.scheme.replace('ws', 'http')}://{request.host}",
+            self.config.allowed_origins,
+        )
+
+    def _bearer(self) -> bool:
+        authorization = request.authorization
+        return authorization is not None and authorization.type == "bearer"
+
+    def _csrf_in_handshake(self, composer: Composer) -> str | None:
+        """The seed's generation carries it, to requests that proved to be our own pages'."""
+        if not (composer.wire.csrf_in_handshake and self.config.csrf):
+            return None
+        proof = request.headers.get("Origin") or request.headers.get("Referer") or ""
+        if (proof + "/").startswith(request.host_url):
+            return self.state.hooks.expected_csrf_token()
+        return None
+
+    def _posted(self) -> str | bytes | None:
+        """The message of a POST, within the limit.
+
+        :raises Refused: 413.
+        """
+        limit = self.config.max_message_bytes
+        # Urlencoding writes one byte as three at worst, and then there are the other fields.
+        most = 3 * limit + 16_384
+        _limit_body(request, most)
+        if (request.content_length or 0) > most:
+            raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
+        try:
+            if "binary?" in request.args:
+                data: str | bytes | None = request.get_data(cache=False)
+            else:
+                data = request.values.get("ppstr")
+        except RequestEntityTooLarge:
+            data = b"\0" * (limit + 1)
+        if data is not None and len(data) > limit:
+            raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
+        return data
+
+    # answers ---------------------------------------------------------------------------
+
+    def _answer(self, composer: Composer, content: Any, origin: str | None) -> Response:
+        response = current_app.response_class(content, content_type=composer.packer.content_type)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if origin is not None:
+            _allow(response, origin)
+        return response
+
+    def _refuse(self, refused: Refused) -> Response:
+        if isinstance(refused, _Answered):
+            return refused.response
+        self.state.count_refusal(refused.status)
+        log.warning(
+            "%s %s refused with %d: %s", request.method, request.path, refused.status, refused
+        )
+        response = Response(
+            f"{refused}\n", refused.status, content_type="text/plain; charset=utf-8"
+        )
+        response.headers["Cache-Control"] = "no-store"
+        if refused.status == 426:
+            response.headers["Sec-WebSocket-Version"] = "13"
+        if refused.retry_after is not None:
+            response.headers["Retry-After"] = str(refused.retry_after)
+        if request.method == "POST":
+            response.headers["Connection"] = "close"  # its body may not have been read
+        return response
+
+
+class _Answered(Refused):
+    """The application's own answer."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code, "")
+        self.response = response
+
+
+def _allow(response: Response, origin: str) -> None:
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Allow-Credentials"] = "true"
+    response.vary.add("Origin")
+
+
+def _limit_body(request: Request, limit: int) -> None:
+    request.max_content_length = limit
+    request.max_form_memory_size = limit

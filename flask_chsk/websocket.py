@@ -1,0 +1,122 @@
+"""A client's WebSocket: frames between its link and its session.
+
+On the hub only. It decides nothing about the protocol: what came in goes to the server,
+what may go out comes from the session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import frames, session
+from .frames import FrameReader
+from .link import Link
+from .wire import Data
+
+if TYPE_CHECKING:
+    from .server import Connection, Server
+
+STALLED = 10.0  # seconds without taking one byte, after which a peer is given up (DESIGN 4.4)
+CLOSING = 2.0  # seconds a peer has to answer our close frame, and to take what is unsent
+
+
+def frame(message: Data) -> bytes:
+    """*message* as one frame: text, or binary from a binary packer."""
+    if isinstance(message, str):
+        return frames.text_frame(message)
+    return frames.binary_frame(message)
+
+
+class WebSocket:
+    """One taken-over socket of a client. ``kind``, ``wake`` and ``end``: see longpoll.py."""
+
+    __slots__ = ("_closing", "_connection", "_link", "_reader", "_server", "proven")
+
+    kind = "ws"
+
+    def __init__(self, server: Server, connection: Connection, link: Link) -> None:
+        self._server = server
+        self._connection = connection
+        self._link = link
+        self._reader = FrameReader("server", server.config.max_message_bytes)
+        self._closing = False
+        self.proven = True  # False: a poller tries it, and has not said anything on it yet
+
+    def start(self, handshake: Data, leftover: bytes) -> None:
+        """Send the handshake, then listen."""
+        self._link.write(frame(handshake))
+        if self.proven:
+            self.wake()
+        self._link.start(self, leftover)
+
+    def wake(self) -> None:
+        """Send what waits in the outbox, as much as the peer takes now."""
+        connection = self._connection
+        link = self._link
+        if self._closing or link.stalled_since is not None:
+            return  # link_writable comes back here
+        one = connection.session
+        while True:
+            if one.behind and not one.outbox:
+                self._server.catch_up(connection)
+            data = one.take(frame, self._server.frames)
+            if not data or not link.write(data):
+                return
+
+    @property
+    def reading(self) -> bool:
+        """Whether the socket is read; False while the client's inbox is full."""
+        return self._link.reading
+
+    def pause(self) -> None:
+        """Stop reading: the client's inbox is full."""
+        self._link.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._closing:
+            self._link.resume()
+
+    def stalled(self, now: float) -> bool:
+        """Whether the peer took no byte for too long."""
+        since = self._link.stalled_since
+        return since is not None and self._server.hub.loop.now() - since > STALLED
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Close with *code*; what waits in the outbox is the session's, and stays."""
+        if self._closing:
+            return
+        self._closing = True
+        self._link.write(frames.close_frame(code, reason))
+        self._link.close_when_flushed(CLOSING)
+
+    # what a link calls ---------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        server, connection = self._server, self._connection
+        reader = self._reader
+        for message in reader.feed(data):
+            if self._closing:
+                return
+            kind = type(message)
+            if kind is str or kind is bytes:
+                server.received(connection, self, message)  # type: ignore[arg-type]
+            elif kind is frames.Ping:
+                connection.session.alive(server.hub.now())
+                self._link.write(frames.pong_frame(message.payload))  # type: ignore[union-attr]
+            elif kind is frames.Pong:
+                connection.session.alive(server.hub.now())
+            else:
+                code = message.code  # type: ignore[union-attr]
+                self.end(session.NORMAL if code in (None, 1005) else code)
+                return
+        if reader.failed is not None:
+            server.counters["protocol_errors"] += 1
+            self.end(reader.failed.code, str(reader.failed))
+
+    def link_writable(self) -> None:
+        self.wake()
+
+    def link_closed(self, error: Exception | None) -> None:
+        self._closing = True
+        self._server.lost(self._connection, self)
