@@ -13,6 +13,8 @@ extras = {
     "speedups": ["websockets>=13.0"],  # for its C mask: 64 KiB in 4 µs instead of 270
 }
 extras["all"] = [requirement for wanted in extras.values() for requirement in wanted]
+extras["demo"] = [*extras["gunicorn"], *extras["speedups"]]
+extras["bench"] = [*extras["all"], "flask-socketio>=5.5", "psutil>=6.0", "websocket-client>=1.8"]
 extras["docs"] = ["sphinx>=8.0"]
 extras["test"] = [
     *extras["all"],

@@ -20,9 +20,9 @@ LADDER = [
     ["errors", "values", "event", "config", "backoff"],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router"],
-    ["hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
-    ["server", "client", "publisher"],
-    ["security", "views", "cli", "extension"],
+    ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
+    ["recv", "server", "client", "publisher"],
+    ["security", "contexts", "views", "cli", "extension"],
     ["testing", "__init__"],
 ]
 LAYER = {name: number for number, names in enumerate(LADDER) for name in names}

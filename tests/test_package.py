@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+import flask_chsk
 from tests.process import ROOT
 
 OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
@@ -82,12 +83,19 @@ def test_the_sdist_can_be_tested(distributions: Distributions, name: str) -> Non
     assert name in distributions.sdist
 
 
-def test_the_changes_open_with_this_version(distributions: Distributions) -> None:
+def test_one_version_everywhere(distributions: Distributions) -> None:
     changes = (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
     newest = re.search(r"^Version (\S+)$", changes, re.MULTILINE)
-    version = re.search(r"^Version: (\S+)$", distributions.metadata, re.MULTILINE)
-    assert newest is not None and version is not None
-    assert newest[1] == version[1]
+    built = re.search(r"^Version: (\S+)$", distributions.metadata, re.MULTILINE)
+    assert newest is not None and built is not None
+    assert newest[1] == built[1] == flask_chsk.__version__
+
+
+def test_the_extras_that_make_installs_exist(distributions: Distributions) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installed = set(re.findall(r"\$\(VENV\)/\.(\w+)", makefile)) - {"python"}
+    extras = re.findall(r"^Provides-Extra: (\S+)$", distributions.metadata, re.MULTILINE)
+    assert installed - set(extras) == set()  # pip only warns of an extra that is not there
 
 
 def run(code: str) -> str:
@@ -109,16 +117,17 @@ app = flask.Flask("app")
 app.secret_key = "secret"
 flask_chsk.Chsk(app)
 
-greenlets = [o for o in gc.get_objects() if isinstance(o, greenlet.greenlet) and not o.dead]
+main = greenlet.getcurrent()
+others = [o for o in gc.get_objects() if isinstance(o, greenlet.greenlet) and o is not main]
 print("threads", threading.active_count())
-print("greenlets", len(greenlets) - 1)  # but for the main one
+print("greenlets", others)
 print("hub", gevent._hub_local.get_hub_if_exists())
 print("patched", gevent.monkey.is_module_patched("socket"))
 print("descriptors", before is None or before == os.listdir("/proc/self/fd"))
 """
     assert run(code).splitlines() == [
         "threads 1",
-        "greenlets 0",
+        "greenlets []",
         "hub None",
         "patched False",
         "descriptors True",
