@@ -16,7 +16,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import blinker
@@ -37,6 +37,9 @@ from .security import resume_key
 from .server import KeptRequest, Server, SignedOut
 from .views import Endpoint
 from .wire import WIRES, Composer
+
+if TYPE_CHECKING:
+    from .testing import ChskTestClient
 
 log = logging.getLogger("flask_chsk")
 
@@ -506,6 +509,12 @@ class Chsk(Handlers, Sender):
         if state is None:
             raise UsageError("this application has no chsk: call chsk.init_app(app) first")
         return Bound(state)
+
+    def test_client(self, flask_client: Any = None, uid: Any = None) -> ChskTestClient:
+        """A client in process, without a port: see :mod:`flask_chsk.testing`."""
+        from .testing import ChskTestClient
+
+        return ChskTestClient(self._state(), flask_client, uid)
 
     # hooks -----------------------------------------------------------------------------
 

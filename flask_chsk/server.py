@@ -139,7 +139,7 @@ class Inbox:
 class Job:
     """One event and the handler that takes it."""
 
-    __slots__ = ("channel", "done", "ev", "handler", "request")
+    __slots__ = ("channel", "ev", "handler", "request", "then")
 
     def __init__(
         self,
@@ -147,13 +147,13 @@ class Job:
         handler: Handler | None,
         channel: _Channel | None,
         request: Any,
-        done: Callable[[], object] | None = None,
+        then: Callable[[], object] | None = None,
     ) -> None:
         self.ev = ev
         self.handler = handler
         self.channel = channel
         self.request = request
-        self.done = done
+        self.then = then
 
 
 class Server:
@@ -173,6 +173,7 @@ class Server:
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
+        self._idlers: list[Waiter] = []
         self._inboxes: dict[Any, Inbox] = {}
         self._asks: dict[str, _Ask] = {}
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
@@ -397,10 +398,9 @@ class Server:
         job = Job(ev, handler, channel, connection.request)
         self._enqueue((one.uid, one.client_id), job, connection.transport)
 
-    def posted(self, opening: Opening, happening: s.Happening, sync: bool = False) -> Data | Waiter:
+    def posted(self, opening: Opening, happening: s.Happening) -> Data | Waiter:
         """A message came by POST: its answer, or what will be told it.
 
-        :param sync: answer events without callback when their handlers are done (tests).
         :raises Refused: 429 where too many of this client's events wait already.
         """
         composer = opening.composer
@@ -424,7 +424,8 @@ class Server:
         if isinstance(happening, s.Ponged):
             return done
         events = happening.events if isinstance(happening, s.Batched) else (happening,)
-        waiter = self.hub.waiter() if sync or (events[-1:] and events[-1].cb is not None) else None
+        asks = isinstance(happening, s.Received) and happening.cb is not None
+        waiter = self.hub.waiter() if asks else None
         for received in events:
             channel = _PostChannel(
                 self, opening, waiter if received.cb is not None else None, connection
@@ -434,8 +435,6 @@ class Server:
             self.counters["events_in"] += 1
             ev = EventMessage(event, opening.uid, opening.client_id, channel)
             job = Job(ev, handler, channel, opening.request)
-            if sync and received is events[-1] and received.cb is None and waiter is not None:
-                job.done = lambda: self.hub.call(waiter.set, body(done))
             self._enqueue(key, job, None)
         return done if waiter is None else waiter
 
@@ -485,6 +484,23 @@ class Server:
             inbox.running = False
             self._inboxes.pop(inbox.key, None)
             self._unpause(inbox)
+            if not self._inboxes:
+                for waiter in self._idlers:
+                    waiter.set(True)
+                self._idlers.clear()
+
+    def idle(self) -> Waiter:
+        """What is told when no event waits for its handler; from any thread."""
+        waiter = self.hub.waiter_here()
+
+        def ask() -> None:
+            if self._inboxes:
+                self._idlers.append(waiter)
+            else:
+                waiter.set(True)
+
+        self.hub.call(ask)
+        return waiter
 
     def _run(self, job: Job) -> None:
         """In a worker: run the handler of one event, and see that it is answered."""
@@ -518,8 +534,8 @@ class Server:
         except Exception as error:
             self._failed(ev, channel, error)
         finally:
-            if job.done is not None:
-                job.done()
+            if job.then is not None:
+                job.then()
 
     def _failed(self, ev: EventMessage, channel: _Channel | None, error: Exception) -> None:
         status, message = self.host.explain(error)
@@ -538,7 +554,9 @@ class Server:
             return
         self.counters["unhandled"] += 1
         if not ev.id.startswith("chsk/uidport"):
-            log.warning("no handler for %s (from uid %r): add @chsk.on(%r)", ev.id, ev.uid, ev.id)
+            log.warning(
+                "no handler for %s (from uid %r): add @chsk.on(%r)", ev.id, ev.uid, str(ev.id)
+            )
         if channel is not None and ev.wants_reply:
             channel.error(404, f"no handler for {ev.id}")
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flask_chsk.views")
 
-# Environ keys by which the test client asks for answers without waiting; a peer cannot set
-# them, since what comes in headers is HTTP_….
-SYNC = "flask_chsk.sync"
+# By this key in the environ the test client asks for polls that do not park, and brings no
+# CSRF token. A peer cannot set it: what comes in headers is HTTP_….
+TEST_CLIENT = "flask_chsk.test_client"
 
 
 class Endpoint:
@@ -82,8 +82,8 @@ class Endpoint:
         """Answer a handshake or a poll, or park it."""
         try:
             server, opening, origin = self._open(None, None)
-            sync = SYNC in request.environ
-            answer = server.hub.run(server.poll, opening, "handshake?" in request.args, not sync)
+            wait = TEST_CLIENT not in request.environ
+            answer = server.hub.run(server.poll, opening, "handshake?" in request.args, wait)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, bytes):
@@ -98,8 +98,7 @@ class Endpoint:
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening = read_message(opening.composer, data)
-            sync = SYNC in request.environ
-            answer = server.hub.run(server.posted, opening, happening, sync)
+            answer = server.hub.run(server.posted, opening, happening)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
@@ -141,7 +140,8 @@ class Endpoint:
         client_id = security.check_client_id(values.get("client-id"))
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
-        if config.csrf and not (self._bearer() and not request.cookies):
+        ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
+        if config.csrf and ambient and TEST_CLIENT not in request.environ:
             given = (
                 csrf
                 or request.headers.get("X-CSRF-Token")

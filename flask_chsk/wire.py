@@ -75,7 +75,7 @@ class Composer:
         else:
             whole = self.array((value,))
         data = whole if self.finish is None else self.finish(whole)
-        return prefix + data if prefix else data
+        return prefix + data if prefix and isinstance(data, str) else data
 
     def read(self, data: Data) -> tuple[Any, Any, Any]:
         """*data* as ``(value, cb, third)``.

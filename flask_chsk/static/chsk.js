@@ -6,12 +6,12 @@
  * A ChannelSocket owns its links. A link over a WebSocket and one over polling look alike:
  * frames come up, packed messages go down, and it ends once; which one carries an event is
  * nobody's business above them. It refuses to store anything beyond the page, to repeat a
- * send that has no key, and to deliver an event twice.
+ * send, and to deliver an event twice.
  */
 
-import { Keyword, PackError, Tagged, UnpackError, edn, ednPacker, isName, json } from "./edn.js";
+import { Keyword, PackError, Tagged, edn, ednPacker, isName, json } from "./edn.js";
 
-export { Keyword, PackError, Tagged, UnpackError, edn, ednPacker, json };
+export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
 const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
 const BATCH_CHARS = 65_536;
@@ -22,6 +22,7 @@ const POST_TRIES = 5; // where the server says "later"
 const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
+const TRIAL_MS = 50; // how often a poll that waits for a trial's end looks
 const UPGRADE_MS = 30_000;
 const UPGRADE_CAP_MS = 600_000;
 
@@ -47,7 +48,7 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  * @typedef {{code?: number, reason?: string, why?: string, clean?: boolean, status?: number,
  *   message?: string, retryAfterMs?: number}} Cut
  * A message on its way; with an `id` it waits for its reply.
- * @typedef {{packed: any, id?: string | null, cb?: any, name?: string, key?: any,
+ * @typedef {{packed: any, id?: string | null, cb?: any, name?: string,
  *   timeoutMs?: number, timer?: any, via?: Link | null}} Item
  */
 
@@ -118,10 +119,11 @@ function log(name, ...what) {
 /** @param {any} error */
 const report = (error) => log("error", error);
 
-/** Call a user's function: if it fails, nobody else suffers. @param {() => any} fn */
-function guarded(fn) {
+/** Call a user's function, now: if it or its promise fails, nobody else suffers.
+ * @template T @param {() => T} fn */
+async function guarded(fn) {
   try {
-    fn()?.then?.(null, report);
+    return await fn();
   } catch (error) {
     report(error);
   }
@@ -182,11 +184,7 @@ export function startChskRouter(chRecv, handler, { traceEvs = false } = {}) {
   (async () => {
     for (let ev; (ev = await chRecv.take(() => going));) {
       if (traceEvs) log("debug", ev.event);
-      try {
-        await handler(ev);
-      } catch (error) {
-        report(error);
-      }
+      await guarded(() => handler(ev));
     }
   })();
   return () => {
@@ -281,18 +279,17 @@ export class ChannelSocket {
   /** @type {Link | null} The trusted one. */ #link = null;
   /** @type {Link | null} The one that is being tried. */ #candidate = null;
   /** @type {Link | null} One that was replaced, and still posts what it was given. */ #last = null;
-  /** @type {(() => void) | undefined} Lets a poll go on that waited for a trial. */ #settled;
   /** @type {Map<string, Item>} */ #pending = new Map();
   /** @type {Item[]} */ #offline = [];
   /** @type {Map<string, Set<(ev: any) => any>>} */ #handlers = new Map();
   /** @type {Set<(old: any, now: any) => void>} */ #watchers = new Set();
   /** @type {Map<any, any>} */ #timers = new Map();
-  /** @type {(() => void)[]} */ #unlisten = [];
   /** @type {{epoch?: string, offset?: number}} How far events have come. */ #cursor = {};
   /** @type {string | undefined} */ #resume;
   /** @type {any} What the server told of itself. */ #server = {};
   /** @type {{csrf?: any, auth?: any}} */ #credentials = {};
-  #gone = new AbortController();
+  #awake = new AbortController(); // ends listening to the page
+  #gone = new AbortController(); // ends posts
   #turn = 0; // attempts that an `await` outlived know by it
   #polls = 0;
   #sends = 0;
@@ -371,20 +368,15 @@ export class ChannelSocket {
   /** Whether it left, or waits in line. `cb` gets the reply, or one of the three that are not
    * the server's. @param {any} event @param {any} [a] @param {any} [b] */
   send(event, a, b) {
-    const {
-      cb,
-      timeoutMs = 10_000,
-      key,
-    } = a?.constructor === Object ? a : { timeoutMs: a ?? undefined, cb: b };
+    const { cb, timeoutMs } = typeof a === "object" && a ? a : { timeoutMs: a, cb: b };
     assertEvent(event);
-    const id = cb || key != null ? `c${++this.#sends}` : null;
+    const id = cb ? `c${++this.#sends}` : null;
     /** @type {Item} */
     const item = {
-      packed: this.#pack(event, id, key),
+      packed: this.#pack(event, id),
       id,
       cb,
-      key,
-      timeoutMs,
+      timeoutMs: timeoutMs ?? 10_000,
       name: plain(event[0]),
     };
     const { open, status } = this.#state;
@@ -392,7 +384,7 @@ export class ChannelSocket {
       /connecting|waiting/.test(status) && this.#offline.length < this.#opts.offlineQueue;
     if (id) {
       this.#pending.set(id, item);
-      item.timer = setTimeout(() => this.#reply(item, TIMEOUT), timeoutMs);
+      item.timer = setTimeout(() => this.#reply(item, TIMEOUT), item.timeoutMs);
     }
     if (queued) this.#offline.push(item);
     else if (open) return this.#transmit(item);
@@ -409,7 +401,8 @@ export class ChannelSocket {
         if (cbSuccess(reply)) return resolve(reply);
         const why = plain(reply);
         const name =
-          why === TIMEOUT ? "ReplyTimeout" : why === CLOSED ? "ChannelClosed" : "ReplyError";
+          /** @type {any} */ ({ [TIMEOUT]: "ReplyTimeout", [CLOSED]: "ChannelClosed" })[why] ??
+          "ReplyError";
         const { message = `${why}: ${event[0]}`, status } = Object(details);
         reject(new ChskError(name, message, { status }));
       };
@@ -459,7 +452,6 @@ export class ChannelSocket {
     if (status === "destroyed") return false;
     this.#tries = 0;
     this.#renewed = false;
-    for (const name of ["retry", "ordered"]) this.#stop(name);
     this.#link?.end(code);
     this.#drop();
     if (open) this.#set({ lastClose: { udt: Date.now(), reason } });
@@ -473,16 +465,16 @@ export class ChannelSocket {
     this.#candidate?.end();
     this.#candidate = this.#link = null;
     this.#last = link;
-    for (const name of ["stable", "upgrade"]) this.#stop(name);
+    for (const name of ["retry", "ordered", "stable", "upgrade"]) this.#stop(name);
     for (const item of this.#pending.values()) {
       // Posts answer for themselves.
-      if (item.via === link && link?.type === "ws") this.#lost(item);
+      if (item.via === link && link?.type === "ws") this.#reply(item, CLOSED);
     }
   }
 
   /** @param {string} status */
   #rest(status) {
-    for (const undo of this.#unlisten.splice(0)) undo();
+    this.#awake.abort();
     for (const name of this.#timers.keys()) this.#stop(name);
     for (const item of this.#pending.values()) this.#reply(item, CLOSED);
     this.#offline = [];
@@ -525,7 +517,6 @@ export class ChannelSocket {
     if (!this.#downgraded) this.#upgradeMs = UPGRADE_MS;
     else if (this.#opts.WebSocket) this.#upgradeLater();
     for (const frame of link.held) this.#receive(link, frame);
-    this.#settled?.();
   }
 
   #upgradeLater() {
@@ -541,7 +532,6 @@ export class ChannelSocket {
     if (link.type === "ws") this.#set({ lastWsClose: { udt: Date.now(), code, reason, clean } });
     if (trial) {
       this.#candidate = null;
-      this.#settled?.();
       return this.#failed(link, cut);
     }
     this.#drop();
@@ -711,8 +701,7 @@ export class ChannelSocket {
           if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
           if (said === ERROR) return fail({ message: "not a channel socket's answer" });
           // A new poll would take the client back from a WebSocket that is being tried.
-          while (this.#candidate?.opened)
-            await new Promise((go) => (this.#settled = /** @type {any} */ (go)));
+          while (this.#candidate?.opened) await this.#sleep(TRIAL_MS);
         } else if (error !== "abort") {
           return fail({ status, message: content ?? error, retryAfterMs });
         }
@@ -768,7 +757,7 @@ export class ChannelSocket {
           log("warn", "a post failed:", status ?? error, content);
           if (status) this.#reply(item, ERROR, { status, message: content });
           else if (error === "timeout") this.#reply(item, TIMEOUT);
-          else this.#lost(item);
+          else this.#reply(item, CLOSED);
           return;
         }
       }
@@ -785,7 +774,7 @@ export class ChannelSocket {
     try {
       const frame = this.#packer.unpack(data);
       if (Array.isArray(frame)) return frame;
-      throw new UnpackError("not [value cb]");
+      throw new SyntaxError("not [value cb]");
     } catch (error) {
       report(error);
       this.#deliver(["chsk/bad-package", data]);
@@ -877,7 +866,10 @@ export class ChannelSocket {
     });
     this.#deliver(["chsk/handshake", [this.#state.uid, csrf, handshakeData]]);
     if (link.cursor && recovered === false) this.#deliver(["chsk/gap"]);
-    if (!open) this.#flush();
+    if (open) return;
+    for (const item of this.#offline.splice(0)) {
+      if (!item.id || this.#pending.has(item.id)) this.#transmit(item);
+    }
   }
 
   /** @param {any} ask */
@@ -908,14 +900,12 @@ export class ChannelSocket {
 
   // Sending -----------------------------------------------------------------------------
 
-  /** @param {any} event @param {string | null} [cb] @param {any} [key] */
-  #pack([id, ...data], cb = null, key) {
-    const whole = [[new Keyword(plain(id)), ...data], cb, { key }];
-    if (key == null) whole.pop();
+  /** @param {any} event @param {string | null} [cb] */
+  #pack([id, ...data], cb = null) {
     const limit = this.#server["max-bytes"];
     let packed;
     try {
-      packed = this.#packer.pack(whole);
+      packed = this.#packer.pack([[new Keyword(plain(id)), ...data], cb]);
     } catch (error) {
       if (error instanceof PackError) error.message = error.message.replace("value[0][1]", "data");
       throw error;
@@ -934,21 +924,6 @@ export class ChannelSocket {
     const sent = !!item.via?.send(item);
     if (!sent) this.#reply(item, CLOSED);
     return sent;
-  }
-
-  /** What has a key is said again, after a cut. @param {Item} item */
-  #lost(item) {
-    if (item.key == null) return this.#reply(item, CLOSED);
-    this.#offline.push(item);
-    if (this.#link) this.#later("flush", this.#opts.backoff(0), () => this.#flush());
-  }
-
-  /** Send what waited. */
-  #flush() {
-    if (!this.#link) return;
-    for (const item of this.#offline.splice(0)) {
-      if (!item.id || this.#pending.has(item.id)) this.#transmit(item);
-    }
   }
 
   /** @param {Item | undefined} item @param {any} reply @param {any} [details] */
@@ -1011,16 +986,11 @@ export class ChannelSocket {
   /** Ask the page, or the application, for its credentials; whether they were had. */
   async #ask() {
     const { csrfToken = meta()?.csrfToken, auth } = this.#opts;
-    try {
-      const [csrf, bearer] = await Promise.all(
-        [csrfToken, auth].map((x) => (typeof x === "function" ? x() : x)),
-      );
-      this.#credentials = { csrf, auth: bearer };
-      return true;
-    } catch (error) {
-      report(error);
-      return false;
-    }
+    const asked = await guarded(() =>
+      Promise.all([csrfToken, auth].map((x) => (typeof x === "function" ? x() : x))),
+    );
+    if (asked) this.#credentials = { csrf: asked[0], auth: asked[1] };
+    return !!asked;
   }
 
   /** @param {any} patch */
@@ -1064,12 +1034,10 @@ export class ChannelSocket {
       });
     };
     tick();
-    if (this.#unlisten.length) return;
+    this.#awake.abort();
+    const { signal } = (this.#awake = new AbortController());
     /** @param {any} target @param {string} name @param {() => void} fn */
-    const add = (target, name, fn) => {
-      target?.addEventListener?.(name, fn);
-      this.#unlisten.push(() => target?.removeEventListener?.(name, fn));
-    };
+    const add = (target, name, fn) => target?.addEventListener?.(name, fn, { signal });
     const page = globalThis.document;
     add(globalThis, "online", () => this.#wake(true));
     add(globalThis, "pageshow", () => this.#wake(false));
@@ -1104,18 +1072,13 @@ function cursorOf(text) {
 const meta = () =>
   /** @type {any} */ (globalThis.document)?.querySelector('meta[name="chsk"]')?.dataset;
 
-function randomId() {
-  // Ids open nothing (PROTOCOL 9): where there is no crypto, chance has to do.
-  const bytes = Array.from({ length: 16 }, () => Math.random() * 256);
-  const random = globalThis.crypto?.getRandomValues(new Uint8Array(16)) ?? new Uint8Array(bytes);
-  return Array.from(random, (b) => b.toString(16).padStart(2, "0")).join("");
-}
+/** Ids open nothing (PROTOCOL 9): where a page may not have a UUID, chance has to do. */
+const randomId = () =>
+  globalThis.crypto?.randomUUID?.() ?? `${Math.random()}${Math.random()}`.replaceAll(".", "");
 
-/** @param {any} text */
-function base64url(text) {
-  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
-  return btoa(bytes).replace(/[+/=]/g, (c) => (c === "+" ? "-" : c === "/" ? "_" : ""));
-}
+/** @param {string} text */
+const base64url = (text) =>
+  btoa(text).replace(/[+/=]/g, (c) => (c === "+" ? "-" : c === "/" ? "_" : ""));
 
 // The seed's functions -------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
  * Keywords read as strings, maps as plain objects where their keys allow it, so a handler
  * reads `data.text` whatever the packer. What would be lost or guessed is refused instead:
  * a value that cannot be carried is a PackError with the path to it, a text that is not
- * exactly one well-formed value an UnpackError. Not a Clojure reader: no metadata, no
+ * exactly one well-formed value a SyntaxError. Not a Clojure reader: no metadata, no
  * radix or octal numbers, no namespaced maps, and no tag runs any code.
  */
 
@@ -16,15 +16,10 @@ export class PackError extends TypeError {
   name = "PackError";
 }
 
-/** Text that is not exactly one well-formed value. */
-export class UnpackError extends SyntaxError {
-  name = "UnpackError";
-}
-
-// White space and comments; then a string, a character, a bracket or `#_`, or a word. Of white
+// White space and comments; then a quote, a bracket or `#_`, or a character, or a word. Of white
 // space only ASCII's delimits: a keyword may hold the rest.
 const LEXEME =
-  /(?:[\t-\r ,]+|;.*)*(?:("[^"\\]*(?:\\[^][^"\\]*)*")|\\([^][^\t-\r ,;"()[\]{}\\^]*)|(#?\{|[[\](){}]|#_)|([^\t-\r ,;"()[\]{}\\^]*))/uy;
+  /(?:[\t-\r ,]+|;.*)*(?:("|#?\{|[[\](){}]|#_)|\\([^][^\t-\r ,;"()[\]{}\\^]*)|([^\t-\r ,;"()[\]{}\\^]*))/uy;
 // Without, at either end, the slash and the colon that would give them another meaning.
 const NAME = /^(\/|(?![/:])[^\t-\r ,;"()[\]{}\\^`~@]*[^\t-\r ,;"()[\]{}\\^`~@/:])$/;
 const TAG = /^[a-z]/i;
@@ -32,7 +27,7 @@ const TAG = /^[a-z]/i;
 const KEY = /^[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(\/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?$/;
 // An integer, perhaps with N; a ratio; a float; a decimal.
 const NUMBER = /^[+-]?(0|[1-9]\d*)(N?|\/(\d+)|(\.\d*)?(e[+-]?\d+)?(M?))$/i;
-const INSTANT = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,3})?\d*(Z|[+-]\d\d:\d\d)$/;
+const INSTANT = /^(\d{4}-\d\d-(\d\d))T[\d:.]+(Z|[+-]\d\d:\d\d)$/;
 
 /** @type {any} */
 const ATOMS = {
@@ -57,7 +52,7 @@ const CHARACTERS = {
 
 /** Whether a keyword or symbol can be called so. @param {any} name @param {boolean} [namespaced] */
 export const isName = (name, namespaced) =>
-  NAME.test(name) && (!namespaced || /^[^/]+\/[^/]+$/.test(name));
+  typeof name === "string" && NAME.test(name) && (!namespaced || /^[^/]+\/[^/]+$/.test(name));
 
 /** A string that is written as an EDN keyword: `new Keyword("chat/say")` is `:chat/say`. */
 export class Keyword {
@@ -90,20 +85,19 @@ export class Tagged {
 export function readEdn(text, { keywords } = {}) {
   const keep = keywords === "object";
   let at = 0;
-  /** @type {any} */ let string;
+  /** @type {any} */ let mark;
   /** @type {any} */ let character;
-  /** @type {any} */ let bracket;
   /** @type {any} */ let word;
 
   const next = () => {
     LEXEME.lastIndex = at;
-    [, string, character, bracket, word] = /** @type {any} */ (LEXEME.exec(text));
+    [, mark, character, word] = /** @type {any} */ (LEXEME.exec(text));
     at = LEXEME.lastIndex;
   };
 
   /** @param {string} why @returns {never} */
   const fail = (why) => {
-    throw new UnpackError(`${why} (before character ${at})`);
+    throw new SyntaxError(`${why} (before character ${at})`);
   };
 
   /** What stands up to `close`; what is discarded is left out.
@@ -112,8 +106,8 @@ export function readEdn(text, { keywords } = {}) {
     if (depth > MAX_DEPTH) fail("nested too deep");
     /** @type {any[]} */
     const out = [];
-    for (next(); bracket !== close; next()) {
-      if (bracket === "#_") value(depth + 1);
+    for (next(); mark !== close; next()) {
+      if (mark === "#_") value(depth + 1);
       else out.push(form(depth));
     }
     return out;
@@ -122,7 +116,7 @@ export function readEdn(text, { keywords } = {}) {
   /** The next form that is not discarded. @param {number} depth @returns {any} */
   const value = (depth) => {
     if (depth > MAX_DEPTH) fail("nested too deep");
-    for (next(); bracket === "#_"; next()) value(depth + 1);
+    for (next(); mark === "#_"; next()) value(depth + 1);
     return form(depth);
   };
 
@@ -141,13 +135,28 @@ export function readEdn(text, { keywords } = {}) {
     for (let i = 0; i < flat.length; i += 2) {
       const key = flat[i];
       // With Keyword objects, string keys stay in a Map: so that an echo is exact.
-      simple &&= keep ? KEY.test(key?.name) : typeof key === "string";
+      simple &&= keep ? key instanceof Keyword && KEY.test(key.name) : typeof key === "string";
       pairs.push([key, flat[i + 1]]);
     }
     const object = simple && Object.fromEntries(pairs); // which takes "__proto__" for a key
     if (object && Object.keys(object).length === pairs.length) return object;
     distinct(pairs.map(([key]) => key));
     return new Map(pairs);
+  };
+
+  const string = () => {
+    const start = at - 1;
+    let end;
+    do {
+      end = text.indexOf('"', at);
+      at = end + 1 || fail("a string without an end");
+      while (text[end - 1] === "\\") end--;
+    } while ((at - end) % 2 === 0); // an odd number of backslashes: the quote is escaped
+    // Its escapes are JSON's, but it may hold bare control characters.
+    return JSON.parse(
+      // eslint-disable-next-line no-control-regex
+      text.slice(start, at).replace(/[\0-\x1f]/g, (bare) => writeEdn(bare).slice(1, -1)),
+    );
   };
 
   const number = () => {
@@ -162,20 +171,21 @@ export function readEdn(text, { keywords } = {}) {
 
   /** @param {string} tag @param {any} of */
   const tagged = (tag, of) => {
-    if (tag === "inst") return instant(of) ?? fail(`not an instant: ${of}`);
+    if (tag === "inst") {
+      const [, day, ofMonth] = INSTANT.exec(of) ?? [];
+      const date = new Date(of);
+      // A day that does not exist would roll over into the next month.
+      if (isNaN(+date) || new Date(day).getUTCDate() !== Number(ofMonth))
+        fail(`not an instant: ${of}`);
+      return date;
+    }
     if (tag === "uuid") return /^[\da-f-]{36}$/i.test(of) ? of : fail(`not a UUID: ${of}`);
-    return TAG.test(tag) && isName(tag) ? new Tagged(tag, of) : fail(`unknown #${tag}`);
+    return new Tagged(tag, of);
   };
 
   /** What the lexeme begins. @param {number} depth @returns {any} */
   const form = (depth) => {
-    if (string) {
-      // Its escapes are JSON's, but it may hold bare control characters.
-      // eslint-disable-next-line no-control-regex
-      return JSON.parse(
-        string.replace(/[\0-\x1f]/g, (/** @type {string} */ c) => writeEdn(c).slice(1, -1)),
-      );
-    }
+    if (mark === '"') return string();
     if (character) {
       if (/^u[\da-f]{4}$/i.test(character))
         return String.fromCharCode(parseInt(character.slice(1), 16));
@@ -184,11 +194,11 @@ export function readEdn(text, { keywords } = {}) {
         (/^.$/su.test(character) ? character : fail(`unknown \\${character}`))
       );
     }
-    if (bracket === "[") return items("]", depth + 1);
-    if (bracket === "{") return map(items("}", depth + 1));
-    if (bracket === "(") return items(")", depth + 1);
-    if (bracket === "#{") return new Set(distinct(items("}", depth + 1)));
-    if (!word) fail(`unexpected ${bracket ?? text[at] ?? "end"}`);
+    if (mark === "[") return items("]", depth + 1);
+    if (mark === "{") return map(items("}", depth + 1));
+    if (mark === "(") return items(")", depth + 1);
+    if (mark === "#{") return new Set(distinct(items("}", depth + 1)));
+    if (!word) fail(`unexpected ${mark ?? text[at] ?? "end"}`);
     if (word in ATOMS) return ATOMS[word];
     if (word[0] === "#") return tagged(word.slice(1), value(depth + 1));
     if (/^[+-]?\d/.test(word)) return number();
@@ -197,23 +207,10 @@ export function readEdn(text, { keywords } = {}) {
     return keep && name !== word ? new Keyword(name) : name;
   };
 
-  try {
-    const result = value(0);
-    for (next(); bracket === "#_"; next()) value(0);
-    if (string || character || bracket || word || at < text.length) fail("more than one value");
-    return result;
-  } catch (error) {
-    throw error instanceof UnpackError ? error : new UnpackError(String(error));
-  }
-}
-
-/** @param {any} text */
-function instant(text) {
-  const [, time, fraction = "", zone] = INSTANT.exec(text) ?? [];
-  if (!time) return;
-  // A day or an hour that does not exist would roll over into another.
-  const exists = !isNaN(Date.parse(time + "Z")) && new Date(time + "Z").toJSON().startsWith(time);
-  if (exists) return new Date(time + fraction + zone);
+  const result = value(0);
+  for (next(); mark === "#_"; next()) value(0);
+  if (mark || character || word || at < text.length) fail("more than one value");
+  return result;
 }
 
 // Writing --------------------------------------------------------------------------------
@@ -320,13 +317,7 @@ export const json = {
   /** @param {any} value */
   pack: (value) => write(value, [], true),
   /** @param {string} text */
-  unpack(text) {
-    try {
-      return JSON.parse(text, /\d{16}/.test(text) ? exact : undefined);
-    } catch (error) {
-      throw new UnpackError(String(error));
-    }
-  },
+  unpack: (text) => JSON.parse(text, /\d{16}/.test(text) ? exact : undefined),
   /** @param {string[]} packed */
   batch: (packed) => `[["chsk/batch",[${packed.map((p) => p.slice(1, -6)).join(",")}]],null]`,
 };
