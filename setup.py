@@ -63,8 +63,8 @@ setup(
         ]
     },
     install_requires=[
-        "Flask>=3.0",
-        "Werkzeug>=3.0",
+        "Flask>=3.1",
+        "Werkzeug>=3.1",
         "gevent>=24.2",
         "gevent-websocket>=0.10.1",
     ],
