@@ -94,7 +94,7 @@ class Link:
         if self._sock is None:  # broken by a write before anybody listened
             self._loop.run_callback(self._tell_end)
             return
-        if data:
+        if data and self._farewell is None:
             self._deliver(data)
         self._watch_reads()
 

@@ -481,6 +481,14 @@ def test_a_link_bids_farewell_before_it_is_started(ends: Ends) -> None:
     assert (ends.link.closed, ends.loop.callbacks) == (True, [])
 
 
+def test_a_link_that_bids_farewell_delivers_nothing_any_more(ends: Ends) -> None:
+    ends.link.close_when_flushed(10)
+    ends.start(b"early")
+    ends.link.close()
+    ends.loop.turn()
+    assert ends.receiver.calls == [CLOSED]
+
+
 # Rest -------------------------------------------------------------------------------------
 
 
