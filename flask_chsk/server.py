@@ -9,16 +9,27 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from . import session as s
-from .brokers import ANONYMOUS, EVERYONE, Broker, client_channel, topic_channel, user_channel
+from .brokers import (
+    ANONYMOUS,
+    EVERYONE,
+    Arrival,
+    Broker,
+    Page,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
 from .config import Config
 from .errors import (
     AskFailed,
     AskTimeout,
+    BadEvent,
+    BrokerError,
     ClientGone,
     NoClient,
     PackError,
@@ -32,6 +43,7 @@ from .push import CANONICAL, Push
 from .registry import ConnectedUids, Registry
 from .router import Channel, EventMessage, Handler, Handlers
 from .session import Rules, ServerSession
+from .values import Keyword
 from .websocket import WebSocket
 from .wire import Composer, Data
 
@@ -40,8 +52,11 @@ log = logging.getLogger("flask_chsk.server")
 Uid = str | None
 Transport = WebSocket | Poller
 
-CLOSE_TEXT = "[:chsk/close"  # how a push begins that closes instead of being delivered
+JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
+OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
+CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
+REPLACED = "replaced by a newer connection of this client"
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 SHARED_FRAMES = 1024  # batches remembered within one tick
 
@@ -90,11 +105,20 @@ class Opening:
     number: int | None = None  # polls of our clients count up
 
 
+class Entered(NamedTuple):
+    """A client that was let in; *recovered* is None where it did not ask for what it missed."""
+
+    opening: Opening
+    connection: Connection
+    recovered: bool | None
+
+
 class Connection:
     """One client of this process: its session, its transport, its request."""
 
     __slots__ = (
         "bucket",
+        "catching",
         "filed",
         "flushed",
         "kind",
@@ -102,6 +126,7 @@ class Connection:
         "request",
         "server",
         "session",
+        "token",
         "transport",
     )
 
@@ -115,6 +140,13 @@ class Connection:
         self.lost_at: float | None = None  # since when there is no socket or poll
         self.filed: float | None = None  # the deadline it waits for
         self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
+        self.catching = False  # a page of history is being read
+        self.token = ""  # of its opening, at the broker
+
+    @property
+    def key(self) -> tuple[Uid, str]:
+        """What it is found by."""
+        return self.session.uid, self.session.client_id
 
     def due(self, now: float) -> float | None:
         """The next deadline after doing what is due now; None for a stale one."""
@@ -176,6 +208,8 @@ class Server:
         self._idlers: list[Waiter] = []
         self._inboxes: dict[Any, Inbox] = {}
         self._asks: dict[str, _Ask] = {}
+        self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
+        self._members: dict[str, set[str]] = {}  # topic -> users here
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
         self._windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
         self._graces = {"ws": config.close_grace_ws, "ajax": config.close_grace_ajax}
@@ -184,7 +218,7 @@ class Server:
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*; at the first request of a process."""
         self.hub = hub
-        self.broker.start(hub, self.deliver)
+        self.broker.start(hub, self)
         self.rules = Rules(
             epoch=self.broker.epoch,
             kalive=self.config.ws_kalive,
@@ -203,11 +237,23 @@ class Server:
 
     # opening ---------------------------------------------------------------------------
 
-    def admit(self, opening: Opening) -> None:
-        """Whether a client may open, before anything is answered.
+    def enter(self, opening: Opening, kind: str) -> Entered:
+        """Let a client in, or back in; from any thread, and waits for the broker.
+
+        What is left to do on the hub is to give it a transport and the handshake.
 
         :raises Refused: 503 draining, 403 a client id of somebody else, 429 too many.
+        :raises BrokerUnavailable: nobody can be let in now.
         """
+        uid, client_id = opening.uid, opening.client_id
+        self.hub.run(self._admit, opening)
+        arrival = self.broker.attach(uid, client_id)
+        connection, recovered = self.hub.run(self._register, opening, kind, arrival)
+        while recovered and connection.session.behind and not connection.session.outbox:
+            recovered = self._next_page(connection)
+        return Entered(opening, connection, recovered)
+
+    def _admit(self, opening: Opening) -> None:
         if self.closing:
             raise Refused(503, "the server restarts: try again", retry_after=1)
         known = self.registry.get(opening.uid, opening.client_id)
@@ -225,22 +271,10 @@ class Server:
                 retry_after=10,
             )
 
-    def open_websocket(self, opening: Opening, link: Link, leftover: bytes) -> None:
-        """A client's socket was taken over: greet it."""
-        connection, recovered = self._enter(opening, "ws")
-        websocket = WebSocket(self, connection, link)
-        if connection.kind == "ajax" and connection.transport is not None and opening.v1:
-            # Its polls go on until it has said something here: a proxy may let the upgrade
-            # through and nothing after it.
-            websocket.proven = False
-            if connection.transport.parked:  # type: ignore[union-attr]
-                connection.lost_at = None
-        else:
-            self._attach(connection, websocket)
-        websocket.start(self._handshake(connection, opening, recovered), leftover)
-
-    def _enter(self, opening: Opening, kind: str) -> tuple[Connection, bool | None]:
-        """The connection of *opening*, with its session where the client says it is."""
+    def _register(
+        self, opening: Opening, kind: str, arrival: Arrival
+    ) -> tuple[Connection, bool | None]:
+        """Make or find the connection, with its session where the client says it is."""
         now = self.hub.now()
         watermark = self.broker.watermark()
         uid, client_id = opening.uid, opening.client_id
@@ -251,32 +285,45 @@ class Server:
                 uid, client_id, opening.composer, self.rules, now, v1=opening.v1, offset=watermark
             )
             connection = Connection(self, one, kind)
+            if uid is not None and not self.registry.count(uid):
+                self._learn_topics(uid, arrival.topics)
             self.registry.add(uid, client_id, connection, kind)
             self.counters["opened"] += 1
-            self._presence(uid, self.broker.attach(uid, client_id), came=True)
             if cursor is not None and opening.v1:
-                one.acked = one.queued = cursor
-                one.behind = True
+                one.resume_unknown(cursor)
         else:
             one = connection.session
             if opening.v1 and (cursor is None or not one.v1):
-                one.acked = one.queued = watermark  # starts at now
-                one.outbox = None
-                one.outbox_bytes = 0
-                one.behind = False
+                one.start_at(watermark)
             elif cursor is not None:
                 one.resume(cursor)
             one.composer = opening.composer
             one.v1 = opening.v1
-        connection.request = opening.request if kind == "ws" else None
-        connection.lost_at = now  # until a transport is attached
-        recovered: bool | None = None
-        if opening.cursor is not None and opening.v1:
-            recovered = cursor is not None
-            if one.behind:
-                recovered = self._page(connection)
+        connection.token = arrival.token
+        if kind == "ws":
+            connection.request = opening.request
+        if connection.transport is None:
+            connection.lost_at = now  # until it is given one
         self._file(connection, now + 1.0)
-        return connection, recovered
+        self._presence(uid, arrival.first, came=True)
+        if opening.cursor is None or not opening.v1:
+            return connection, None
+        return connection, cursor is not None
+
+    def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
+        """The socket of a client that was let in was taken over: greet it."""
+        connection = entered.connection
+        if self.registry.get(*connection.key) is not connection:
+            link.close()  # closed in between: the client comes again
+            return
+        websocket = WebSocket(self, connection, link)
+        if isinstance(connection.transport, Poller) and entered.opening.v1:
+            # Its polls go on until it has said something here: a proxy may let the upgrade
+            # through and nothing after it.
+            websocket.proven = False
+        else:
+            self._attach(connection, websocket)
+        websocket.start(self._handshake(entered), leftover)
 
     def _attach(self, connection: Connection, transport: Transport) -> None:
         old, connection.transport = connection.transport, transport
@@ -284,7 +331,7 @@ class Server:
             if isinstance(old, Poller):
                 old.release()
             else:
-                old.end(s.REPLACED, "replaced by a newer connection of this client")
+                old.end(s.REPLACED, REPLACED)
         one = connection.session
         one.keeps = one.v1 and transport.kind == "ajax"
         one.heard = self.hub.now()
@@ -301,14 +348,14 @@ class Server:
             self._changed(old_uids)
         self._file(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
 
-    def _handshake(self, connection: Connection, opening: Opening, recovered: bool | None) -> Data:
-        one = connection.session
+    def _handshake(self, entered: Entered) -> Data:
+        opening, one = entered.opening, entered.connection.session
         extras: dict[Any, Any] | None = None
         if one.v1:
             extras = {
                 "cursor": f"{self.rules.epoch}:{one.acked}",
                 "resume": opening.resume,
-                "recovered": recovered,
+                "recovered": entered.recovered,
                 "kalive-ms": int(self.config.ws_kalive * 1000),
                 "lp-timeout-ms": int(self.config.lp_timeout * 1000),
                 "max-bytes": self.config.max_message_bytes,
@@ -319,24 +366,52 @@ class Server:
     # history ---------------------------------------------------------------------------
 
     def catch_up(self, connection: Connection) -> None:
-        """Give a session that is behind its next page of history, or tell it of the gap."""
-        if not self._page(connection):
-            one = connection.session
-            self.counters["gaps"] += 1
-            one.gap(self.broker.watermark())
+        """Give a session that is behind its next page of history, or tell it of the gap.
 
-    def _page(self, connection: Connection) -> bool:
+        With a broker in this process at once; else the transport is woken when it came.
+        """
+        if connection.catching:
+            return
+        connection.catching = True
+        if self.broker.local:
+            self._catch_up(connection)
+        else:
+            self.hub.spawn(self._catch_up_and_wake, connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        try:
+            if not self._next_page(connection):
+                self.hub.run(self._tell_gap, connection)
+        finally:
+            connection.catching = False
+
+    def _catch_up_and_wake(self, connection: Connection) -> None:
+        try:
+            self._catch_up(connection)
+        except BrokerError as error:
+            log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
+            return  # still behind: the next wake tries again
+        self.hub.call(self.wake, connection)
+
+    def _next_page(self, connection: Connection) -> bool:
+        """Read and take in a page; may wait for the broker. False: there is a gap."""
         one = connection.session
-        page = self.broker.since(self._channels(one), one.queued, s.PAGE_BYTES)
+        channels = self.hub.run(self._channels, one)
+        page = self.broker.since(channels, one.queued, s.PAGE_BYTES)
+        return self.hub.run(self._take_page, one, page)
+
+    def _take_page(self, one: ServerSession, page: Page) -> bool:
         if not page.complete:
-            if one.behind:
-                one.behind = False
-                one.acked = one.queued = self.broker.watermark()
+            one.start_at(self.broker.watermark())
             return False
-        pushes = [push for push in page.pushes if not push.text.startswith(CLOSE_TEXT)]
+        pushes = [push for push in page.pushes if not push.text.startswith(CONTROLS)]
         self.counters["recovered"] += len(pushes)
         one.caught_up(pushes, page.end, more=page.more)
         return True
+
+    def _tell_gap(self, connection: Connection) -> None:
+        self.counters["gaps"] += 1
+        connection.session.gap(self.broker.watermark())
 
     def _channels(self, one: ServerSession) -> dict[str, int]:
         uid = one.uid
@@ -345,9 +420,58 @@ class Server:
             channels[ANONYMOUS] = 0
         else:
             channels[user_channel(uid)] = 0
-            for topic, joined in self.broker.topics(uid).items():
+            for topic, joined in self._topics.get(uid, {}).items():
                 channels[topic_channel(topic)] = joined
         return channels
+
+    def reset(self) -> None:
+        """The broker's counter began a new life: every client is told of the gap."""
+        self.rules = replace(self.rules, epoch=self.broker.epoch)
+        for connection in self.registry:
+            connection.session.rules = self.rules
+            self._tell_gap(connection)
+            self.wake(connection)
+
+    # topics, as far as users of this process are members ----------------------------------
+
+    def _learn_topics(self, uid: str, topics: Mapping[str, int]) -> None:
+        for topic, joined in topics.items():
+            self._joined(uid, topic, joined)
+
+    def _joined(self, uid: str, topic: str, offset: int) -> None:
+        self._topics.setdefault(uid, {})[topic] = offset
+        self._members.setdefault(topic, set()).add(uid)
+
+    def _left(self, uid: str, topic: str) -> None:
+        if self._topics.get(uid, {}).pop(topic, None) is not None:
+            members = self._members[topic]
+            members.discard(uid)
+            if not members:
+                del self._members[topic]
+        if not self._topics.get(uid, True):
+            del self._topics[uid]
+
+    def _control(self, push: Push) -> None:
+        """Do what a control event says; it travels as others do, so its place is in order."""
+        id, data = CANONICAL.unpack(push.text)
+        if id == s.CLOSE:
+            code, reason = s.CLOSED_BY_APP, ""
+            if isinstance(data, dict) and isinstance(data.get("code"), int):
+                code, reason = data["code"], str(data.get("reason", ""))
+            for connection in self._receivers(push.channel):
+                self.close(*connection.key, code, reason)
+            return
+        uid = push.channel.partition(":")[2]
+        if not self.registry.count(uid):
+            return
+        if id == JOINED:
+            self._joined(uid, data, push.offset)
+            if not self.broker.local:
+                for connection in self.registry.of(uid):
+                    connection.session.fall_behind()  # read from the topic's history
+                    self.wake(connection)
+        elif id == LEFT:
+            self._left(uid, data)
 
     # receiving -------------------------------------------------------------------------
 
@@ -597,6 +721,8 @@ class Server:
         flush: bool = False,
     ) -> int | None:
         id, data = assert_event(event)
+        if id.startswith("chsk/") and id not in OURS:
+            raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
         text = self.canonical.pack([id, data], root="event")
         if len(text) > self.config.max_outbox_bytes // 2:
             raise PackError(
@@ -625,16 +751,15 @@ class Server:
 
     def deliver(self, push: Push) -> None:
         """Hand a published event to the connections it is for; in the broker's order."""
-        if push.text.startswith(CLOSE_TEXT) and push.channel != EVERYONE:
-            self._close_pushed(push)
+        if push.text.startswith(CONTROLS):
+            self._control(push)
             return
-        now = self.hub.now()
         if push.channel == EVERYONE or push.channel == ANONYMOUS or push.channel[0] == "t":
-            self._deliver_to_many(push, self._receivers(push.channel), now)
+            self._deliver_to_many(push, self._receivers(push.channel), self.hub.now())
         else:
             for connection in self._receivers(push.channel):
                 if connection.session.deliver(push):
-                    self._wake(connection, now)
+                    self.wake(connection)
 
     def _deliver_to_many(self, push: Push, receivers: list[Connection], now: float) -> None:
         # All get it into their outbox now, so that order holds; it leaves in slices.
@@ -668,7 +793,7 @@ class Server:
             connection = self.registry.get(uid or None, client_id)
             return [] if connection is None else [connection]
         receivers: list[Connection] = []
-        for uid in self.broker.members(rest):
+        for uid in self._members.get(rest, ()):
             receivers += self.registry.of(uid)
         return receivers
 
@@ -690,8 +815,9 @@ class Server:
         dirty.add(connection)
         return True
 
-    def _wake(self, connection: Connection, now: float) -> None:
-        if not self._waits(connection, now):
+    def wake(self, connection: Connection) -> None:
+        """Send what a connection has, if its window is over."""
+        if not self._waits(connection, self.hub.now()):
             transport = connection.transport
             if transport is not None:
                 transport.wake()
@@ -730,25 +856,40 @@ class Server:
     # polls -----------------------------------------------------------------------------
 
     def poll(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
-        """A GET: the answer that is there, or what will be told it.
+        """A GET: the answer that is there, or what will be told it; from any thread.
 
         :param wait: False: an empty answer at once instead of parking (tests).
-        :raises Refused: see :meth:`admit`; 429 where polls chase each other.
+        :raises Refused: see :meth:`enter`; 429 where polls chase each other.
         """
-        known = self.registry.get(opening.uid, opening.client_id)
-        if known is not None and not handshake:
-            transport = known.transport
-            if isinstance(transport, WebSocket):
-                # A poll that was on its way while the client changed to WebSocket.
-                return body(self.poll_end(known))
-            if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
-                return self._poll(known, transport, opening, wait)
-        self.admit(opening)
-        connection, recovered = self._enter(opening, "ajax")
+        if not handshake:
+            answer = self.hub.run(self._poll_known, opening, wait)
+            if answer is not None:
+                return answer
+        entered = self.enter(opening, "ajax")
+        # A client that came from another process, with all it needs to go on, just polls.
+        greets = handshake or not entered.recovered
+        return self.hub.run(self._open_poller, entered, greets, wait)
+
+    def _open_poller(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
+        connection = entered.connection
         poller = Poller(self, connection)
         self._attach(connection, poller)
+        if not greets:
+            return self._poll(connection, poller, entered.opening, wait)
         self.between_polls(connection)
-        return body(self._handshake(connection, opening, recovered))
+        return body(self._handshake(entered))
+
+    def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
+        known = self.registry.get(opening.uid, opening.client_id)
+        if known is None:
+            return None
+        transport = known.transport
+        if isinstance(transport, WebSocket):
+            # A poll that was on its way while the client changed to WebSocket.
+            return body(self.poll_end(known))
+        if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
+            return self._poll(known, transport, opening, wait)
+        return None
 
     def _poll(
         self, connection: Connection, poller: Poller, opening: Opening, wait: bool
@@ -769,7 +910,7 @@ class Server:
         if one.v1 and opening.cursor is not None:
             cursor = s.read_cursor(opening.cursor, self.broker.epoch)
             if cursor is None or cursor > self.broker.watermark():
-                one.gap(self.broker.watermark())
+                self._tell_gap(connection)
             else:
                 one.resume(cursor)
         one.heard = now
@@ -880,18 +1021,52 @@ class Server:
             self.hub.deadline(connection, when)
 
     def _forget(self, connection: Connection) -> None:
-        one = connection.session
-        if self.registry.get(one.uid, one.client_id) is not connection:
-            return
-        self.registry.remove(one.uid, one.client_id, connection.kind)
+        """A client is gone for good."""
+        if self._remove(connection):
+            uid, client_id = connection.key
+            if self.broker.local:
+                self._detach(uid, client_id, connection.token)
+            else:
+                self.hub.spawn(self._detach, uid, client_id, connection.token)
+
+    def _remove(self, connection: Connection) -> bool:
+        uid, client_id = connection.key
+        if self.registry.get(uid, client_id) is not connection:
+            return False
+        self.registry.remove(uid, client_id, connection.kind)
         connection.filed = None
         transport, connection.transport = connection.transport, None
         if transport is not None:
             transport.end(s.NORMAL)
         self.counters["closed"] += 1
+        if uid is not None and not self.registry.count(uid):
+            for topic in list(self._topics.get(uid, ())):
+                self._left(uid, topic)
         for ask in [ask for ask in self._asks.values() if connection in ask.asked]:
             ask.gone(connection)
-        self._presence(one.uid, self.broker.detach(one.uid, one.client_id), came=False)
+        return True
+
+    def _detach(self, uid: Uid, client_id: str, token: str) -> None:
+        try:
+            last = self.broker.detach(uid, client_id, token)
+        except BrokerError as error:
+            log.warning("uid %r could not be signed off: %s", uid, error)
+        else:
+            self.hub.call(self._presence, uid, last, False)
+
+    def released(self, uid: Uid, client_id: str, token: str) -> None:
+        """A client of ours was let in by another process."""
+        connection = self.registry.get(uid, client_id)
+        if connection is not None and connection.token == token:
+            if connection.transport is not None:
+                connection.transport.end(
+                    s.REPLACED, "replaced by a newer connection of this client"
+                )
+            self._remove(connection)
+
+    def presence(self, uid: str, came: bool) -> None:
+        """The broker found that a user came or went, whose process could not say so."""
+        self._presence(uid, True, came)
 
     def close(
         self, uid: Uid, client_id: str | None, code: int = s.CLOSED_BY_APP, reason: str = ""
@@ -917,14 +1092,6 @@ class Server:
             else (s.SIGNED_OUT, "signed out")
         )
         self.send(uid, [s.CLOSE, {"code": code, "reason": reason}], client_id)
-
-    def _close_pushed(self, push: Push) -> None:
-        data = CANONICAL.unpack(push.text)[1]
-        code, reason = s.CLOSED_BY_APP, ""
-        if isinstance(data, dict) and isinstance(data.get("code"), int):
-            code, reason = data["code"], str(data.get("reason", ""))
-        for connection in self._receivers(push.channel):
-            self.close(connection.session.uid, connection.session.client_id, code, reason)
 
     # presence --------------------------------------------------------------------------
 

@@ -155,6 +155,7 @@ class ServerSession:
         "pinged",
         "queued",
         "rules",
+        "skipped",
         "told",
         "uid",
         "v1",
@@ -181,6 +182,7 @@ class ServerSession:
         self.acked = offset
         self.queued = offset
         self.behind = False
+        self.skipped = 0  # the last offset that came while behind
         self.keeps = False  # pushes stay until acknowledged: a v=1 poller
         self.heard = now
         self.pinged: float | None = None
@@ -231,7 +233,8 @@ class ServerSession:
         if push.offset <= self.queued:
             return False
         if self.behind:
-            return False  # history has it, and will be read past it
+            self.skipped = push.offset  # history has it, and will be read past it
+            return False
         if push.but is not None and push.but == (self.uid, self.client_id):
             self.queued = push.offset
             return False
@@ -268,6 +271,18 @@ class ServerSession:
         self.outbox = [*pushes] or None
         self.outbox_bytes = sum(push.size for push in pushes)
 
+    def start_at(self, offset: int) -> None:
+        """Begin at *offset*: what was before is not owed."""
+        self.outbox = None
+        self.outbox_bytes = 0
+        self.behind = False
+        self.acked = self.queued = offset
+
+    def resume_unknown(self, offset: int) -> None:
+        """Begin where a client says it is that we know nothing of: history has the rest."""
+        self.acked = self.queued = offset
+        self.behind = True
+
     def resume(self, offset: int) -> None:
         """Go on from where the client says it is."""
         if offset >= self.acked:
@@ -298,7 +313,7 @@ class ServerSession:
                 if self.behind:
                     return
         self.queued = max(self.queued, end)
-        self.behind = more
+        self.behind = more or self.skipped > self.queued
 
     def gap(self, now_offset: int) -> None:
         """History cannot give what was missed: the client is told, and starts at now."""

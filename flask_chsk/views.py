@@ -64,7 +64,7 @@ class Endpoint:
             server, opening, _ = self._open(
                 security.subprotocol_value(offered, "csrf"), HandshakeRequest(request.environ)
             )
-            server.hub.run(server.admit, opening)
+            entered = server.enter(opening, "ws")
         except Refused as refused:
             return self._refuse(refused)
         headers = []
@@ -72,7 +72,7 @@ class Endpoint:
             headers.append(("Sec-WebSocket-Protocol", "chsk.v1"))
         switch = upgrade.SwitchProtocols.of(current_app.response_class)
         return switch(
-            lambda link, leftover: server.open_websocket(opening, link, leftover),
+            lambda link, leftover: server.open_websocket(entered, link, leftover),
             server.hub,
             key,
             headers,
@@ -83,7 +83,7 @@ class Endpoint:
         try:
             server, opening, origin = self._open(None, None)
             wait = TEST_CLIENT not in request.environ
-            answer = server.hub.run(server.poll, opening, "handshake?" in request.args, wait)
+            answer = server.poll(opening, "handshake?" in request.args, wait)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, bytes):

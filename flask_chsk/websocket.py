@@ -58,7 +58,7 @@ class WebSocket:
         one = connection.session
         while True:
             if one.behind and not one.outbox:
-                self._server.catch_up(connection)
+                self._server.catch_up(connection)  # comes back here if it has to wait
             data = one.take(frame, self._server.frames)
             if not data or not link.write(data):
                 return

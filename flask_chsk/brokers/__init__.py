@@ -7,7 +7,7 @@ design; docs/broker.rst). Channels: a user, one client, a topic, everyone, the a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import ConfigError
@@ -49,15 +49,49 @@ class Page(NamedTuple):
     complete: bool
 
 
+class Arrival(NamedTuple):
+    """A client was let in.
+
+    ``token`` names this opening: a late end of an older one disturbs nothing. ``first``: its
+    user had no client before, anywhere. ``topics``: the user's, with the offset at which
+    each membership began.
+    """
+
+    token: str
+    first: bool
+    topics: Mapping[str, int]
+
+
+class Listener(Protocol):
+    """Whom a broker tells; always on the hub."""
+
+    def deliver(self, push: Push) -> None:
+        """An event of this process's channels, in offset order."""
+
+    def released(self, uid: str | None, client_id: str, token: str) -> None:
+        """A client of this process was let in by another."""
+
+    def presence(self, uid: str, came: bool) -> None:
+        """A user came or went, whose process could not say so."""
+
+    def reset(self) -> None:
+        """The epoch is a new one: what was before cannot be told from what was lost."""
+
+
 class Broker(Protocol):
-    """What the server asks of a broker. On the hub, except where it says otherwise."""
+    """What the server asks of a broker; from any thread, and it may block, where not said.
+
+    One that is ``local`` never blocks, so the hub calls it directly.
+    """
+
+    local: bool
 
     @property
     def epoch(self) -> str:
         """The name of the counter's life; offsets compare within one epoch only."""
 
-    def start(self, hub: Hub, deliver: Callable[[Push], None]) -> None:
-        """Begin; *deliver* gets every event of this process's channels, in offset order."""
+    def start(self, hub: Hub, listener: Listener) -> None:
+        """Begin; once, before anything else."""
 
     def stop(self) -> None:
         """End; what was published stays published."""
@@ -65,7 +99,7 @@ class Broker(Protocol):
     def publish(
         self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
     ) -> int | None:
-        """Give an event (canonical EDN) its offset and send it on its way; from any thread.
+        """Give an event (canonical EDN) its offset and send it on its way.
 
         None where *channel* is of a user or client that is not there.
 
@@ -77,28 +111,32 @@ class Broker(Protocol):
         """What *channels* (each from its own offset on) had after *cursor*."""
 
     def watermark(self) -> int:
-        """The offset up to which everything was handed to ``deliver``."""
+        """The offset up to which everything was delivered. On the hub, does not block."""
 
-    def attach(self, uid: str | None, client_id: str) -> bool:
-        """A client opened; True where its user had none before."""
+    def attach(self, uid: str | None, client_id: str) -> Arrival:
+        """Let a client in; from now on its channels are delivered here."""
 
-    def detach(self, uid: str | None, client_id: str) -> bool:
-        """A client is gone for good; True where it was its user's last."""
+    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
+        """A client is gone for good; True where it was its user's last.
+
+        Nothing where *token* is not that of its latest opening.
+        """
 
     def join(self, uid: str, topic: str) -> bool:
-        """Make a user a member; False where they were one."""
+        """Make a user a member; False where they were one.
+
+        To where they are connected goes ``[:chsk/joined topic]``, by their channel: its
+        offset is where the membership begins.
+        """
 
     def leave(self, uid: str, topic: str) -> bool:
-        """End a membership; False where there was none."""
+        """End a membership, by ``[:chsk/left topic]``; False where there was none."""
 
     def members(self, topic: str) -> frozenset[str]:
-        """The users of a topic; from any thread."""
-
-    def topics(self, uid: str) -> Mapping[str, int]:
-        """A user's topics, and the offset at which each membership began."""
+        """The users of a topic."""
 
     def sweep(self) -> None:
-        """Forget what is past its time; called about once a second."""
+        """Forget what is past its time; on the hub, about once a second; does not block."""
 
 
 def make(config: Config) -> Broker:

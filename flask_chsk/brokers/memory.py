@@ -14,11 +14,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..config import Config
+from ..errors import UsageError
+from ..packers.edn import EdnPacker
 from ..push import Push
-from . import Page
+from . import Arrival, Listener, Page, user_channel
 
 if TYPE_CHECKING:
     from ..hub import Hub
+
+
+MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
 
 
 class History:
@@ -54,6 +59,8 @@ class History:
 class MemoryBroker:
     """For one process; with several, each would reach its own clients only."""
 
+    local = True
+
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
         self.epoch = secrets.token_hex(4)
         self._config = config
@@ -61,18 +68,18 @@ class MemoryBroker:
         self._last = 0  # the last offset given
         self._drained = 0  # the last offset delivered
         self._histories: dict[str, History] = {}
-        self._clients: dict[str, set[str]] = {}  # user -> client ids
-        self._anonymous: set[str] = set()
+        self._clients: dict[str | None, dict[str, str]] = {}  # user -> client id -> token
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
-        self._members: dict[str, dict[str, int]] = {}  # topic -> user -> since which offset
-        self._topics: dict[str, dict[str, int]] = {}  # the same by user
+        self._members: dict[str, set[str]] = {}  # topic -> users
+        self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
+        self._openings = 0
         self._arrived: deque[Push] = deque()
         self._draining = False
 
-    def start(self, hub: Hub, deliver: Callable[[Push], None]) -> None:
+    def start(self, hub: Hub, listener: Listener) -> None:
         self._hub = hub
         self._lock = hub.native_lock()
-        self._deliver = deliver
+        self._listener = listener
 
     def stop(self) -> None:
         pass
@@ -81,19 +88,25 @@ class MemoryBroker:
         self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
     ) -> int | None:
         now = self._clock()
-        config = self._config
         with self._lock:
             if not self._is_there(channel, now):
                 return None
-            history = self._histories.get(channel)
-            if history is None:
-                history = self._histories[channel] = History()
-            offset = self._last = max(self._last + 1, int(now * 1e6))
-            push = Push(channel, text, offset, history.last, but, now)
-            history.add(push, config.recovery_events, config.recovery_bytes)
-            history.until = now + config.recovery_seconds
-            self._arrived.append(push)
+            offset = self._append(channel, text, but, now)
         self._hub.call(self._drain)
+        return offset
+
+    def _append(
+        self, channel: str, text: str, but: tuple[str | None, str] | None, now: float
+    ) -> int:
+        config = self._config
+        history = self._histories.get(channel)
+        if history is None:
+            history = self._histories[channel] = History()
+        offset = self._last = max(self._last + 1, int(now * 1e6))
+        push = Push(channel, text, offset, history.last, but, now)
+        history.add(push, config.recovery_events, config.recovery_bytes)
+        history.until = now + config.recovery_seconds
+        self._arrived.append(push)
         return offset
 
     def _is_there(self, channel: str, now: float) -> bool:
@@ -102,9 +115,9 @@ class MemoryBroker:
             return rest in self._clients or self._grace.get(rest, 0.0) > now
         if kind == "c":
             client_id, _, uid = rest.partition(":")
-            if uid:
-                return client_id in self._clients.get(uid, ()) or self._grace.get(uid, 0.0) > now
-            return client_id in self._anonymous
+            return client_id in self._clients.get(uid or None, ()) or (
+                self._grace.get(uid, 0.0) > now
+            )
         return True
 
     def _drain(self) -> None:
@@ -117,7 +130,7 @@ class MemoryBroker:
                 push = arrived[0]
                 self._drained = push.offset
                 try:
-                    self._deliver(push)
+                    self._listener.deliver(push)
                 finally:
                     arrived.popleft()
         finally:
@@ -151,62 +164,71 @@ class MemoryBroker:
                 self._last = self._drained = max(self._last, int(self._clock() * 1e6))
             return self._drained
 
-    def attach(self, uid: str | None, client_id: str) -> bool:
-        if uid is None:
-            self._anonymous.add(client_id)
-            return len(self._anonymous) == 1
+    def attach(self, uid: str | None, client_id: str) -> Arrival:
         with self._lock:
+            self._openings += 1
+            token = str(self._openings)
+            clients = self._clients.setdefault(uid, {})
+            first = not clients
+            clients[client_id] = token
+            if uid is None:
+                return Arrival(token, first, {})
             self._grace.pop(uid, None)
-            clients = self._clients.setdefault(uid, set())
-            clients.add(client_id)
-            return len(clients) == 1
+            return Arrival(token, first, dict(self._topics.get(uid, ())))
 
-    def detach(self, uid: str | None, client_id: str) -> bool:
-        if uid is None:
-            self._anonymous.discard(client_id)
-            return not self._anonymous
+    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
         with self._lock:
             clients = self._clients.get(uid)
-            if clients is None or client_id not in clients:
+            if clients is None or clients.get(client_id) != token:
                 return False
-            clients.discard(client_id)
+            del clients[client_id]
             if clients:
                 return False
             del self._clients[uid]
-            self._grace[uid] = self._clock() + self._config.recovery_seconds
+            if uid is not None:
+                self._grace[uid] = self._clock() + self._config.recovery_seconds
             return True
 
     def join(self, uid: str, topic: str) -> bool:
+        now = self._clock()
         with self._lock:
-            members = self._members.setdefault(topic, {})
+            members = self._members.setdefault(topic, set())
             if uid in members:
                 return False
-            # From now on, exclusive: an event published after this call is the first.
-            self._last = max(self._last, int(self._clock() * 1e6))
-            members[uid] = self._topics.setdefault(uid, {})[topic] = self._last
-            return True
+            topics = self._topics.setdefault(uid, {})
+            if len(topics) >= MAX_TOPICS:
+                raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
+            members.add(uid)
+            channel = user_channel(uid)
+            if self._is_there(channel, now):
+                topics[topic] = self._append(channel, _control(":chsk/joined", topic), None, now)
+            else:
+                topics[topic] = self._last = max(self._last, int(now * 1e6))
+        self._hub.call(self._drain)
+        return True
 
     def leave(self, uid: str, topic: str) -> bool:
+        now = self._clock()
         with self._lock:
-            members = self._members.get(topic, {})
-            if uid not in members:
+            topics = self._topics.get(uid, {})
+            if topic not in topics:
                 return False
-            del members[uid]
-            if not members:
-                del self._members[topic]
-            topics = self._topics[uid]
             del topics[topic]
             if not topics:
                 del self._topics[uid]
-            return True
+            members = self._members[topic]
+            members.discard(uid)
+            if not members:
+                del self._members[topic]
+            channel = user_channel(uid)
+            if self._is_there(channel, now):
+                self._append(channel, _control(":chsk/left", topic), None, now)
+        self._hub.call(self._drain)
+        return True
 
     def members(self, topic: str) -> frozenset[str]:
         with self._lock:
             return frozenset(self._members.get(topic, ()))
-
-    def topics(self, uid: str) -> Mapping[str, int]:
-        with self._lock:
-            return dict(self._topics.get(uid, ()))
 
     def sweep(self) -> None:
         now = self._clock()
@@ -220,3 +242,7 @@ class MemoryBroker:
                 else:
                     while history.pushes and history.pushes[0].time < oldest:
                         history.drop_oldest()
+
+
+def _control(id: str, topic: str) -> str:
+    return f"[{id} {EdnPacker().pack(topic)}]"

@@ -110,7 +110,11 @@ def _is_keyword(text: str) -> bool:
 
 
 def _is_symbol(text: str) -> bool:
-    return _SYMBOL.fullmatch(text) is not None and _BAD_COLONS.search(text) is None
+    return (
+        _SYMBOL.fullmatch(text) is not None
+        and _BAD_COLONS.search(text) is None
+        and text not in _WORDS
+    )
 
 
 # Reading ----------------------------------------------------------------------------------
@@ -155,8 +159,11 @@ def _items(tokens: Iterator[str], closer: str, depth: int, tags: Tags) -> list[A
                 append(_items(tokens, "]", depth - 1, tags))
             elif lead == "{":
                 append(_map(_items(tokens, "}", depth - 1, tags)))
-            elif "1" <= lead <= "9" and len(token) < 20 and token.isascii() and token.isdecimal():
-                append(int(token))
+            elif "1" <= lead <= "9":
+                if len(token) < 20 and token.isdecimal() and token.isascii():
+                    append(int(token))
+                else:
+                    append(_number(token))
             elif token == "#_":
                 _form(tokens, depth - 1, tags)
             elif lead != ";":
@@ -205,20 +212,23 @@ def _atom(token: str) -> Any:
         return _WORDS[token]
     if token[0].isdecimal() or (token[0] in "+-" and token[1:2].isdecimal()):
         return _number(token)
-    if token[0] == ":":
-        if _is_keyword(token[1:]):
-            keyword = Keyword(token[1:])
-            _atoms.put(token, keyword)
-            return keyword
-    elif _is_symbol(token):
-        return Symbol(token)
-    raise UnpackError(f"invalid token: {short(token)}")
+    if token[0] != ":":
+        return _named(Symbol, token)
+    keyword = _named(Keyword, token[1:])
+    _atoms.put(token, keyword)
+    return keyword
+
+
+def _named(kind: type[Keyword | Symbol], text: str) -> Keyword | Symbol:
+    if not (_is_keyword(text) if kind is Keyword else _is_symbol(text)):
+        raise UnpackError(f"invalid {kind.__name__.lower()}: {short(text)}")
+    return kind(text)
 
 
 def _number(token: str) -> int | float | Decimal | Fraction:
     if len(token) > _LONGEST_NUMBER:
         raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
-    if match := _INT.fullmatch(token):
+    if "." not in token and (match := _INT.fullmatch(token)):
         sign, decimal, hexadecimal, octal, radix, digits = match.groups()
         if decimal:
             number = int(decimal)
@@ -337,7 +347,7 @@ def _dispatched(token: str, tokens: Iterator[str], depth: int, tags: Tags) -> An
     if token[1:2] == ":":
         return _namespaced_map(token[2:], tokens, depth, tags)
     tag = token[1:]
-    if not tag[:1].isalpha() or not _is_symbol(tag) or tag in _WORDS:
+    if not tag[:1].isalpha() or not _is_symbol(tag):
         raise UnpackError(f"no form begins with {short(token)}")
     value = _form(tokens, depth - 1, tags)
     read = tags.get(tag)
@@ -363,9 +373,9 @@ def _namespaced_map(namespace: str, tokens: Iterator[str], depth: int, tags: Tag
         kind, key = type(items[i]), items[i]
         if kind is Keyword or kind is Symbol:
             if key.namespace is None:
-                items[i] = kind(f"{namespace}/{key}")
+                items[i] = _named(kind, f"{namespace}/{key}")
             elif key.namespace == "_":
-                items[i] = kind(key.name)
+                items[i] = _named(kind, key.name)
     return _map(items)
 
 
@@ -459,7 +469,7 @@ def _write_float(value: float) -> str:
 
 
 def _write_symbol(value: Symbol) -> str:
-    if not _is_symbol(value) or value in _WORDS:
+    if not _is_symbol(value):
         raise PackError(f"{short(repr(value))} cannot be written")
     return str(value)
 
@@ -646,7 +656,7 @@ class EdnPacker(BuiltinPacker[str]):
         tag = value.tag
         if not isinstance(tag, str) or not tag[:1].isalpha() or not _is_symbol(tag):
             raise PackError(f"{short(repr(tag))} is no tag")
-        if tag in self._tags or tag in _WORDS:
+        if tag in self._tags:
             raise PackError(f"the tag {tag} has a type of its own")
         return f"#{tag} {self._any(value.value, depth)}"
 

@@ -94,9 +94,10 @@ class JsonPacker(BuiltinPacker[str]):
 
     def _unpack(self, text: str) -> Any:
         value = (_read_short if len(text) <= _LONGEST_NUMBER else _read_long)(text)
-        if text.count("[") + text.count("{") > self.max_depth:
+        # What these look for takes long to find out, and can mostly be excluded at a glance.
+        if len(text) > 2 * self.max_depth and text.count("[") + text.count("{") > self.max_depth:
             _refuse_depth(value, self.max_depth)
-        if "\\ud" in text or "\\uD" in text:
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             _write(value).encode()  # refuses halves of surrogate pairs
         return value
 

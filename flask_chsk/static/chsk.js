@@ -22,7 +22,6 @@ const POST_TRIES = 5; // where the server says "later"
 const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
-const TRIAL_MS = 50; // how often a poll that waits for a trial's end looks
 const UPGRADE_MS = 30_000;
 const UPGRADE_CAP_MS = 600_000;
 
@@ -36,10 +35,10 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
 
 /**
  * A link. `wants` counts what must come before it is trusted; `held` is what came till then;
- * `cursor` is what the server was told; `busy`: events without callback are still leaving.
+ * `busy`: events without callback are still leaving.
  * @typedef {{
- *   type: "ws" | "ajax", wants: number, held: any[], cursor: string | null,
- *   busy?: boolean, opened?: boolean,
+ *   type: "ws" | "ajax", wants: number, held: any[],
+ *   busy?: boolean,
  *   send: (item: Item) => boolean,
  *   probe: (hard: boolean) => void,
  *   end: (code?: number) => void,
@@ -48,7 +47,7 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  * @typedef {{code?: number, reason?: string, why?: string, clean?: boolean, status?: number,
  *   message?: string, retryAfterMs?: number}} Cut
  * A message on its way; with an `id` it waits for its reply.
- * @typedef {{packed: any, id?: string | null, cb?: any, name?: string,
+ * @typedef {{packed: any, id?: string | null, cb?: any,
  *   timeoutMs?: number, timer?: any, via?: Link | null}} Item
  */
 
@@ -85,10 +84,9 @@ export const isEventMsg = (x) => isEvent(x?.event);
 /** Whether a reply is a real one: not chsk/closed, chsk/timeout or chsk/error. @param {any} reply */
 export const cbSuccess = (reply) => ![CLOSED, TIMEOUT, ERROR].includes(plain(reply));
 
-/** Milliseconds to wait before try number `attempt` (from 0): capped, with full jitter.
- * @param {number} attempt */
-export const expBackoff = (attempt, { baseMs = 500, capMs = 30_000 } = {}) =>
-  Math.random() * Math.min(capMs, baseMs * 2 ** attempt);
+/** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 30 s, and with
+ * full jitter, so that many clients do not come back at once. @param {number} attempt */
+export const expBackoff = (attempt) => Math.random() * Math.min(30_000, 500 * 2 ** attempt);
 
 /** Call `fn` after the backoff of this attempt; returns its undo. @param {() => void} fn */
 export function setExpBackoffTimeout(fn, attempt = 0) {
@@ -209,19 +207,17 @@ function withQuery(url, params) {
  * @param {any} fetch @param {string} url @param {any} opts */
 async function http(fetch, url, { method = "get", params, headers, body, signal, ...opts }) {
   const abort = new AbortController();
-  const cut = () => abort.abort();
-  let reason = "abort";
-  const timer = setTimeout(() => ((reason = "timeout"), cut()), opts.timeoutMs ?? 60_000);
+  const cut = () => abort.abort("abort");
+  const timer = setTimeout(() => abort.abort("timeout"), opts.timeoutMs ?? 60_000);
   signal?.addEventListener("abort", cut);
   /** @type {any} */
   const res = { success: false, status: null, error: null, content: null };
   try {
     const form = body === undefined && /post/i.test(method);
     const answer = await fetch(form ? url : withQuery(url, params), {
-      method: method.toUpperCase(),
+      method,
       headers,
       body: form ? query(params) : body,
-      cache: "no-store",
       credentials: opts.withCredentials ? "include" : "same-origin",
       signal: abort.signal,
     });
@@ -236,7 +232,7 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     res.success = answer.ok;
     if (!answer.ok) res.error = answer.status;
   } catch (error) {
-    res.error = abort.signal.aborted ? reason : "exception";
+    res.error = abort.signal.reason ?? "exception";
   }
   clearTimeout(timer);
   signal?.removeEventListener("abort", cut);
@@ -251,7 +247,7 @@ export function ajaxCall(url, opts, callback) {
   http(opts.fetch ?? fetch, url, { ...opts, signal: abort.signal }).then((res) =>
     guarded(() => callback(res)),
   );
-  return { abort: () => abort.abort() };
+  return abort;
 }
 
 // The channel socket ---------------------------------------------------------------------
@@ -269,6 +265,7 @@ const DEFAULTS = {
   backoff: expBackoff,
   wrapRecv: true,
   offlineQueue: 0,
+  ajaxOpts: {},
 };
 
 export class ChannelSocket {
@@ -305,9 +302,6 @@ export class ChannelSocket {
     this.#opts = { WebSocket, fetch, ...DEFAULTS, ...opts };
     const { packer, type, recvBuf } = this.#opts;
     this.#packer = packer === "edn" ? ednPacker(opts) : packer === "json" ? json : packer;
-    if (!/^(auto|ws|ajax)$/.test(type) || !this.#packer.pack) {
-      throw new TypeError(`unknown type ${type} or packer ${packer}`);
-    }
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = opts.clientId ?? randomId();
     this.chRecv = new RecvChannel(recvBuf);
@@ -372,13 +366,7 @@ export class ChannelSocket {
     assertEvent(event);
     const id = cb ? `c${++this.#sends}` : null;
     /** @type {Item} */
-    const item = {
-      packed: this.#pack(event, id),
-      id,
-      cb,
-      timeoutMs: timeoutMs ?? 10_000,
-      name: plain(event[0]),
-    };
+    const item = { packed: this.#pack(event, id), id, cb, timeoutMs: timeoutMs ?? 10_000 };
     const { open, status } = this.#state;
     const queued =
       /connecting|waiting/.test(status) && this.#offline.length < this.#opts.offlineQueue;
@@ -584,8 +572,7 @@ export class ChannelSocket {
     const { WebSocket, connectTimeoutMs, wsKaliveMs, wsPingTimeoutMs } = this.#opts;
     const { csrf, auth } = this.#credentials;
     const packed = this.#packer.pack([[new Keyword("chsk/ws-ping")], PING]);
-    const cursor = this.#here();
-    const url = withQuery(this.#url(true), this.#params({ cursor, n: ++this.#polls }));
+    const url = withQuery(this.#url(true), this.#params({ cursor: this.#here() }));
     const protocols = ["chsk.v1"];
     if (csrf) protocols.push(`csrf.${base64url(csrf)}`);
     if (auth) protocols.push(`auth.${base64url(auth)}`);
@@ -617,7 +604,6 @@ export class ChannelSocket {
       type: "ws",
       wants: 2, // the handshake, and a pong: that bytes pass both ways
       held: [],
-      cursor,
       send: (item) => ws?.readyState === 1 && (ws.send(item.packed), true),
       probe(hard) {
         if (!pinging && (hard || Date.now() - heardAt > STABLE_MS)) ping(PROBE_MS);
@@ -633,7 +619,6 @@ export class ChannelSocket {
       ws = new WebSocket(url, protocols[1] ? protocols : []);
       ws.binaryType = "arraybuffer";
       ws.onopen = () => {
-        link.opened = true;
         link.send({ packed });
       };
       ws.onmessage = (/** @type {any} */ ev) => {
@@ -666,7 +651,6 @@ export class ChannelSocket {
       type: "ajax",
       wants: 1, // the handshake
       held: [],
-      cursor: null,
       send(item) {
         if (queue.length >= POST_QUEUE) return false;
         queue.push(item);
@@ -688,10 +672,9 @@ export class ChannelSocket {
     const run = async () => {
       while (!ended) {
         poll = new AbortController();
-        link.cursor = this.#here();
         const shake = link.wants || null;
         const { success, status, error, content, retryAfterMs } = await this.#http("get", {
-          params: { cursor: link.cursor, n: ++this.#polls, "handshake?": shake },
+          params: { cursor: this.#here(), n: ++this.#polls, "handshake?": shake },
           timeoutMs: Math.max(this.#opts.lpTimeoutMs, (this.#server["lp-timeout-ms"] ?? 0) + 5000),
           signal: poll.signal,
         });
@@ -700,8 +683,6 @@ export class ChannelSocket {
           const said = this.#frame(link, content);
           if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
           if (said === ERROR) return fail({ message: "not a channel socket's answer" });
-          // A new poll would take the client back from a WebSocket that is being tried.
-          while (this.#candidate?.opened) await this.#sleep(TRIAL_MS);
         } else if (error !== "abort") {
           return fail({ status, message: content ?? error, retryAfterMs });
         }
@@ -807,7 +788,7 @@ export class ChannelSocket {
     if (cb === PING) return this.#deliver(["chsk/ws-pong"]);
     if (cb != null) return this.#reply(this.#pending.get(cb), value, third);
     if (plain(value) === "chsk/ws-ping") {
-      this.#transmit({ packed: this.#pack(["chsk/ws-pong"]) });
+      this.#say(["chsk/ws-pong"]);
       this.#deliver(["chsk/ws-ping"]);
     }
     // A frame without events tells how far there is nothing more.
@@ -851,7 +832,7 @@ export class ChannelSocket {
     const { cursor, resume, recovered } = (this.#server = server ?? {});
     this.#resume = resume ?? this.#resume;
     // Where it is recovered, what was missed is still to come, above our own cursor.
-    if (cursor && !(link.cursor && recovered)) {
+    if (cursor && !recovered) {
       const { epoch, offsets } = cursorOf(cursor);
       this.#cursor = { epoch, offset: offsets[0] };
     }
@@ -865,7 +846,7 @@ export class ChannelSocket {
       handshakeData,
     });
     this.#deliver(["chsk/handshake", [this.#state.uid, csrf, handshakeData]]);
-    if (link.cursor && recovered === false) this.#deliver(["chsk/gap"]);
+    if (recovered === false) this.#deliver(["chsk/gap"]);
     if (open) return;
     for (const item of this.#offline.splice(0)) {
       if (!item.id || this.#pending.has(item.id)) this.#transmit(item);
@@ -875,16 +856,14 @@ export class ChannelSocket {
   /** @param {any} ask */
   async #answer([id, event]) {
     const name = plain(event[0]);
-    let packed;
+    const [fn] = this.#handlers.get(name) ?? this.#handlers.get("*") ?? [];
     try {
-      const [fn] = this.#handlers.get(name) ?? this.#handlers.get("*") ?? [];
       if (!fn) throw new Error(`no handler for ${name}`);
-      packed = this.#pack(["chsk/answer", [id, await fn(message([name, event[1]]))]]);
+      this.#say(["chsk/answer", [id, await fn(message([name, event[1]]))]]);
     } catch (error) {
       report(error);
-      packed = this.#pack(["chsk/answer", [id, null, String(error)]]);
+      this.#say(["chsk/answer", [id, null, String(error)]]);
     }
-    this.#transmit({ packed });
   }
 
   /** To the handlers of its id, else of "*", else into `chRecv`.
@@ -917,6 +896,11 @@ export class ChannelSocket {
     return packed;
   }
 
+  /** What no reply is expected to. @param {any[]} event */
+  #say(event) {
+    this.#transmit({ packed: this.#pack(event) });
+  }
+
   /** @param {Item} item */
   #transmit(item) {
     // What was given to the link before arrives before what is sent now.
@@ -930,8 +914,7 @@ export class ChannelSocket {
   #reply(item, reply, details) {
     if (!item?.id || !this.#pending.delete(item.id)) return;
     clearTimeout(item.timer);
-    const { cb, name } = item;
-    guarded(() => (cb?.put ? cb.put([`${name}.cb`, reply]) : cb?.(reply, details)));
+    guarded(() => item.cb(reply, details));
   }
 
   // Circumstances -----------------------------------------------------------------------
@@ -949,7 +932,7 @@ export class ChannelSocket {
       udt: Date.now(),
       packer: this.#packer.name,
       v: 1,
-      resume: more && this.#resume,
+      resume: this.#resume,
       ...more,
     };
   }
@@ -968,12 +951,11 @@ export class ChannelSocket {
       ...more,
       method,
       params: {
-        ...ajaxOpts?.params,
-        ...this.#params(method === "get" && more.params),
-        ...more.params,
+        ...ajaxOpts.params,
+        ...this.#params(more.params),
       },
       headers: {
-        ...ajaxOpts?.headers,
+        ...ajaxOpts.headers,
         ...headers,
         ...(csrf && { "X-CSRF-Token": csrf }),
         ...(auth && { Authorization: `Bearer ${auth}` }),
@@ -1036,12 +1018,19 @@ export class ChannelSocket {
     tick();
     this.#awake.abort();
     const { signal } = (this.#awake = new AbortController());
-    /** @param {any} target @param {string} name @param {() => void} fn */
-    const add = (target, name, fn) => target?.addEventListener?.(name, fn, { signal });
-    const page = globalThis.document;
-    add(globalThis, "online", () => this.#wake(true));
-    add(globalThis, "pageshow", () => this.#wake(false));
-    add(page, "visibilitychange", () => page.hidden || this.#wake(false));
+    const { document } = globalThis;
+    /** @param {any} target @param {string} name @param {boolean} hard */
+    const add = (target, name, hard) =>
+      target?.addEventListener?.(
+        name,
+        () => {
+          if (hard || !document?.hidden) this.#wake(hard);
+        },
+        { signal },
+      );
+    add(globalThis, "online", true);
+    add(globalThis, "pageshow", false);
+    add(document, "visibilitychange", false);
   }
 
   /** @param {boolean} hard whether what is open may be dead */

@@ -21,12 +21,9 @@ export class PackError extends TypeError {
 const LEXEME =
   /(?:[\t-\r ,]+|;.*)*(?:("|#?\{|[[\](){}]|#_)|\\([^][^\t-\r ,;"()[\]{}\\^]*)|([^\t-\r ,;"()[\]{}\\^]*))/uy;
 // Without, at either end, the slash and the colon that would give them another meaning.
-const NAME = /^(\/|(?![/:])[^\t-\r ,;"()[\]{}\\^`~@]*[^\t-\r ,;"()[\]{}\\^`~@/:])$/;
-const TAG = /^[a-z]/i;
+const NAME = /^(\/|(?![/:#])[^\t-\r ,;"()[\]{}\\^`~@]*[^\t-\r ,;"()[\]{}\\^`~@/:])$/;
 // Keys of a plain object that are written as keywords, if all of them are such.
 const KEY = /^[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(\/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?$/;
-// An integer, perhaps with N; a ratio; a float; a decimal.
-const NUMBER = /^[+-]?(0|[1-9]\d*)(N?|\/(\d+)|(\.\d*)?(e[+-]?\d+)?(M?))$/i;
 const INSTANT = /^(\d{4}-\d\d-(\d\d))T[\d:.]+(Z|[+-]\d\d:\d\d)$/;
 
 /** @type {any} */
@@ -70,7 +67,7 @@ export class Keyword {
 export class Tagged {
   /** @param {string} tag @param {any} value */
   constructor(tag, value) {
-    if (!TAG.test(tag) || !isName(tag)) throw new PackError(`not a tag: ${tag}`);
+    if (!isName(tag)) throw new PackError(`not a tag: ${tag}`);
     this.tag = tag;
     this.value = value;
   }
@@ -122,7 +119,7 @@ export function readEdn(text, { keywords } = {}) {
 
   /** @param {any[]} values */
   const distinct = (values) => {
-    if (new Set(values.map(writeEdn)).size < values.length) fail("a key or set member twice");
+    if (new Set(values.map(writeEdn)).size < values.length) fail("not distinct");
     return values;
   };
 
@@ -160,13 +157,13 @@ export function readEdn(text, { keywords } = {}) {
   };
 
   const number = () => {
-    const [, , suffix, divisor, fraction, exponent, decimal] =
-      NUMBER.exec(word) ?? fail(`not a number: ${word}`);
-    if (decimal) return word.slice(0, -1); // a string keeps its digits, as in JSON
-    if (fraction || exponent) return Number(word);
-    if (divisor) return parseInt(word) / (Number(divisor) || fail("division by zero"));
-    const small = parseInt(word) + 0; // + 0: there is no integer -0
-    return Number.isSafeInteger(small) ? small : BigInt(suffix ? word.slice(0, -1) : word);
+    const [, digits, kind, divisor] = /^(.*?)(N|M|\/([1-9]\d*))?$/.exec(word) ?? [];
+    const read = Number(digits);
+    // No octal numbers, which a leading zero would mean; nor anything that Number does not read.
+    if (/^.?0\d|[^\d+-.e]/i.test(digits) || isNaN(read)) fail(`not a number: ${word}`);
+    if (kind === "M") return digits; // a string keeps its digits, as in JSON
+    if (divisor) return read / Number(divisor);
+    return /[.e]/i.test(digits) || Number.isSafeInteger(read) ? read + 0 : BigInt(digits);
   };
 
   /** @param {string} tag @param {any} of */
@@ -217,7 +214,7 @@ export function readEdn(text, { keywords } = {}) {
 
 /** @param {(string | number)[]} path @param {string} what @returns {never} */
 function refuse(path, what) {
-  const keys = path.slice(0, 9).map((key) => `[${JSON.stringify(key)}]`);
+  const keys = path.map((key) => `[${JSON.stringify(key)}]`);
   throw new PackError(`value${keys.join("")}: ${what}`);
 }
 
@@ -259,13 +256,13 @@ function writeObject(v, path, json) {
   };
   /** @param {string[]} texts */
   const distinct = (texts) =>
-    new Set(texts).size < texts.length ? refuse(path, "a key or set member twice") : texts;
+    new Set(texts).size < texts.length ? refuse(path, "not distinct") : texts;
 
   if (Array.isArray(v)) return `[${Array.from(v, inside).join(gap)}]`;
   if (v instanceof Keyword) return json ? JSON.stringify(v.name) : `:${v.name}`;
   if (v instanceof Date) {
     const iso = isNaN(+v) ? "" : v.toISOString();
-    if (iso.length !== 24) refuse(path, "a date without a four-digit year");
+    if (iso.length !== 24) refuse(path, "not a date of this era");
     return json ? `"${iso}"` : `#inst "${iso.slice(0, -1)}-00:00"`;
   }
   if (v instanceof Set) {
@@ -274,7 +271,7 @@ function writeObject(v, path, json) {
   }
   if (v instanceof Map) {
     const keys = distinct(Array.from(v.keys(), inside));
-    if (json && keys.some((key) => key[0] !== '"')) refuse(path, "a map key that is not a string");
+    if (json && keys.some((key) => key[0] !== '"')) refuse(path, "a key that is no string");
     const texts = Array.from(v, ([key, of], i) => keys[i] + colon + inside(of, String(key)));
     return `{${texts.join(gap)}}`;
   }
