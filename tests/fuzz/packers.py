@@ -1,4 +1,6 @@
-"""Throw damaged messages at the packers: ``python tests/fuzz/packers.py --count 1000000``.
+"""Damaged messages are read well or refused, by every packer.
+
+    python -m tests.fuzz.packers --count 1000000
 
 Each input is a real message, cut, doubled, spliced and sprinkled with the syntax of its format.
 It must be read or refused with `UnpackError`; and what is read must be written and read
@@ -10,27 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from flask_chsk.errors import PackError, UnpackError
+from flask_chsk.packers import BuiltinPacker
+from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.packers.json import JsonPacker
+from tests.packers import typed
 
-from flask_chsk.errors import PackError, UnpackError  # noqa: E402
-from flask_chsk.packers import BuiltinPacker  # noqa: E402
-from flask_chsk.packers.edn import EdnPacker  # noqa: E402
-from flask_chsk.packers.json import JsonPacker  # noqa: E402
-from tests.packers import typed  # noqa: E402
+VECTORS = Path(__file__).parents[1] / "packers" / "vectors" / "clojure-reader.jsonl"
 
 EDN = [
-    *(
-        json.loads(line)["in"]
-        for line in (ROOT / "tests/packers/vectors/clojure-reader.jsonl")
-        .read_text(encoding="utf-8")
-        .splitlines()
-    ),
+    *(json.loads(line)["in"] for line in VECTORS.read_text(encoding="utf-8").splitlines()),
     '#:a{:b 1 c 2} ^{:a 1} [#inst "2024-02-29T12:34:56.789+01:00"]',
     '[#uuid "00000000-0000-0000-0000-000000000001" #chsk/bytes "AAAA" #geo/point [1 2]]',
     "{[1 {:a #{1}}] (1 2 #{[]}) \\a 1/2 1.5M 10N}",
