@@ -218,8 +218,9 @@ class State:
         if request is None:
             with app.app_context():
                 return self.handlers.run(handler, ev)
-        ev.request = request.get(app)  # type: ignore[attr-defined]
-        with EventContext(app, ev.request):
+        context: EventContext = request.context(app)
+        ev.request = context.request
+        with context:
             if self._sessions_change and self.hooks.uid() != ev.uid:
                 raise SignedOut
             return self.handlers.run(handler, ev)

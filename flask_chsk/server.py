@@ -84,6 +84,9 @@ class SignedOut(Exception):
 class KeptRequest(Protocol):
     """The request behind a connection, kept small while nobody looks at it."""
 
+    def context(self, app: Any) -> Any:
+        """The application's context for one event."""
+
     def rest(self) -> None:
         """Let go of what can be made again."""
 

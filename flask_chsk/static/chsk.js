@@ -28,6 +28,7 @@ const UPGRADE_CAP_MS = 600_000;
 const CLOSED = "chsk/closed";
 const ERROR = "chsk/error";
 const TIMEOUT = "chsk/timeout";
+const UNEXPECTED = "unexpected";
 
 /** Close codes after which the socket stays closed, and the reason told (PROTOCOL 8).
  * @type {Record<number, string>} */
@@ -43,8 +44,9 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  *   probe: (hard: boolean) => void,
  *   end: (code?: number) => void,
  * }} Link
- * How a link ended, as far as known.
- * @typedef {{code?: number, reason?: string, why?: string, clean?: boolean, status?: number,
+ * How a link ended: the reason by its name (PROTOCOL 8b), and what more is known. `message` is
+ * the peer's text.
+ * @typedef {{reason: string, code?: number, status?: number,
  *   message?: string, retryAfterMs?: number}} Cut
  * A message on its way; with an `id` it waits for its reply.
  * @typedef {{packed: any, id?: string | null, cb?: any,
@@ -152,12 +154,20 @@ export class RecvChannel {
     this.#wake();
   }
 
-  /** The next item; undefined once it is closed and empty, or `going` no more. */
-  async take(going = () => true) {
-    while (going() && !this.#items.length && !this.#ended) {
-      await new Promise((wake) => this.#waiting.push(wake));
+  /** What comes, until it is closed and empty, or `going` no more. */
+  async *items(going = () => true) {
+    for (;;) {
+      while (going() && !this.#items.length && !this.#ended) {
+        await new Promise((wake) => this.#waiting.push(wake));
+      }
+      if (!going() || !this.#items.length) return;
+      yield this.#items.shift();
     }
-    return going() ? this.#items.shift() : undefined;
+  }
+
+  /** The next item; undefined once it is closed and empty. */
+  async take() {
+    return (await this.items().next()).value;
   }
 
   /** What is buffered can still be taken. */
@@ -170,8 +180,8 @@ export class RecvChannel {
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
-  async *[Symbol.asyncIterator]() {
-    for (let item; (item = await this.take());) yield item;
+  [Symbol.asyncIterator]() {
+    return this.items();
   }
 }
 
@@ -180,7 +190,7 @@ export class RecvChannel {
 export function startChskRouter(chRecv, handler, { traceEvs = false } = {}) {
   let going = true;
   (async () => {
-    for (let ev; (ev = await chRecv.take(() => going));) {
+    for await (const ev of chRecv.items(() => going)) {
       if (traceEvs) log("debug", ev.event);
       await guarded(() => handler(ev));
     }
@@ -226,8 +236,8 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     res.contentType = header("content-type");
     res.retryAfterMs = header("retry-after") * 1000 || undefined;
     const type = opts.respType ?? /edn|json|$/.exec(res.contentType)?.[0];
-    const packer = answer.ok && (type === "edn" ? edn : type === "json" && json);
-    res.content = await (type === "binary" ? answer.arrayBuffer() : answer.text());
+    const packer = answer.ok && /** @type {any} */ ({ edn, json })[type];
+    res.content = await (answer.ok && type === "binary" ? answer.arrayBuffer() : answer.text());
     if (packer) res.content = packer.unpack(res.content);
     res.success = answer.ok;
     if (!answer.ok) res.error = answer.status;
@@ -301,7 +311,7 @@ export class ChannelSocket {
     const { WebSocket, fetch, location } = globalThis;
     this.#opts = { WebSocket, fetch, ...DEFAULTS, ...opts };
     const { packer, type, recvBuf } = this.#opts;
-    this.#packer = packer === "edn" ? ednPacker(opts) : packer === "json" ? json : packer;
+    this.#packer = /** @type {any} */ ({ edn: ednPacker(opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = opts.clientId ?? randomId();
     this.chRecv = new RecvChannel(recvBuf);
@@ -391,7 +401,7 @@ export class ChannelSocket {
         const name =
           /** @type {any} */ ({ [TIMEOUT]: "ReplyTimeout", [CLOSED]: "ChannelClosed" })[why] ??
           "ReplyError";
-        const { message = `${why}: ${event[0]}`, status } = Object(details);
+        const { message = `${why}: ${event[0]}`, status } = details ?? {};
         reject(new ChskError(name, message, { status }));
       };
       this.send(event, { ...opts, cb });
@@ -407,21 +417,24 @@ export class ChannelSocket {
 
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect() {
-    if (!this.#hangUp(3000, "requested-reconnect")) return;
+    if (this.#gone.signal.aborted) return;
+    this.#hangUp(3000, "requested-reconnect");
     this.#listen();
     this.#attempt();
   }
 
   /** Close, until `connect()`. */
   disconnect() {
-    if (this.#hangUp(1000, "requested-disconnect")) this.#rest("closed");
+    if (this.#gone.signal.aborted) return;
+    this.#hangUp(1000, "requested-disconnect");
+    this.#rest("closed");
   }
 
   /** Close for good: no timer, no listener, no handler stays. */
   destroy() {
-    if (!this.#hangUp(1000, "requested-disconnect")) return;
-    this.#rest("destroyed");
+    this.disconnect();
     this.#gone.abort();
+    this.#set({ status: "destroyed" });
     this.#handlers.clear();
     this.#watchers.clear();
     this.chRecv.close();
@@ -431,19 +444,16 @@ export class ChannelSocket {
   breakConnection() {
     const link = this.#link ?? this.#candidate;
     link?.end(3001);
-    if (link) this.#down(link, {});
+    if (link) this.#down(link, { reason: UNEXPECTED });
   }
 
   /** @param {number} code @param {string} reason */
   #hangUp(code, reason) {
-    const { open, status } = this.#state;
-    if (status === "destroyed") return false;
     this.#tries = 0;
     this.#renewed = false;
     this.#link?.end(code);
     this.#drop();
-    if (open) this.#set({ lastClose: { udt: Date.now(), reason } });
-    return true;
+    if (this.#state.open) this.#set({ lastClose: { udt: Date.now(), reason } });
   }
 
   /** No link any more, nor one that is being tried; what is next begins afresh. */
@@ -484,7 +494,7 @@ export class ChannelSocket {
     const turn = ++this.#turn;
     const asked = await this.#ask();
     if (turn !== this.#turn) return;
-    if (!asked) this.#failed(null, {});
+    if (!asked) this.#failed(null, { reason: "no credentials" });
     else this.#candidate = type === "ajax" ? this.#polling() : this.#webSocket();
   }
 
@@ -516,8 +526,7 @@ export class ChannelSocket {
   #down(link, cut) {
     const trial = link === this.#candidate;
     if (!trial && link !== this.#link) return;
-    const { code, reason, clean } = cut;
-    if (link.type === "ws") this.#set({ lastWsClose: { udt: Date.now(), code, reason, clean } });
+    if (link.type === "ws") this.#set({ lastWsClose: { udt: Date.now(), ...cut } });
     if (trial) {
       this.#candidate = null;
       return this.#failed(link, cut);
@@ -542,7 +551,8 @@ export class ChannelSocket {
   }
 
   /** @param {Cut} cut */
-  #retry({ code = 0, reason = "", why = "unexpected", status, message = reason, retryAfterMs }) {
+  #retry(cut) {
+    const { code = 0, status, message, retryAfterMs } = cut;
     const udt = Date.now();
     const refused = status === 401 || status === 403;
     const renew = refused && !this.#renewed; // each attempt asks for credentials anew
@@ -550,13 +560,13 @@ export class ChannelSocket {
     // Where our own switch crossed a poll of ours, nobody else replaced us.
     const crossed = code === 4001 && udt - this.#upgradedAt < STABLE_MS;
     const final = refused ? !renew && "refused" : !crossed && FINAL[code];
-    this.#set({ lastClose: { udt, reason: final || why, code, status, message } });
+    this.#set({ lastClose: { udt, ...cut, ...(final && { reason: final }) } });
     if (final) {
       if (refused) log("error", final, message);
       return this.#rest(refused ? final : "closed");
     }
     if (code === 4003) this.#cursor = {};
-    const spread = Number(/spread=(\d+)/.exec(reason)?.[1] ?? 2) * 1000;
+    const spread = Number(/spread=(\d+)/.exec(message ?? "")?.[1] ?? 2) * 1000;
     const ms =
       retryAfterMs ??
       (renew ? 0 : code === 1012 ? Math.random() * spread : this.#opts.backoff(this.#tries++));
@@ -580,7 +590,7 @@ export class ChannelSocket {
     /** @type {any} */ let timer;
     let heardAt = 0;
     let pinging = false;
-    let why = "unexpected";
+    let reason = UNEXPECTED;
 
     const after = (/** @type {number} */ ms, /** @type {() => void} */ fn) => {
       clearTimeout(timer);
@@ -593,10 +603,10 @@ export class ChannelSocket {
     const ping = (/** @type {number} */ withinMs) => {
       pinging = true;
       link.send({ packed });
-      after(withinMs, () => fail({ code: 4000, why: "ws-ping-timeout" }));
+      after(withinMs, () => fail({ code: 4000, reason: "ws-ping-timeout" }));
     };
     const failed = (/** @type {any} */ ev) => {
-      why = "ws-error";
+      reason = "ws-error";
       this.#set({ lastWsError: { udt: Date.now(), ev } });
     };
     /** @type {Link} */
@@ -629,14 +639,15 @@ export class ChannelSocket {
         after(wsKaliveMs, () => ping(wsPingTimeoutMs));
       };
       ws.onerror = failed;
-      ws.onclose = (/** @type {any} */ { code, reason, wasClean }) => {
+      ws.onclose = (/** @type {any} */ ev) => {
         clearTimeout(timer);
-        this.#down(link, { code, reason, clean: wasClean, why: wasClean ? "clean" : why });
+        if (ev.wasClean) reason = "clean";
+        this.#down(link, { reason, code: ev.code, message: ev.reason });
       };
     } catch (error) {
       failed(error);
     }
-    after(ws ? connectTimeoutMs : 0, () => fail({ why }));
+    after(ws ? connectTimeoutMs : 0, () => fail({ reason }));
     return link;
   }
 
@@ -682,9 +693,10 @@ export class ChannelSocket {
         if (success) {
           const said = this.#frame(link, content);
           if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
-          if (said === ERROR) return fail({ message: "not a channel socket's answer" });
+          if (said === ERROR)
+            return fail({ reason: UNEXPECTED, message: "not a channel socket's answer" });
         } else if (error !== "abort") {
-          return fail({ status, message: content ?? error, retryAfterMs });
+          return fail({ reason: UNEXPECTED, status, message: content ?? error, retryAfterMs });
         }
       }
     };
@@ -699,9 +711,13 @@ export class ChannelSocket {
         }
         const some = [item.packed];
         let chars = item.packed.length;
-        while (batch && queue[0]?.id === null && some.length < BATCH_EVENTS) {
-          chars += queue[0].packed.length;
-          if (chars > BATCH_CHARS) break;
+        while (
+          batch &&
+          queue.length &&
+          !queue[0].id &&
+          some.length < BATCH_EVENTS &&
+          (chars += queue[0].packed.length) < BATCH_CHARS
+        ) {
           some.push(/** @type {Item} */ (queue.shift()).packed);
         }
         if (some.length > 1) item.packed = batch(some);
@@ -712,34 +728,27 @@ export class ChannelSocket {
 
     const post = async (/** @type {Item} */ item) => {
       const { id, packed, timeoutMs } = item;
-      const more = binary
-        ? { params: { "binary?": true }, body: packed }
-        : { params: { ppstr: packed } };
+      const call = {
+        params: binary ? { "binary?": true } : { ppstr: packed },
+        body: binary ? packed : undefined,
+        timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
+        signal: this.#gone.signal,
+      };
       for (let tries = 1; ; tries++) {
-        const {
-          success,
-          status,
-          error,
-          content,
-          retryAfterMs = 1000,
-        } = await this.#http("post", {
-          ...more,
-          timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
-          signal: this.#gone.signal,
-        });
+        const { success, status, error, content, retryAfterMs } = await this.#http("post", call);
         if (success) {
           const [reply, , details] = this.#unpack(content);
           return this.#reply(item, reply, details);
         }
         // These were not looked at, so they may be said again.
-        if (/40[13]/.test(status) && tries === 1) await this.#ask();
-        else if (/429|503/.test(status) && tries < POST_TRIES) await this.#sleep(retryAfterMs);
-        else {
-          log("warn", "a post failed:", status ?? error, content);
-          if (status) this.#reply(item, ERROR, { status, message: content });
-          else if (error === "timeout") this.#reply(item, TIMEOUT);
-          else this.#reply(item, CLOSED);
-          return;
+        if (/40[13]/.test(status) && tries < 2) await this.#ask();
+        else if (/429|503/.test(status) && tries < POST_TRIES) {
+          await this.#sleep(retryAfterMs ?? 1000);
+        } else {
+          const message = content ?? error;
+          log("warn", "a post failed:", message);
+          const reply = status ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
+          return this.#reply(item, reply, { status, message });
         }
       }
     };
@@ -773,8 +782,7 @@ export class ChannelSocket {
       // begins at the same cursor, and nothing is lost or doubled.
       link.held.push(frame);
       const ids = eventsOf(value).map(([id]) => plain(id));
-      if (ids.includes("chsk/close")) this.#receive(link, frame);
-      else if (cb === PING || ids.includes("chsk/handshake")) {
+      if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) {
         if (!--link.wants) this.#adopt(link);
       }
     }
@@ -795,7 +803,7 @@ export class ChannelSocket {
     if (!events.length && epoch === this.#cursor.epoch) this.#passes(epoch, offsets[0]);
     events.forEach((event, i) => {
       // A handler, or the server, may have closed it.
-      if (link !== this.#link && link !== this.#candidate) return;
+      if (link !== this.#link) return;
       if (i in offsets && !this.#passes(epoch, offsets[i])) return;
       this.#event(link, event);
     });
@@ -803,8 +811,8 @@ export class ChannelSocket {
 
   /** Move the cursor; whether that is onwards. @param {any} epoch @param {number} offset */
   #passes(epoch, offset) {
-    const { epoch: now, offset: here = 0 } = this.#cursor;
-    if (!(epoch !== now || offset > here)) return false;
+    const here = this.#cursor;
+    if (epoch === here.epoch && offset <= /** @type {number} */ (here.offset)) return false;
     this.#cursor = { epoch, offset };
     return true;
   }
@@ -817,7 +825,7 @@ export class ChannelSocket {
         return this.#handshake(link, data);
       case "chsk/close": // over a link that has no close frames
         link.end();
-        return this.#down(link, { code: 1000, why: "clean", clean: true, ...data });
+        return this.#down(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
       case "chsk/ask":
         return this.#answer(data);
       case "chsk/gap":
@@ -871,8 +879,7 @@ export class ChannelSocket {
   #deliver([key, ...data], pushed) {
     const id = plain(key);
     const event = [id, ...data];
-    const any = /^chsk\/ws-/.test(id) ? [] : this.#handlers.get("*");
-    const fns = this.#handlers.get(id) ?? any;
+    const fns = this.#handlers.get(id) ?? this.#handlers.get("*");
     if (fns) for (const fn of fns) guarded(() => fn(message(event)));
     else this.chRecv.put(message(pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event));
   }

@@ -24,6 +24,7 @@ const LEXEME =
 const NAME = /^(\/|(?![/:#])[^\t-\r ,;"()[\]{}\\^`~@]*[^\t-\r ,;"()[\]{}\\^`~@/:])$/;
 // Keys of a plain object that are written as keywords, if all of them are such.
 const KEY = /^[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(\/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?$/;
+const RATIONAL = /^(.*?)(N|M|\/([1-9]\d*))?$/;
 const INSTANT = /^(\d{4}-\d\d-(\d\d))T[\d:.]+(Z|[+-]\d\d:\d\d)$/;
 
 /** @type {any} */
@@ -75,6 +76,11 @@ export class Tagged {
 
 // Reading --------------------------------------------------------------------------------
 
+/** What reads where a collection, or the text, ends. */
+const END = Symbol();
+/** @type {any} */
+const CLOSING = { "[": "]", "(": ")", "{": "}", "#{": "}" };
+
 /** One EDN text to its value.
  * @param {string} text
  * @param {{keywords?: "string" | "object"}} [options]
@@ -82,63 +88,41 @@ export class Tagged {
 export function readEdn(text, { keywords } = {}) {
   const keep = keywords === "object";
   let at = 0;
-  /** @type {any} */ let mark;
-  /** @type {any} */ let character;
-  /** @type {any} */ let word;
-
-  const next = () => {
-    LEXEME.lastIndex = at;
-    [, mark, character, word] = /** @type {any} */ (LEXEME.exec(text));
-    at = LEXEME.lastIndex;
-  };
 
   /** @param {string} why @returns {never} */
   const fail = (why) => {
     throw new SyntaxError(`${why} (before character ${at})`);
   };
 
-  /** What stands up to `close`; what is discarded is left out.
-   * @param {string} close @param {number} depth */
-  const items = (close, depth) => {
+  /** The next form; END at `close`, or at the text's end where there is nothing to close.
+   * @param {number} depth @param {string} [close] @returns {any} */
+  const read = (depth, close) => {
     if (depth > MAX_DEPTH) fail("nested too deep");
-    /** @type {any[]} */
-    const out = [];
-    for (next(); mark !== close; next()) {
-      if (mark === "#_") value(depth + 1);
-      else out.push(form(depth));
+    LEXEME.lastIndex = at;
+    const [, mark, character, word] = /** @type {any[]} */ (LEXEME.exec(text));
+    at = LEXEME.lastIndex;
+    if (mark === "#_") {
+      read(depth + 1); // to be left out
+      return read(depth, close);
     }
-    return out;
-  };
-
-  /** The next form that is not discarded. @param {number} depth @returns {any} */
-  const value = (depth) => {
-    if (depth > MAX_DEPTH) fail("nested too deep");
-    for (next(); mark === "#_"; next()) value(depth + 1);
-    return form(depth);
-  };
-
-  /** @param {any[]} values */
-  const distinct = (values) => {
-    if (new Set(values.map(writeEdn)).size < values.length) fail("not distinct");
-    return values;
-  };
-
-  /** @param {any[]} flat */
-  const map = (flat) => {
-    if (flat.length % 2) fail("a key without a value");
-    /** @type {[any, any][]} */
-    const pairs = [];
-    let simple = true;
-    for (let i = 0; i < flat.length; i += 2) {
-      const key = flat[i];
-      // With Keyword objects, string keys stay in a Map: so that an echo is exact.
-      simple &&= keep ? key instanceof Keyword && KEY.test(key.name) : typeof key === "string";
-      pairs.push([key, flat[i + 1]]);
+    if (mark === close && (mark || (!character && !word && at === text.length))) return END;
+    if (mark === '"') return string();
+    if (mark in CLOSING) {
+      const items = [];
+      for (let item; (item = read(depth + 1, CLOSING[mark])) !== END;) items.push(item);
+      return mark === "{" ? map(items) : mark === "#{" ? new Set(distinct(items)) : items;
     }
-    const object = simple && Object.fromEntries(pairs); // which takes "__proto__" for a key
-    if (object && Object.keys(object).length === pairs.length) return object;
-    distinct(pairs.map(([key]) => key));
-    return new Map(pairs);
+    if (character) {
+      if (/^u[\da-f]{4}$/i.test(character)) return JSON.parse(`"\\${character}"`);
+      return CHARACTERS[character] ?? (/^.$/su.test(character) ? character : fail("no character"));
+    }
+    if (!word) fail(`unexpected ${mark ?? text[at]}`);
+    if (word in ATOMS) return ATOMS[word];
+    if (word[0] === "#") return tagged(word.slice(1), read(depth + 1));
+    if (/^[+-]?\d/.test(word)) return number(word);
+    const name = word[0] === ":" ? word.slice(1) : word;
+    if (!isName(name)) fail(`not a name: ${word}`);
+    return keep && name !== word ? new Keyword(name) : name;
   };
 
   const string = () => {
@@ -150,20 +134,36 @@ export function readEdn(text, { keywords } = {}) {
       while (text[end - 1] === "\\") end--;
     } while ((at - end) % 2 === 0); // an odd number of backslashes: the quote is escaped
     // Its escapes are JSON's, but it may hold bare control characters.
-    return JSON.parse(
-      // eslint-disable-next-line no-control-regex
-      text.slice(start, at).replace(/[\0-\x1f]/g, (bare) => writeEdn(bare).slice(1, -1)),
-    );
+    // eslint-disable-next-line no-control-regex
+    return JSON.parse(text.slice(start, at).replace(/[\0-\x1f]/g, (c) => writeEdn(c).slice(1, -1)));
   };
 
-  const number = () => {
-    const [, digits, kind, divisor] = /^(.*?)(N|M|\/([1-9]\d*))?$/.exec(word) ?? [];
-    const read = Number(digits);
-    // No octal numbers, which a leading zero would mean; nor anything that Number does not read.
-    if (/^.?0\d|[^\d+-.e]/i.test(digits) || isNaN(read)) fail(`not a number: ${word}`);
+  /** @param {string} word */
+  const number = (word) => {
+    const [, digits, kind, divisor] = /** @type {any[]} */ (RATIONAL.exec(word));
+    const value = Number(digits);
+    // No octal numbers, which a leading zero would mean; nor what only Number reads.
+    if (isNaN(value) || /^[+-]?0\d|[^\d+\-.e]/i.test(digits)) fail(`not a number: ${word}`);
     if (kind === "M") return digits; // a string keeps its digits, as in JSON
-    if (divisor) return read / Number(divisor);
-    return /[.e]/i.test(digits) || Number.isSafeInteger(read) ? read + 0 : BigInt(digits);
+    if (divisor) return value / divisor;
+    return /[.e]/i.test(digits) || Number.isSafeInteger(value) ? value + 0 : BigInt(digits);
+  };
+
+  /** @param {any[]} values */
+  const distinct = (values) =>
+    new Set(values.map(writeEdn)).size < values.length ? fail("not distinct") : values;
+
+  /** @param {any[]} flat */
+  const map = (flat) => {
+    const keys = distinct(flat.filter((_, i) => i % 2 === 0));
+    if (flat.length % 2) fail("a key without a value");
+    const pairs = keys.map((key, i) => [key, flat[2 * i + 1]]);
+    // With Keyword objects, string keys stay in a Map: so that an echo is exact.
+    return keys.every((key) =>
+      keep ? key instanceof Keyword && KEY.test(key.name) : typeof key === "string",
+    )
+      ? Object.fromEntries(pairs) // which takes "__proto__" for a key like any other
+      : new Map(/** @type {any} */ (pairs));
   };
 
   /** @param {string} tag @param {any} of */
@@ -172,42 +172,15 @@ export function readEdn(text, { keywords } = {}) {
       const [, day, ofMonth] = INSTANT.exec(of) ?? [];
       const date = new Date(of);
       // A day that does not exist would roll over into the next month.
-      if (isNaN(+date) || new Date(day).getUTCDate() !== Number(ofMonth))
-        fail(`not an instant: ${of}`);
+      if (isNaN(+date) || new Date(day).getUTCDate() !== Number(ofMonth)) fail(`no instant: ${of}`);
       return date;
     }
-    if (tag === "uuid") return /^[\da-f-]{36}$/i.test(of) ? of : fail(`not a UUID: ${of}`);
-    return new Tagged(tag, of);
+    if (tag === "uuid") return /^[\da-f-]{36}$/i.test(of) ? of : fail(`no UUID: ${of}`);
+    return of === END ? fail("a tag without a value") : new Tagged(tag, of);
   };
 
-  /** What the lexeme begins. @param {number} depth @returns {any} */
-  const form = (depth) => {
-    if (mark === '"') return string();
-    if (character) {
-      if (/^u[\da-f]{4}$/i.test(character))
-        return String.fromCharCode(parseInt(character.slice(1), 16));
-      return (
-        CHARACTERS[character] ??
-        (/^.$/su.test(character) ? character : fail(`unknown \\${character}`))
-      );
-    }
-    if (mark === "[") return items("]", depth + 1);
-    if (mark === "{") return map(items("}", depth + 1));
-    if (mark === "(") return items(")", depth + 1);
-    if (mark === "#{") return new Set(distinct(items("}", depth + 1)));
-    if (!word) fail(`unexpected ${mark ?? text[at] ?? "end"}`);
-    if (word in ATOMS) return ATOMS[word];
-    if (word[0] === "#") return tagged(word.slice(1), value(depth + 1));
-    if (/^[+-]?\d/.test(word)) return number();
-    const name = word[0] === ":" ? word.slice(1) : word;
-    if (!isName(name)) fail(`not a name: ${word}`);
-    return keep && name !== word ? new Keyword(name) : name;
-  };
-
-  const result = value(0);
-  for (next(); mark === "#_"; next()) value(0);
-  if (mark || character || word || at < text.length) fail("more than one value");
-  return result;
+  const value = read(0);
+  return value === END || read(0) !== END ? fail("not one value") : value;
 }
 
 // Writing --------------------------------------------------------------------------------
@@ -320,8 +293,8 @@ export const json = {
 };
 
 /** Where the engine tells a reviver the source text, long integers stay exact.
- * @type {any} @param {string} _key @param {any} v @param {{source: string}} [context] */
+ * @type {any} @param {string} _key @param {any} v @param {any} context */
 const exact = (_key, v, context) =>
-  Number.isInteger(v) && !Number.isSafeInteger(v) && /^-?\d+$/.test(context?.source ?? "")
-    ? BigInt(/** @type {any} */ (context).source)
+  typeof v === "number" && !Number.isSafeInteger(v) && /^-?\d+$/.test(context?.source)
+    ? BigInt(context.source)
     : v;
