@@ -56,7 +56,6 @@ class Config:
 
     allow_unshared: bool = False
     broker_url: str = "memory://"
-    compress: bool = False
 
     @classmethod
     def of(cls, app_config: Mapping[str, Any], **given: Any) -> Config:
@@ -215,5 +214,4 @@ _CHECKS: dict[str, Check] = {
     "recovery_seconds": _seconds(0, 86400),
     "allow_unshared": _flag,
     "broker_url": _text,
-    "compress": _flag,
 }

@@ -207,8 +207,8 @@ class State:
         timer.start(look)
 
     def _end(self, server: Server, pid: int) -> None:
-        if pid == os.getpid() and not server.closing:
-            server.hub.run_at_exit(server.drain)
+        if pid == os.getpid():
+            server.hub.run_at_exit(server.end)
 
     # what the server asks (server.Host) ----------------------------------------------------
 

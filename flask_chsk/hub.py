@@ -62,7 +62,6 @@ class Hub:
         self.pid = os.getpid()
         # A request that runs in a greenlet belongs to a gevent server.
         self.native_threads = not isinstance(gevent.getcurrent(), gevent.Greenlet)
-        self.closing = False
         self._wheel: dict[int, list[Deadline]] = {}
         self._swept = 0
         self._sweeper: Any = None
@@ -178,8 +177,7 @@ class Hub:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._threads = ThreadPoolExecutor(THREADS, "flask_chsk")
-            if not self.closing:
-                self._threads.submit(_logged, fn, args)
+            self._threads.submit(_logged, fn, args)
             return
         if not self._idle:
             worker = _Worker(self._idle)

@@ -96,6 +96,10 @@ class EventMessage:
         self._replied = True
         return sent
 
+    def give_up(self) -> None:
+        """No reply will come: a later one is too late."""
+        self._replied = True
+
     def push(self, event: Any) -> int | None:
         """Send *event* to the very client that sent this one, anonymous ones too."""
         return None if self._channel is None else self._channel.push(event)
@@ -119,10 +123,6 @@ class Channel:
 
     def reply(self, value: Any) -> bool:
         """Answer once."""
-        raise NotImplementedError
-
-    def error(self, status: int, message: str) -> None:
-        """Answer ``:chsk/error``."""
         raise NotImplementedError
 
     def push(self, event: Any) -> int | None:

@@ -57,6 +57,9 @@ OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
+KEYS = 256  # keyed sends of one client that are remembered
+KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
+DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 SHARED_FRAMES = 1024  # batches remembered within one tick
 
@@ -203,6 +206,7 @@ class Server:
         self.counters: Counter[str] = Counter()
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.closing = False
+        self._over = False  # no event is handled any more
         self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
         self.opened: list[Callable[[str, bool], None]] = []  # user came (True) or went
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
@@ -211,6 +215,7 @@ class Server:
         self._idlers: list[Waiter] = []
         self._inboxes: dict[Any, Inbox] = {}
         self._asks: dict[str, _Ask] = {}
+        self._kept: dict[tuple[Uid, str], dict[Any, Kept]] = {}  # keyed sends, by client
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
         self._members: dict[str, set[str]] = {}  # topic -> users here
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
@@ -237,6 +242,8 @@ class Server:
         if now - self._swept >= 1.0:
             self._swept = now
             self.broker.sweep()
+            if self._kept:
+                self._forget_keys(now - self.config.recovery_seconds)
 
     # opening ---------------------------------------------------------------------------
 
@@ -492,7 +499,8 @@ class Server:
             return
         if isinstance(happening, s.Received):
             channel = _SocketChannel(self, connection, websocket, happening.cb)
-            self._take(connection, happening.event, channel)
+            if happening.key is None or not self._came_before(connection.key, happening, channel):
+                self._take(connection, happening.event, channel)
         elif isinstance(happening, s.Pinged):
             if happening.cb is not None:
                 cursor = one.cursor(self.broker.watermark(), self.hub.now())
@@ -554,16 +562,38 @@ class Server:
         asks = isinstance(happening, s.Received) and happening.cb is not None
         waiter = self.hub.waiter() if asks else None
         for received in events:
-            channel = _PostChannel(
-                self, opening, waiter if received.cb is not None else None, connection
-            )
+            channel = _PostChannel(self, opening, waiter if received.cb is not None else None)
             event = received.event
+            if received.key is not None and self._came_before(key, received, channel):
+                continue
             handler = self.handlers.find(event.id)
             self.counters["events_in"] += 1
             ev = EventMessage(event, opening.uid, opening.client_id, channel)
             job = Job(ev, handler, channel, opening.request)
             self._enqueue(key, job, None)
         return done if waiter is None else waiter
+
+    def _came_before(
+        self, client: tuple[Uid, str], received: s.Received, channel: _Channel
+    ) -> bool:
+        """Whether a keyed send is a repetition; then its reply is, or will be, given again."""
+        kept = self._kept.setdefault(client, {})
+        before = kept.get(received.key)
+        if before is None:
+            if len(kept) >= KEYS:
+                del kept[next(iter(kept))]
+            channel.kept = kept[received.key] = Kept(self.hub.now())
+            return False
+        self.counters["repeated"] += 1
+        before.repeat(channel)
+        return True
+
+    def _forget_keys(self, before: float) -> None:
+        for client, kept in list(self._kept.items()):
+            for key in [key for key, one in kept.items() if one.since < before]:
+                del kept[key]
+            if not kept:
+                del self._kept[client]
 
     def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
         if job.handler is not None and job.handler.concurrent:
@@ -611,6 +641,8 @@ class Server:
             inbox.running = False
             self._inboxes.pop(inbox.key, None)
             self._unpause(inbox)
+            if not self._inboxes and self.closing:
+                self.end()
             if not self._inboxes:
                 for waiter in self._idlers:
                     waiter.set(True)
@@ -633,7 +665,7 @@ class Server:
         """In a worker: run the handler of one event, and see that it is answered."""
         ev, channel = job.ev, job.channel
         try:
-            if self.closing and channel is not None and self.hub.closing:
+            if self._over and channel is not None:
                 channel.closed()
                 return
             if job.handler is None:
@@ -1179,15 +1211,46 @@ class Server:
 
     # ending ----------------------------------------------------------------------------
 
-    def drain(self, spread: int = 2) -> None:
-        """Send every client away, to come back within *spread* seconds; without blocking."""
+    def drain(self) -> None:
+        """Begin to end, without blocking.
+
+        Nothing more is read and polls are answered at once; what is queued has half a second
+        to be handled; then :meth:`end`.
+        """
         if self.closing:
             return
         self.closing = True
         for connection in self.registry:
             transport = connection.transport
+            if isinstance(transport, WebSocket):
+                transport.pause()
+            elif transport is not None:
+                transport.end(s.RESTART, self._spread())
+        if self._inboxes:
+            self.hub.timer(DRAIN, self.end)
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """Send every client away, to come back within the seconds that the close names."""
+        self.closing = True
+        if self._over:
+            return
+        self._over = True  # what is handled from now on is answered :chsk/closed
+        for inbox in list(self._inboxes.values()):
+            while inbox.jobs:
+                job = inbox.jobs.popleft()
+                if job.channel is not None:
+                    job.channel.closed()
+        for connection in self.registry:
+            transport = connection.transport
             if transport is not None:
-                transport.end(s.RESTART, f"spread={spread}")
+                transport.wake()
+                transport.end(s.RESTART, self._spread())
+
+    def _spread(self) -> str:
+        # 500 clients a second are let in without trouble by one worker.
+        return f"spread={min(60, 2 + len(self.registry) // 500)}"
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and gauges of now; from any thread."""
@@ -1240,6 +1303,34 @@ class _Ask:
             self.waiter.set((kind, value))
 
 
+class Kept:
+    """A keyed send that was dispatched: its answer, or who waits for it."""
+
+    __slots__ = ("answer", "since", "waiting")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.answer: tuple[Any, Any] | None = None
+        self.waiting: list[_Channel] | None = None
+
+    def repeat(self, channel: _Channel) -> None:
+        """The same send came again."""
+        if self.answer is not None:
+            channel.give(*self.answer)
+        elif self.waiting is None:
+            self.waiting = [channel]
+        else:
+            self.waiting.append(channel)
+
+    def settle(self, piece: Any, third: Any) -> None:
+        """The send was answered."""
+        if not isinstance(piece, str | bytes) or len(piece) <= KEPT_REPLY:
+            self.answer = (piece, third)
+        waiting, self.waiting = self.waiting, None
+        for channel in waiting or ():
+            channel.give(piece, third)
+
+
 class _Elsewhere(Channel):
     """What an event that no client sent can do: send."""
 
@@ -1259,19 +1350,48 @@ class _Elsewhere(Channel):
 class _Channel(_Elsewhere):
     """The way back to the client of one event."""
 
-    __slots__ = ("cb",)
+    __slots__ = ()
+
+    cb: Any
+    kept: Kept | None
+
+    @property
+    def composer(self) -> Composer:
+        """How the client wants it packed."""
+        raise NotImplementedError
+
+    @property
+    def v1(self) -> bool:
+        """Whether the client is one of ours."""
+        raise NotImplementedError
 
     @property
     def wants_reply(self) -> bool:  # type: ignore[override]
         return self.cb is not None
 
-    cb: Any
+    def reply(self, value: Any) -> bool:
+        return self._settle(self.composer.piece(value), None)
 
     def error(self, status: int, message: str) -> None:
-        raise NotImplementedError
+        composer = self.composer
+        third = composer.piece({"status": status, "message": message}) if self.v1 else None
+        self._settle(composer.piece(s.ERROR), third)
 
     def closed(self) -> None:
         """Answer ``:chsk/closed``: the server ends before the event was handled."""
+        self.give(self.composer.piece(s.CLOSED), None)
+
+    def expired(self) -> None:
+        """Answer ``:chsk/timeout``."""
+        self.give(self.composer.piece(s.TIMEOUT), None)
+
+    def _settle(self, piece: Any, third: Any) -> bool:
+        if self.kept is not None:
+            self.server.hub.call(self.kept.settle, piece, third)
+        return self.give(piece, third)
+
+    def give(self, piece: Any, third: Any) -> bool:
+        """Send what is packed already; False where nobody waits for it."""
         raise NotImplementedError
 
     def expire_later(self, ev: EventMessage) -> None:
@@ -1282,7 +1402,7 @@ class _Channel(_Elsewhere):
 class _SocketChannel(_Channel):
     """Back over the WebSocket the event came by."""
 
-    __slots__ = ("cb", "connection", "websocket")
+    __slots__ = ("cb", "connection", "kept", "websocket")
 
     def __init__(
         self, server: Server, connection: Connection, websocket: WebSocket, cb: Any = None
@@ -1291,33 +1411,27 @@ class _SocketChannel(_Channel):
         self.connection = connection
         self.websocket = websocket
         self.cb = cb
+        self.kept = None
 
-    def reply(self, value: Any) -> bool:
-        composer = self.connection.session.composer
-        return self._say(composer.message(value, self.cb))
+    @property
+    def composer(self) -> Composer:
+        return self.connection.session.composer
 
-    def error(self, status: int, message: str) -> None:
-        if self.cb is not None:
-            one = self.connection.session
-            third = {"status": status, "message": message} if one.v1 else None
-            self._say(one.composer.message(s.ERROR, self.cb, third))
+    @property
+    def v1(self) -> bool:
+        return self.connection.session.v1
 
-    def closed(self) -> None:
-        if self.cb is not None:
-            self._say(self.connection.session.composer.message(s.CLOSED, self.cb))
-
-    def _say(self, message: Data) -> bool:
+    def give(self, piece: Any, third: Any) -> bool:
+        if self.cb is None:
+            return False
         if self.connection.transport is not self.websocket:
             self.server.counters["replies_undeliverable"] += 1
             return False
-        hub = self.server.hub
-        if hub.here():
-            self._say_now(message)
-        else:
-            hub.call(self._say_now, message)
+        composer = self.composer
+        self.server.hub.call(self._say, composer.compose(piece, composer.piece(self.cb), third))
         return True
 
-    def _say_now(self, message: Data) -> None:
+    def _say(self, message: Data) -> None:
         connection = self.connection
         if connection.transport is self.websocket:
             connection.session.say(message)
@@ -1340,48 +1454,39 @@ class _Expiry:
 
     __slots__ = ("channel", "ev")
 
-    def __init__(self, channel: _SocketChannel, ev: EventMessage) -> None:
+    def __init__(self, channel: _Channel, ev: EventMessage) -> None:
         self.channel = channel
         self.ev = ev
 
     def due(self, now: float) -> None:
         if self.ev.wants_reply:
-            self.ev._replied = True
-            composer = self.channel.connection.session.composer
-            self.channel._say(composer.message(s.TIMEOUT, self.channel.cb))
+            self.ev.give_up()
+            self.channel.expired()
 
 
 class _PostChannel(_Channel):
-    """Back as the answer of the POST the event came by."""
+    """Back as the answer of the POST the event came by; *waiter* is None where none waits."""
 
-    __slots__ = ("cb", "connection", "opening")
+    __slots__ = ("cb", "kept", "opening")
 
-    def __init__(
-        self,
-        server: Server,
-        opening: Opening,
-        waiter: Waiter | None,
-        connection: Connection | None,
-    ) -> None:
+    def __init__(self, server: Server, opening: Opening, waiter: Waiter | None) -> None:
         self.server = server
         self.opening = opening
         self.cb = waiter
-        self.connection = connection
+        self.kept = None
 
-    def reply(self, value: Any) -> bool:
-        return self._give(self.opening.composer.message(value))
+    @property
+    def composer(self) -> Composer:
+        return self.opening.composer
 
-    def error(self, status: int, message: str) -> None:
-        third = {"status": status, "message": message} if self.opening.v1 else None
-        self._give(self.opening.composer.message(s.ERROR, None, third))
+    @property
+    def v1(self) -> bool:
+        return self.opening.v1
 
-    def closed(self) -> None:
-        self._give(self.opening.composer.message(s.CLOSED))
-
-    def _give(self, message: Data) -> bool:
+    def give(self, piece: Any, third: Any) -> bool:
         if self.cb is None:
             return False
-        self.server.hub.call(self.cb.set, body(message))
+        self.server.hub.call(self.cb.set, body(self.composer.compose(piece, None, third)))
         return True
 
     def expire_later(self, ev: EventMessage) -> None:

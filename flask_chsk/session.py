@@ -56,6 +56,7 @@ ERROR = Keyword("chsk/error")
 DUMMY_CB_200 = Keyword("chsk/dummy-cb-200")
 
 BAD_PACKAGE_SHOWN = 1024  # characters of a bad package that handlers get to see
+KEY_LENGTH = 64  # of a send that may be repeated
 PAGE_BYTES = 256 * 1024  # of pushes in one frame or poll answer, or one event if larger
 
 
@@ -86,10 +87,14 @@ def read_cursor(text: str | None, epoch: str) -> int | None:
 
 
 class Received(NamedTuple):
-    """An event for the application; *cb* is None where no reply was asked."""
+    """An event for the application; *cb* is None where no reply was asked.
+
+    One with a *key* may come again after a cut, and is dispatched once (PROTOCOL 9).
+    """
 
     event: Event
     cb: Any = None
+    key: str | None = None
 
 
 class Pinged(NamedTuple):
@@ -470,11 +475,16 @@ class ServerSession:
 def read_message(composer: Composer, data: Data) -> Happening:
     """One message of a client, by POST or frame, as what it means (PROTOCOL 5)."""
     try:
-        value, cb, _ = composer.read(data)
+        value, cb, third = composer.read(data)
     except UnpackError:
         shown = data if isinstance(data, str) else data.decode("latin-1")
         return Received(Event(BAD_PACKAGE, shown[:BAD_PACKAGE_SHOWN]))
-    return _meaning(value, cb, composer.packer.name)
+    happening = _meaning(value, cb, composer.packer.name)
+    if third is not None and type(third) is dict and isinstance(happening, Received):
+        key = third.get("key")
+        if isinstance(key, str) and len(key) <= KEY_LENGTH:
+            return happening._replace(key=str(key))
+    return happening
 
 
 def _meaning(value: Any, cb: Any, packer: str) -> Happening:

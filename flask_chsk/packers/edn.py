@@ -327,7 +327,7 @@ def _map(items: list[Any]) -> dict[Any, Any]:
         if type(key) is not Keyword:
             return read_map(items[::2], items[1::2])
     pairs = iter(items)
-    result = dict(zip(pairs, pairs))  # noqa: B905: even already, and to be strict costs half as much again
+    result = dict(zip(pairs, pairs))  # noqa: B905 (even already)
     if len(result) * 2 != len(items):
         raise UnpackError("a map has a key twice")
     return result

@@ -304,12 +304,12 @@ export class ChannelSocket {
   #renewed = false; // refused since the last opening, and tried again with new credentials
   #downgraded = false; // WebSockets failed where Ajax works
   #upgradeMs = UPGRADE_MS;
-  #upgradedAt = 0;
+  #openedAt = NaN; // till it is closed
 
   /** @param {string} [path] @param {any} [opts] */
   constructor(path, opts = {}) {
     const { WebSocket, fetch, location } = globalThis;
-    this.#opts = { WebSocket, fetch, ...DEFAULTS, ...opts };
+    this.#opts = { WebSocket, fetch, location, ...DEFAULTS, ...opts };
     const { packer, type, recvBuf } = this.#opts;
     this.#packer = /** @type {any} */ ({ edn: ednPacker(opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
@@ -463,7 +463,8 @@ export class ChannelSocket {
     this.#candidate?.end();
     this.#candidate = this.#link = null;
     this.#last = link;
-    for (const name of ["retry", "ordered", "stable", "upgrade"]) this.#stop(name);
+    this.#stop("retry");
+    this.#stop("upgrade");
     for (const item of this.#pending.values()) {
       // Posts answer for themselves.
       if (item.via === link && link?.type === "ws") this.#reply(item, CLOSED);
@@ -507,10 +508,9 @@ export class ChannelSocket {
     if (old) {
       old.end();
       this.#last = old;
-      this.#upgradedAt = Date.now();
     }
     this.#renewed = false;
-    this.#later("stable", STABLE_MS, () => (this.#tries = 0));
+    this.#openedAt = Date.now();
     this.#downgraded = this.#opts.type === "auto" && link.type === "ajax";
     if (!this.#downgraded) this.#upgradeMs = UPGRADE_MS;
     else if (this.#opts.WebSocket) this.#upgradeLater();
@@ -557,8 +557,11 @@ export class ChannelSocket {
     const refused = status === 401 || status === 403;
     const renew = refused && !this.#renewed; // each attempt asks for credentials anew
     this.#renewed ||= refused;
-    // Where our own switch crossed a poll of ours, nobody else replaced us.
-    const crossed = code === 4001 && udt - this.#upgradedAt < STABLE_MS;
+    const openMs = udt - this.#openedAt;
+    this.#openedAt = NaN;
+    if (openMs >= STABLE_MS) this.#tries = 0;
+    // Where a switch of ours crossed a poll of ours, nobody else replaced us.
+    const crossed = code === 4001 && openMs < STABLE_MS;
     const final = refused ? !renew && "refused" : !crossed && FINAL[code];
     this.#set({ lastClose: { udt, ...cut, ...(final && { reason: final }) } });
     if (final) {
@@ -571,18 +574,19 @@ export class ChannelSocket {
       retryAfterMs ??
       (renew ? 0 : code === 1012 ? Math.random() * spread : this.#opts.backoff(this.#tries++));
     this.#set({ status: "waiting", udtNextReconnect: udt + ms });
-    // A wait that the server asked for is not cut short by waking up.
-    this.#later(retryAfterMs ? "ordered" : "retry", ms, () => this.#attempt());
+    this.#later("retry", ms, () => this.#attempt());
   }
 
   // Links -------------------------------------------------------------------------------
 
   /** @returns {Link} */
   #webSocket() {
-    const { WebSocket, connectTimeoutMs, wsKaliveMs, wsPingTimeoutMs } = this.#opts;
+    const { WebSocket, connectTimeoutMs, wsKaliveMs, wsPingTimeoutMs, chskUrl, location } =
+      this.#opts;
     const { csrf, auth } = this.#credentials;
     const packed = this.#packer.pack([[new Keyword("chsk/ws-ping")], PING]);
-    const url = withQuery(this.#url(true), this.#params({ cursor: this.#here() }));
+    const params = this.#params({ cursor: this.#here() });
+    const url = withQuery(chskUrl(this.#path, location, true), params);
     const protocols = ["chsk.v1"];
     if (csrf) protocols.push(`csrf.${base64url(csrf)}`);
     if (auth) protocols.push(`auth.${base64url(auth)}`);
@@ -944,25 +948,16 @@ export class ChannelSocket {
     };
   }
 
-  /** @param {boolean} websocket */
-  #url(websocket) {
-    return this.#opts.chskUrl(this.#path, globalThis.location, websocket);
-  }
-
   /** @param {string} method @param {any} more */
   #http(method, more) {
-    const { ajaxOpts, headers, fetch } = this.#opts;
+    const { ajaxOpts, headers, fetch, chskUrl, location } = this.#opts;
     const { csrf, auth } = this.#credentials;
-    return http(fetch, this.#url(false), {
+    return http(fetch, chskUrl(this.#path, location, false), {
       ...ajaxOpts,
       ...more,
       method,
-      params: {
-        ...ajaxOpts.params,
-        ...this.#params(more.params),
-      },
+      params: this.#params(more.params),
       headers: {
-        ...ajaxOpts.headers,
         ...headers,
         ...(csrf && { "X-CSRF-Token": csrf }),
         ...(auth && { Authorization: `Bearer ${auth}` }),
@@ -1042,7 +1037,9 @@ export class ChannelSocket {
 
   /** @param {boolean} hard whether what is open may be dead */
   #wake(hard) {
-    if (this.#timers.has("retry")) this.#attempt();
+    const { status, lastClose } = this.#state;
+    // A wait that the server asked for is not cut short.
+    if (status === "waiting" && !lastClose.retryAfterMs) this.#attempt();
     this.#link?.probe(hard);
   }
 }
