@@ -49,6 +49,7 @@ class Config:
     max_inbox: int = 128
     max_clients_per_uid: int = 64
     rate: tuple[float, int] | None = None  # events per second, burst; per client
+    rate_per_address: tuple[float, int] | None = None  # requests per second, burst
 
     recovery_events: int = 256
     recovery_bytes: int = 1 * MiB
@@ -185,7 +186,7 @@ def _rate(key: str, value: Any) -> tuple[float, int] | None:
             return float(per_second), int(burst)
     except (TypeError, ValueError):
         pass
-    raise ConfigError(f"{key} must be None or (events per second, burst), not {value!r}")
+    raise ConfigError(f"{key} must be None or (number per second, burst), not {value!r}")
 
 
 _CHECKS: dict[str, Check] = {
@@ -209,6 +210,7 @@ _CHECKS: dict[str, Check] = {
     "max_inbox": _count(1),
     "max_clients_per_uid": _count(1),
     "rate": _rate,
+    "rate_per_address": _rate,
     "recovery_events": _count(0),
     "recovery_bytes": _count(0),
     "recovery_seconds": _seconds(0, 86400),

@@ -15,8 +15,10 @@ from typing import Any
 from flask import Flask, Request
 from flask.ctx import RequestContext
 from flask.sessions import SessionMixin
+from werkzeug.wrappers import Response
 
 from .errors import UsageError
+from .values import StrKey
 
 
 class HandshakeRequest:
@@ -147,3 +149,25 @@ class EventContext(RequestContext):
 
     def match_request(self) -> None:
         """The request was routed when it came."""
+
+
+def response_value(value: Any) -> Any:
+    """A handler's value; an HTTP response as ``{status, headers, body}``.
+
+    So an existing view serves as a handler: ``return app.make_response(view())``. The body
+    is what the JSON says, else text, else bytes; header names are in lower case.
+    """
+    if not isinstance(value, Response):
+        return value
+    body: Any
+    if value.is_json:
+        body = value.get_json()
+    else:
+        body = value.get_data()
+        if (value.mimetype or "").startswith("text/") or value.mimetype in _TEXTS:
+            body = body.decode(value.mimetype_params.get("charset", "utf-8"), "replace")
+    headers = {StrKey(name.lower()): text for name, text in value.headers.items()}
+    return {"status": value.status_code, "headers": headers, "body": body}
+
+
+_TEXTS = ("application/xml", "application/javascript", "application/x-www-form-urlencoded")

@@ -26,7 +26,7 @@ from werkzeug.exceptions import HTTPException
 
 from . import brokers, packers
 from .config import Config
-from .contexts import EventContext
+from .contexts import EventContext, response_value
 from .errors import ConfigError, Refused, UsageError
 from .hub import Hub, starting
 from .packers.edn import EdnPacker
@@ -217,13 +217,13 @@ class State:
         app = self.app
         if request is None:
             with app.app_context():
-                return self.handlers.run(handler, ev)
+                return response_value(self.handlers.run(handler, ev))
         context: EventContext = request.context(app)
         ev.request = context.request
         with context:
             if self._sessions_change and self.hooks.uid() != ev.uid:
                 raise SignedOut
-            return self.handlers.run(handler, ev)
+            return response_value(self.handlers.run(handler, ev))
 
     @property
     def _sessions_change(self) -> bool:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
+from _socket import MSG_DONTWAIT, MSG_PEEK
+from _socket import socket as _NativeSocket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -235,6 +238,36 @@ class Hub:
         timer = self.loop.timer(seconds)
         timer.start(_logged, fn, ())
         return timer
+
+    def watch_hangup(self, sock: socket.socket, fn: Callable[[], object]) -> Callable[[], None]:
+        """Call *fn* when *sock*'s peer hangs up; returns what ends the watch.
+
+        Bytes that arrive are left where they are, and end it: they are the server's. Under
+        native threads nothing is watched: the server could close the descriptor meanwhile.
+        """
+        if self.native_threads:
+            return lambda: None
+        watcher = self.loop.io(sock.fileno(), 1)
+        native = _NativeSocket(fileno=sock.fileno())  # peeks without waiting; closed by nobody
+
+        def look() -> None:
+            try:
+                said = native.recv(1, MSG_PEEK | MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                said = b""
+            watcher.stop()
+            if not said:
+                fn()
+
+        def stop() -> None:
+            watcher.stop()
+            watcher.close()
+            native.detach()
+
+        watcher.start(_logged, look, ())
+        return stop
 
     def sliced(self, job: Callable[[], Iterator[None]]) -> None:
         """Run a long job of the hub in slices: between them sockets get their turn.

@@ -6,10 +6,11 @@ context and no database connection while it waits.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from .hub import Waiter
+from .hub import Hub, Waiter
 from .wire import Data
 
 if TYPE_CHECKING:
@@ -122,14 +123,25 @@ class Parked:
         self._expire = expire  # both are called on this request's thread
         self._abandon = abandon
         self._done = False
+        self._stop_watching: Callable[[], None] | None = None
+
+    def watch(self, hub: Hub, sock: socket.socket | None) -> None:
+        """Notice when the peer hangs up, where *sock* can be watched."""
+        if sock is not None and self._abandon is not None:
+            self._stop_watching = hub.watch_hangup(sock, lambda: self._waiter.set(b""))
 
     def __iter__(self) -> Iterator[bytes]:
-        data = self._waiter.wait(self._timeout)
+        try:
+            data = self._waiter.wait(self._timeout)
+        finally:
+            if self._stop_watching is not None:
+                self._stop_watching()
         if data is None:
             data = self._expire(self._waiter)
             if data is None:  # answered while we gave up
                 data = self._waiter.wait(1.0)
-        self._done = True
+        if data:
+            self._done = True
         yield data or b""
 
     def close(self) -> None:

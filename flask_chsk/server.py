@@ -38,6 +38,7 @@ from .errors import (
 from .event import Event, assert_event
 from .hub import Hub, Waiter
 from .link import Link
+from .logs import Sparse
 from .longpoll import Parked, Poller, body
 from .push import CANONICAL, Push
 from .registry import ConnectedUids, Registry
@@ -48,6 +49,7 @@ from .websocket import WebSocket
 from .wire import Composer, Data
 
 log = logging.getLogger("flask_chsk.server")
+sparse = Sparse(log)
 
 Uid = str | None
 Transport = WebSocket | Poller
@@ -57,6 +59,7 @@ OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
+ADDRESSES = 65_536  # whose requests are counted
 KEYS = 256  # keyed sends of one client that are remembered
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
@@ -215,6 +218,7 @@ class Server:
         self._idlers: list[Waiter] = []
         self._inboxes: dict[Any, Inbox] = {}
         self._asks: dict[str, _Ask] = {}
+        self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
         self._kept: dict[tuple[Uid, str], dict[Any, Kept]] = {}  # keyed sends, by client
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
         self._members: dict[str, set[str]] = {}  # topic -> users here
@@ -516,12 +520,19 @@ class Server:
                 self._take(connection, received.event, _SocketChannel(self, connection, websocket))
 
     def _too_fast(self, connection: Connection) -> bool:
-        rate, burst = self.config.rate or (0.0, 0)
-        now = self.hub.now()
-        tokens, counted = connection.bucket or (float(burst), now)
-        tokens = min(float(burst), tokens + (now - counted) * rate) - 1.0
-        connection.bucket = (tokens, now)
-        return tokens < 0
+        connection.bucket = _drawn(connection.bucket, self.config.rate, self.hub.now())
+        return connection.bucket[0] < 0
+
+    def address_too_fast(self, address: str | None) -> bool:
+        """Whether *address* makes more requests than it may; from any thread."""
+        buckets = self._addresses
+        if len(buckets) >= ADDRESSES:
+            buckets.clear()  # rather a burst for everybody than memory for every address
+        key = address or ""
+        bucket = buckets[key] = _drawn(
+            buckets.get(key), self.config.rate_per_address, self.hub.now()
+        )
+        return bucket[0] < 0
 
     def _take(self, connection: Connection, event: Event, channel: _Channel | None) -> None:
         one = connection.session
@@ -676,7 +687,10 @@ class Server:
                     ev.data = job.handler.parse(ev.data)
                 except Exception as error:
                     self.counters["refused_by_parse"] += 1
-                    log.warning("%s from uid %r was refused: %s", ev.id, ev.uid, first_line(error))
+                    line = first_line(error)
+                    sparse.warning(
+                        f"parse {ev.id}", "%s from uid %r was refused: %s", ev.id, ev.uid, line
+                    )
                     if channel is not None:
                         channel.error(400, first_line(error))
                     return
@@ -713,9 +727,9 @@ class Server:
             return
         self.counters["unhandled"] += 1
         if not ev.id.startswith("chsk/uidport"):
-            log.warning(
-                "no handler for %s (from uid %r): add @chsk.on(%r)", ev.id, ev.uid, str(ev.id)
-            )
+            id = str(ev.id)
+            words = "no handler for %s (from uid %r): add @chsk.on(%r)"
+            sparse.warning(f"no handler {id}", words, id, ev.uid, id)
         if channel is not None and ev.wants_reply:
             channel.error(404, f"no handler for {ev.id}")
 
@@ -1265,6 +1279,15 @@ class Server:
             asks=len(self._asks),
         )
         return counted
+
+
+def _drawn(
+    bucket: tuple[float, float] | None, limit: tuple[float, int] | None, now: float
+) -> tuple[float, float]:
+    """A token bucket, (tokens, when they were counted), with one token taken."""
+    rate, burst = limit or (0.0, 0)
+    tokens, counted = bucket or (float(burst), now)
+    return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - 1.0, now
 
 
 def first_line(error: Exception) -> str:

@@ -391,10 +391,9 @@ class ServerSession:
                 size += item.size
         if not batch:
             return None
-        answer = self._batch_frame(batch, encode, frames)
         if not self.keeps:
             self.ack(batch[-1].offset)
-        return answer
+        return self._batch_frame(batch, encode, frames)
 
     def _batch_frame(self, batch: list[Push], encode: Encode, frames: dict[Any, bytes]) -> bytes:
         if not self.keeps:

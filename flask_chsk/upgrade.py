@@ -287,6 +287,13 @@ def _socket_of(environ: Mapping[str, Any]) -> socket.socket | None:
     return cast("socket.socket | None", found)
 
 
+def plain_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """The socket of a request, where it can be looked at behind the server's back."""
+    sock = _socket_of(environ)
+    plain = type(sock) is gevent.socket.socket or type(sock) is _native_socket_class()
+    return sock if plain else None
+
+
 def _reader_of(environ: Mapping[str, Any]) -> io.BufferedReader | None:
     """What the server reads the connection through; None for gunicorn, which has its own kind."""
     websocket = environ.get("wsgi.websocket")

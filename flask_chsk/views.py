@@ -15,6 +15,7 @@ from . import security, upgrade
 from .config import Config
 from .contexts import HandshakeRequest, PostRequest
 from .errors import Refused
+from .logs import Sparse
 from .longpoll import Parked, body
 from .server import Opening, Server
 from .session import TIMEOUT, read_message
@@ -23,7 +24,7 @@ from .wire import Composer
 if TYPE_CHECKING:
     from .extension import State
 
-log = logging.getLogger("flask_chsk.views")
+sparse = Sparse(logging.getLogger("flask_chsk.views"))
 
 # By this key in the environ the test client asks for polls that do not park, and brings no
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
@@ -88,7 +89,9 @@ class Endpoint:
             return self._refuse(refused)
         if isinstance(answer, bytes):
             return self._answer(opening.composer, answer, origin)
-        return self._answer(opening.composer, server.parked(opening, answer), origin)
+        parked = server.parked(opening, answer)
+        parked.watch(server.hub, upgrade.plain_socket(request.environ))
+        return self._answer(opening.composer, parked, origin)
 
     def post(self) -> Response:
         """Take a message in; answer it, or wait for its reply."""
@@ -161,8 +164,12 @@ class Endpoint:
                 " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True"
                 " overrides)",
             )
-        uid = state.uid_of_request()
         server = state.server()
+        if config.rate_per_address is not None and server.address_too_fast(request.remote_addr):
+            raise Refused(
+                429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", retry_after=1
+            )
+        uid = state.uid_of_request()
         v1 = values.get("v") == "1"
         epoch = server.rules.epoch
         key = state.resume_key
@@ -239,13 +246,17 @@ class Endpoint:
     def _refuse(self, refused: Refused) -> Response:
         if isinstance(refused, _Answered):
             return refused.response
-        self.state.count_refusal(refused.status)
-        log.warning(
-            "%s %s refused with %d: %s", request.method, request.path, refused.status, refused
+        status = refused.status
+        self.state.count_refusal(status)
+        sparse.warning(
+            f"{status} {str(refused)[:20]}",
+            "%s %s refused with %d: %s",
+            request.method,
+            request.path,
+            status,
+            refused,
         )
-        response = Response(
-            f"{refused}\n", refused.status, content_type="text/plain; charset=utf-8"
-        )
+        response = Response(f"{refused}\n", status, content_type="text/plain; charset=utf-8")
         response.headers["Cache-Control"] = "no-store"
         if refused.status == 426:
             response.headers["Sec-WebSocket-Version"] = "13"

@@ -15,7 +15,8 @@ export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
 const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
 const BATCH_CHARS = 65_536;
-const EMPTY_MS = 500; // after an empty poll: two takeovers a second are what a server bears
+// After an empty poll: it may have ended because a WebSocket that is being tried took over.
+const EMPTY_MS = 250;
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
 const POST_TRIES = 5; // where the server says "later"
@@ -401,8 +402,8 @@ export class ChannelSocket {
         const name =
           /** @type {any} */ ({ [TIMEOUT]: "ReplyTimeout", [CLOSED]: "ChannelClosed" })[why] ??
           "ReplyError";
-        const { message = `${why}: ${event[0]}`, status } = details ?? {};
-        reject(new ChskError(name, message, { status }));
+        const { message, status } = details ?? {};
+        reject(new ChskError(name, message ?? `${why}: ${event[0]}`, { status }));
       };
       this.send(event, { ...opts, cb });
     });
@@ -749,10 +750,9 @@ export class ChannelSocket {
         else if (/429|503/.test(status) && tries < POST_TRIES) {
           await this.#sleep(retryAfterMs ?? 1000);
         } else {
-          const message = content ?? error;
-          log("warn", "a post failed:", message);
+          log("warn", "a post failed:", content ?? error);
           const reply = status ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
-          return this.#reply(item, reply, { status, message });
+          return this.#reply(item, reply, { status, message: content });
         }
       }
     };
@@ -797,7 +797,6 @@ export class ChannelSocket {
   #receive(link, [value, cb, third]) {
     const events = eventsOf(value);
     const { epoch, offsets } = cursorOf(third);
-    if (cb === PING) return this.#deliver(["chsk/ws-pong"]);
     if (cb != null) return this.#reply(this.#pending.get(cb), value, third);
     if (plain(value) === "chsk/ws-ping") {
       this.#say(["chsk/ws-pong"]);
