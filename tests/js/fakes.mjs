@@ -11,11 +11,12 @@ export const HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :res
 export class FakeSocket {
   /** @type {FakeSocket[]} */ static all = [];
   readyState = 0;
-  sent = [];
+  /** @type {any[]} */ sent = [];
   closedWith = null;
 
   constructor(url, protocols) {
-    Object.assign(this, { url: new URL(url), protocols });
+    this.url = new URL(url);
+    this.protocols = protocols;
     FakeSocket.all.push(this);
   }
   get params() {
@@ -43,11 +44,11 @@ export class FakeSocket {
     this.onclose?.({ code, reason, wasClean });
   }
   /** Up to the point where it is trusted. */
-  opens(handshake = HANDSHAKE) {
+  opens(handshake = HANDSHAKE, pong = '["pong" "ping"]') {
     this.open();
     this.says(handshake);
-    this.says('["pong" "ping"]');
-    this.sent = this.sent.filter((data) => data !== '[[:chsk/ws-ping] "ping"]');
+    this.says(pong);
+    this.sent.shift(); // the ping
   }
 }
 
@@ -55,7 +56,7 @@ export class FakeSocket {
 class Call {
   constructor(url, init) {
     const at = new URL(url);
-    this.method = init.method;
+    this.method = init.method.toUpperCase();
     this.headers = init.headers;
     this.params = Object.fromEntries(init.body instanceof URLSearchParams ? init.body : at.searchParams);
     this.body = init.body;
@@ -125,7 +126,7 @@ export async function world(t, opts = {}) {
     heard() {
       const events = [];
       chsk.on("*", (ev) => {
-        if (ev.id !== "chsk/state") events.push(ev.event);
+        if (!/^chsk\/(state|ws-)/.test(ev.id)) events.push(ev.event);
       });
       return events;
     },
@@ -144,7 +145,7 @@ export async function world(t, opts = {}) {
 /** An open one, over a WebSocket. */
 export async function overWs(t, opts) {
   const here = await world(t, { type: "ws", ...opts });
-  here.socket.opens(opts?.handshake);
+  here.socket.opens(opts?.handshake, opts?.pong);
   await settle();
   return here;
 }
