@@ -314,9 +314,11 @@ class ServerSession:
         self.behind = False
         for push in pushes:
             if push.offset > self.queued:
-                self.deliver(push)
-                if self.behind:
+                waiting = self.outbox_bytes
+                if waiting and waiting + push.size > self.rules.max_outbox_bytes:
+                    self.behind = True  # the rest of the page is read again
                     return
+                self.deliver(push)
         self.queued = max(self.queued, end)
         self.behind = more or self.skipped > self.queued
 
