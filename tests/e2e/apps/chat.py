@@ -1,0 +1,57 @@
+"""One room: what anybody says, everybody hears, in the order it was said.
+
+``POST /say?count=N`` speaks from a view, so that tests can have the server push while a browser
+is cut off.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from flask import Flask, redirect, render_template_string, request, session
+from flask.typing import ResponseReturnValue
+
+from flask_chsk import Chsk, EventMessage
+
+app = Flask(__name__)
+app.secret_key = "of the tests"
+chsk = Chsk(app)
+numbers = count()
+
+PAGE = """<!doctype html>
+<title>Chat</title>
+{{ chsk_script() }}
+<script type="module">
+import { ChannelSocket } from "{{ url_for('chsk.static', filename='chsk.js') }}";
+window.heard = [];
+window.gaps = 0;
+window.chsk = new ChannelSocket(undefined, { backoff: () => 200 });
+window.chsk.on("chat/said", (ev) => { window.heard.push(ev.data); });
+window.chsk.on("chsk/gap", () => { window.gaps += 1; });
+</script>
+"""
+
+
+@app.get("/")
+def room() -> ResponseReturnValue:
+    return render_template_string(PAGE)
+
+
+@app.get("/login/<name>")
+def login(name: str) -> ResponseReturnValue:
+    session["uid"] = name
+    return redirect("/")
+
+
+@app.post("/say")
+def say_from_a_view() -> ResponseReturnValue:
+    said = [next(numbers) for _ in range(int(request.args.get("count", 1)))]
+    for number in said:
+        chsk.broadcast(["chat/said", number])
+    return said
+
+
+@chsk.on("chat/say")
+def say(ev: EventMessage) -> object:
+    chsk.broadcast(["chat/said", ev.data])
+    return {"ok": True}
