@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, TypeGuard
 from .errors import BadEvent
 from .values import Keyword
 
-# What EDN reads back as one namespaced keyword: no white space, delimiters or quotes.
-_ID = re.compile(r"[^\s,;\"()\[\]{}\\@^`~/:#][^\s,;\"()\[\]{}\\@^`~/]*/[^\s,;\"()\[\]{}\\@^`~]+")
+# What EDN reads back as one namespaced keyword: no white space, delimiters or quotes, no digit
+# before the name, and no colon but alone inside.
+_NOT = r"\s,;\"()\[\]{}\\@^`~"
+_ID = re.compile(rf"(?!.*(?:::|:/|:\Z))[^{_NOT}/:#][^{_NOT}]*/[^{_NOT}/:0-9][^{_NOT}/]*")
 _ID_LENGTH = 255
 _known_ids: dict[str, Keyword] = {}
 
