@@ -1,0 +1,63 @@
+"""The application that tests of the server talk to. Who one is, the uid parameter says."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gevent
+from flask import Flask, request
+
+from flask_chsk import Chsk
+
+app = Flask(__name__)
+app.secret_key = "for tests"
+app.config.update(
+    CHSK_CSRF=False,
+    CHSK_LP_TIMEOUT=float(os.environ.get("LP_TIMEOUT", "1.0")),
+    CHSK_CLOSE_GRACE_WS=0.5,
+    CHSK_CLOSE_GRACE_AJAX=0.5,
+)
+chsk = Chsk(app)
+
+
+@chsk.user_id
+def user_id() -> Any:
+    return request.values.get("uid")
+
+
+@chsk.authorize
+def authorize() -> bool:
+    return "deny" not in request.values
+
+
+@chsk.on("test/echo")
+def echo(ev: Any) -> Any:
+    return ev.data
+
+
+@chsk.on("test/push")
+def push(ev: Any) -> None:
+    for number in range(ev.data):
+        ev.push(["test/item", number])
+
+
+@chsk.on("test/slow")
+def slow(ev: Any) -> Any:
+    gevent.sleep(ev.data)
+    return "slow"
+
+
+@chsk.on("test/close")
+def close(ev: Any) -> None:
+    chsk.close(ev.uid)
+
+
+@app.get("/send/<uid>/<int:count>")
+def send(uid: str, count: int) -> dict[str, Any]:
+    return {"offsets": [chsk.send(uid, ["test/item", number]) for number in range(count)]}
+
+
+@app.get("/stats")
+def stats() -> dict[str, int]:
+    return chsk.stats()
