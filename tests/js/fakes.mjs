@@ -62,6 +62,7 @@ class Call {
     this.body = init.body;
     this.credentials = init.credentials;
     this.aborted = false;
+    this.done = false;
     this.answered = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -72,6 +73,7 @@ class Call {
     });
   }
   answers(body, status = 200, headers = { "content-type": "application/edn" }) {
+    this.done = true;
     this.resolve(new Response(body, { status, headers }));
     return settle();
   }
@@ -136,6 +138,14 @@ export async function world(t, opts = {}) {
         mock.timers.tick(Math.min(step, ms));
         await settle();
       }
+    },
+    /** Time passes while the server ends each poll after 20 s. */
+    async idles(ms) {
+      for (; ms > 20_000; ms -= 20_000) {
+        await here.tick(20_000);
+        await here.get.answers("[:chsk/timeout nil]");
+      }
+      await here.tick(ms);
     },
     sleeps: (ms) => here.tick(ms, ms),
   };

@@ -1,0 +1,644 @@
+// When the channel socket comes, goes, changes its transport, and when it does not.
+
+import assert from "node:assert/strict";
+import { describe, it, mock } from "node:test";
+
+import { ChannelSocket } from "../../flask_chsk/static/chsk.js";
+import { HANDSHAKE, overAjax, overWs, settle, world } from "./fakes.mjs";
+
+const RECOVERED = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :recovered true}]] nil]';
+const LOST = '[[:chsk/handshake ["ann" nil nil {:cursor "e9:70" :recovered false}]] nil]';
+
+/** An automatic one that found WebSockets blocked, with its poll parked. */
+async function downgraded(t, opts) {
+  const here = await world(t, opts);
+  here.socket.drops();
+  await settle();
+  await here.get.answers(HANDSHAKE);
+  return here;
+}
+
+describe("a lost WebSocket", () => {
+  it("is opened again after the backoff, with cursor and resume", async (t) => {
+    const asked = [];
+    const here = await overWs(t, { backoff: (attempt) => asked.push(attempt) * 1000 });
+    const events = here.heard();
+    here.socket.says('[[[:a/x 1]] nil "e1:11"]');
+    here.socket.drops();
+    assert.equal(here.chsk.state.status, "waiting");
+    assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 1000);
+    await here.tick(999);
+    assert.equal(here.sockets.length, 1);
+    await here.tick(1);
+    assert.equal(here.socket.params.cursor, "e1:11");
+    assert.equal(here.socket.params.resume, "tok");
+    here.socket.opens(RECOVERED);
+    here.socket.says('[[[:a/x 1] [:a/x 2]] nil "e1:11,+3"]');
+    assert.deepEqual(events, [
+      ["a/x", 1],
+      ["chsk/handshake", ["ann", null, null]],
+      ["a/x", 2],
+    ]);
+    assert.deepEqual(asked.slice(0, 1), [0]);
+  });
+
+  it("tells what happened", async (t) => {
+    const here = await overWs(t);
+    here.socket.drops(1011, "oops");
+    const udt = Date.now();
+    const { open, everOpened, lastClose, lastWsClose } = here.chsk.state;
+    assert.deepEqual(
+      { open, everOpened, lastClose, lastWsClose },
+      {
+        open: false,
+        everOpened: true,
+        lastClose: { udt, reason: "clean", code: 1011, message: "oops" },
+        lastWsClose: { udt, reason: "clean", code: 1011, message: "oops" },
+      },
+    );
+  });
+
+  it("tells of a gap where the server could not recover, and goes on from now", async (t) => {
+    const here = await overWs(t);
+    const events = here.heard();
+    here.socket.drops();
+    await here.tick(1000);
+    here.socket.opens(LOST);
+    here.socket.says('[[[:a/x 1]] nil "e9:71"]');
+    assert.deepEqual(events, [
+      ["chsk/handshake", ["ann", null, null]],
+      ["chsk/gap"],
+      ["a/x", 1],
+    ]);
+    here.socket.drops();
+    await here.tick(1000);
+    assert.equal(here.socket.params.cursor, "e9:71");
+  });
+
+  it("backs off further only until a connection was stable for 5 s", async (t) => {
+    const attempts = [];
+    const here = await overWs(t, { backoff: (attempt) => (attempts.push(attempt), 100) });
+    for (const stableMs of [0, 4900, 5000, 0]) {
+      await here.tick(stableMs);
+      here.socket.drops();
+      await here.tick(100);
+      here.socket.opens();
+    }
+    assert.deepEqual(attempts, [0, 1, 0, 1]);
+  });
+});
+
+describe("a close code", () => {
+  for (const [code, reason] of [
+    [1000, "clean"],
+    [4001, "replaced"],
+    [4005, "signed-out"],
+  ]) {
+    it(`${code} stays closed: ${reason}`, async (t) => {
+      const here = await overWs(t);
+      await here.tick(5000);
+      here.socket.drops(code);
+      await here.tick(600_000);
+      assert.equal(here.sockets.length, 1);
+      assert.equal(here.chsk.state.status, "closed");
+      assert.equal(here.chsk.state.lastClose.reason, reason);
+      here.chsk.connect();
+      await settle();
+      assert.equal(here.sockets.length, 2);
+    });
+  }
+
+  for (const code of [1002, 1003, 1007, 1009, 1011, 1013, 4000, 4002, 4004]) {
+    it(`${code} reconnects after the backoff, with the cursor`, async (t) => {
+      const here = await overWs(t);
+      here.socket.drops(code);
+      assert.equal(here.chsk.state.lastClose.code, code);
+      await here.tick(1000);
+      assert.equal(here.socket.params.cursor, "e1:10");
+      assert.equal(here.sockets.length, 2);
+    });
+  }
+
+  it("1012 reconnects somewhere within the spread", async (t) => {
+    const here = await overWs(t);
+    t.mock.method(Math, "random", () => 0.5);
+    here.socket.drops(1012, "spread=30");
+    assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 15_000);
+    await here.tick(15_000);
+    here.socket.opens();
+    here.socket.drops(1012);
+    assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 1000);
+  });
+
+  it("4003 begins a fresh session, without a cursor", async (t) => {
+    const here = await overWs(t);
+    here.socket.drops(4003);
+    await here.tick(1000);
+    assert.equal(here.socket.params.cursor, undefined);
+    assert.equal(here.socket.params.resume, "tok");
+  });
+
+  it("means the same where a poll brings it", async (t) => {
+    const here = await overAjax(t);
+    await here.get.answers('[[[:chsk/close {:code 4005 :reason "bye"}]] nil]');
+    await here.tick(60_000);
+    const { status, lastClose } = here.chsk.state;
+    assert.equal(status, "closed");
+    assert.deepEqual([lastClose.reason, lastClose.message], ["signed-out", "bye"]);
+    assert.equal(here.gets().length, 2);
+  });
+
+  it("brought by a poll may ask to come back", async (t) => {
+    const here = await overAjax(t);
+    await here.get.answers('[[[:chsk/close {:code 4003 :reason "again"}]] nil]');
+    await here.tick(1000);
+    assert.deepEqual(
+      [here.get.params["handshake?"], here.get.params.cursor],
+      ["1", undefined],
+    );
+  });
+
+  it("is heard in place of a handshake, too", async (t) => {
+    const here = await world(t, { type: "ajax" });
+    await here.get.answers("[[[:chsk/close {:code 4005}]] nil]");
+    assert.equal(here.chsk.state.lastClose.reason, "signed-out");
+    assert.equal(here.chsk.state.status, "closed");
+  });
+});
+
+describe("silence", () => {
+  it("is answered with a ping, and then with a new connection", async (t) => {
+    const here = await overWs(t);
+    const first = here.socket;
+    await here.tick(24_999);
+    assert.deepEqual(first.sent, []);
+    await here.tick(1);
+    assert.deepEqual(first.sent, ['[[:chsk/ws-ping] "ping"]']);
+    await here.tick(9_999);
+    assert.equal(first.closedWith, null);
+    await here.tick(1);
+    assert.equal(first.closedWith, 4000);
+    assert.equal(here.chsk.state.lastClose.reason, "ws-ping-timeout");
+    await here.tick(1000);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("ends with any sign of life", async (t) => {
+    const here = await overWs(t);
+    await here.tick(25_000);
+    here.socket.says('["pong" "ping"]');
+    await here.tick(24_999);
+    here.socket.says("[[[:a/x]] nil]");
+    await here.tick(24_999);
+    assert.equal(here.socket.sent.length, 1);
+    assert.equal(here.chsk.state.open, true);
+  });
+});
+
+describe("auto", () => {
+  it("trusts a WebSocket only after a first round trip", async (t) => {
+    const { chsk, socket, heard } = await world(t);
+    const events = heard();
+    socket.open();
+    assert.deepEqual(socket.sent, ['[[:chsk/ws-ping] "ping"]']);
+    socket.says(HANDSHAKE);
+    socket.says('[[[:a/x 1]] nil "e1:11"]');
+    assert.equal(chsk.state.status, "connecting");
+    assert.deepEqual(events, []);
+    socket.says('["pong" "ping"]');
+    assert.equal(chsk.state.open, true);
+    assert.deepEqual(events, [
+      ["chsk/handshake", ["ann", null, null]],
+      ["a/x", 1],
+    ]);
+  });
+
+  it("falls back to Ajax at once where WebSockets fail", async (t) => {
+    const here = await downgraded(t);
+    const { open, type, lastClose } = here.chsk.state;
+    assert.deepEqual([open, type], [true, "ajax"]);
+    assert.equal(lastClose.reason, "downgrading-ws-to-ajax");
+  });
+
+  it("falls back after 5 s where nothing comes, or nothing comes back", async (t) => {
+    for (const until of ["", "open", "handshake"]) {
+      const here = await world(t);
+      if (until) here.socket.open();
+      if (until === "handshake") here.socket.says(HANDSHAKE);
+      await here.tick(4999);
+      assert.equal(here.calls.length, 0);
+      await here.tick(1);
+      assert.equal(here.socket.closedWith, 4000);
+      assert.equal(here.get.params["handshake?"], "1");
+      here.chsk.destroy();
+      mock.timers.reset();
+    }
+  });
+
+  it("falls back where there is no WebSocket at all, or none can be made", async (t) => {
+    const without = await world(t, { WebSocket: undefined });
+    assert.equal(without.gets().length, 1);
+    without.chsk.destroy();
+    mock.timers.reset();
+    const forbidden = await world(t, {
+      WebSocket: class {
+        constructor() {
+          throw new Error("insecure");
+        }
+      },
+    });
+    await forbidden.tick(1);
+    assert.equal(forbidden.gets().length, 1);
+  });
+
+  it("does not fall back where the server spoke", async (t) => {
+    const here = await world(t);
+    here.socket.drops(1013, "full");
+    await here.tick(1000);
+    assert.deepEqual([here.sockets.length, here.calls.length], [2, 0]);
+  });
+
+  it("tries WebSockets first again where Ajax failed, too", async (t) => {
+    const here = await world(t);
+    here.socket.drops();
+    await settle();
+    await here.get.fails();
+    await here.tick(1000);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("drops what an untrusted WebSocket said, and loses nothing by it", async (t) => {
+    const here = await world(t);
+    const events = here.heard();
+    here.socket.open();
+    here.socket.says(HANDSHAKE);
+    here.socket.says('[[[:a/x 1]] nil "e1:11"]');
+    await here.tick(5000);
+    await here.get.answers(HANDSHAKE);
+    await here.get.answers('[[[:a/x 1]] nil "e1:11"]');
+    assert.deepEqual(events, [
+      ["chsk/handshake", ["ann", null, null]],
+      ["a/x", 1],
+    ]);
+  });
+});
+
+describe("the way back from Ajax", () => {
+  it("is tried after 30 s, then ever more seldom, to every 10 minutes", async (t) => {
+    const here = await downgraded(t);
+    const at = [];
+    const began = Date.now();
+    for (let seconds = 0; seconds < 2400; seconds++) {
+      await here.tick(1000);
+      if (here.get.aborted || !here.get) break;
+      if (here.sockets.length > at.length + 1) {
+        at.push((Date.now() - began) / 1000);
+        here.socket.drops();
+      }
+      if (seconds % 20 === 19) await here.get.answers('[:chsk/timeout nil "e1:10"]');
+    }
+    assert.deepEqual(at, [30, 90, 210, 450, 930, 1530, 2130]);
+    assert.equal(here.chsk.state.type, "ajax");
+    assert.equal(here.chsk.state.open, true);
+  });
+
+  it("changes over with nothing lost, doubled, or out of order", async (t) => {
+    const here = await downgraded(t);
+    const events = here.heard();
+    const states = [];
+    here.chsk.watch((old, now) => states.push([now.status, now.type]));
+    await here.get.answers('[[[:a/x 1]] nil "e1:11"]');
+    await here.idles(30_000);
+    const { socket } = here;
+    assert.equal(socket.params.cursor, "e1:11");
+    socket.open();
+    await here.get.answers('[[[:a/x 2]] nil "e1:12"]');
+    socket.says(RECOVERED.replace("e1:10", "e1:11"));
+    socket.says('[[[:a/x 2] [:a/x 3]] nil "e1:12,+1"]');
+    assert.deepEqual(events, [
+      ["a/x", 1],
+      ["a/x", 2],
+    ]);
+    const parked = here.get;
+    socket.says('["pong" "ping"]');
+    await settle();
+    assert.equal(parked.aborted, true);
+    assert.deepEqual(events, [
+      ["a/x", 1],
+      ["a/x", 2],
+      ["chsk/handshake", ["ann", null, null]],
+      ["a/x", 3],
+    ]);
+    assert.deepEqual(states, [["open", "ws"]]);
+    const polls = here.gets().length;
+    await here.tick(10_000);
+    assert.equal(here.gets().length, polls);
+  });
+
+  it("does not poll again at once when the WebSocket takes over", async (t) => {
+    const here = await downgraded(t);
+    await here.idles(30_000);
+    here.socket.open();
+    const polls = here.gets().length;
+    await here.get.answers('[:chsk/timeout nil "e1:10"]');
+    here.socket.says(RECOVERED);
+    here.socket.says('["pong" "ping"]');
+    await here.tick(1000);
+    assert.equal(here.gets().length, polls);
+    assert.equal(here.chsk.state.type, "ws");
+  });
+
+  it("lets what was posted before arrive before what is sent after", async (t) => {
+    const here = await downgraded(t);
+    await here.idles(29_000);
+    here.chsk.send(["a/b", 1]);
+    await settle();
+    here.chsk.send(["a/b", 2]);
+    await here.tick(1000);
+    here.socket.opens(RECOVERED);
+    here.chsk.send(["a/b", 3]);
+    assert.deepEqual(here.socket.sent, []);
+    await here.posts()[0].answers("[:chsk/dummy-cb-200 nil]");
+    await here.posts()[1].answers("[:chsk/dummy-cb-200 nil]");
+    here.chsk.send(["a/b", 4]);
+    assert.deepEqual(
+      here.posts().map((post) => post.params.ppstr),
+      ["[[:a/b 1] nil]", "[[:chsk/batch [[:a/b 2] [:a/b 3]]] nil]"],
+    );
+    assert.deepEqual(here.socket.sent, ["[[:a/b 4] nil]"]);
+  });
+
+  it("survives a poll of ours that crossed it", async (t) => {
+    const here = await downgraded(t);
+    await here.idles(30_000);
+    here.socket.opens(RECOVERED);
+    here.socket.drops(4001);
+    assert.equal(here.chsk.state.status, "waiting");
+    await here.tick(1000);
+    assert.equal(here.sockets.length, 3);
+  });
+
+  it("gives a reply that a post still waits for", async (t) => {
+    const here = await downgraded(t);
+    const reply = here.chsk.request(["a/slow"], { timeoutMs: 60_000 });
+    await here.idles(30_000);
+    here.socket.opens(RECOVERED);
+    await here.posts()[0].answers("[7 nil]");
+    assert.equal(await reply, 7);
+  });
+});
+
+describe("a refusal", () => {
+  it("asks once more for the token, then stops", async (t) => {
+    let n = 0;
+    const here = await world(t, { csrfToken: () => `t${++n}` });
+    here.socket.drops();
+    await settle();
+    await here.get.answers("CSRF token is missing", 403);
+    await here.tick(1);
+    here.socket.drops();
+    await settle();
+    await here.get.answers("CSRF token is wrong", 403);
+    await here.tick(600_000);
+    const { status, lastClose } = here.chsk.state;
+    assert.equal(status, "refused");
+    assert.deepEqual(
+      [lastClose.reason, lastClose.status, lastClose.message],
+      ["refused", 403, "CSRF token is wrong"],
+    );
+    assert.deepEqual([here.sockets.length, here.gets().length], [2, 2]);
+    assert.deepEqual(here.socket.protocols, ["chsk.v1", "csrf.dDM"]);
+  });
+
+  it("is over when the new token is taken", async (t) => {
+    const here = await world(t, { type: "ajax", csrfToken: async () => "t" });
+    await here.get.answers("CSRF", 403);
+    await here.tick(1);
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.open, true);
+    await here.get.answers("CSRF", 403);
+    await here.tick(1);
+    assert.equal(here.get.params["handshake?"], "1");
+  });
+
+  it("with 401 is no reason to change the transport", async (t) => {
+    const here = await world(t);
+    here.socket.drops();
+    await settle();
+    await here.get.answers("sign in first", 401);
+    await here.tick(1);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("ends with connect()", async (t) => {
+    const here = await world(t, { type: "ajax" });
+    for (let i = 0; i < 2; i++) {
+      await here.get.answers("no", 403);
+      await here.tick(1);
+    }
+    here.chsk.connect();
+    await settle();
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.open, true);
+  });
+
+  it("by credentials that cannot be had is tried again later", async (t) => {
+    let down = true;
+    const here = await world(t, {
+      type: "ws",
+      auth: async () => {
+        if (down) throw new Error("offline");
+        return "jwt";
+      },
+    });
+    assert.equal(here.sockets.length, 0);
+    assert.equal(here.chsk.state.status, "waiting");
+    down = false;
+    await here.tick(1000);
+    assert.deepEqual(here.socket.protocols, ["chsk.v1", "auth.and0"]);
+  });
+});
+
+describe("waking up", () => {
+  /** A window and a document, as far as they are listened to. */
+  function page(t) {
+    const targets = { document: new EventTarget(), window: new EventTarget() };
+    Object.assign(targets.document, { hidden: false, querySelector: () => null });
+    const listeners = [];
+    globalThis.document = targets.document;
+    globalThis.addEventListener = (name, fn, opts) => {
+      listeners.push(name);
+      targets.window.addEventListener(name, fn, opts);
+    };
+    t.after(() => {
+      delete globalThis.document;
+      delete globalThis.addEventListener;
+    });
+    return {
+      document: targets.document,
+      happens: (name) => targets.window.dispatchEvent(new Event(name)),
+      looks: () => targets.document.dispatchEvent(new Event("visibilitychange")),
+    };
+  }
+
+  for (const how of ["online", "pageshow", "visibilitychange"]) {
+    it(`by ${how} ends the wait for the next attempt`, async (t) => {
+      const window = page(t);
+      const here = await overWs(t, { backoff: () => 30_000 });
+      here.socket.drops();
+      if (how === "visibilitychange") {
+        window.document.hidden = true;
+        window.looks();
+        await settle();
+        assert.equal(here.sockets.length, 1);
+        window.document.hidden = false;
+        window.looks();
+      } else window.happens(how);
+      await settle();
+      assert.equal(here.sockets.length, 2);
+    });
+  }
+
+  it("does not end a wait that the server asked for", async (t) => {
+    const window = page(t);
+    const here = await world(t, { type: "ajax" });
+    await here.get.answers("restarting", 503, { "retry-after": "7" });
+    assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 7000);
+    window.happens("online");
+    await here.tick(6999);
+    assert.equal(here.gets().length, 1);
+    await here.tick(1);
+    assert.equal(here.gets().length, 2);
+  });
+
+  it("from sleep ends it, too", async (t) => {
+    const here = await overWs(t, { backoff: () => 3_600_000 });
+    here.socket.drops();
+    await here.tick(60_000);
+    assert.equal(here.sockets.length, 1);
+    await here.sleeps(120_000);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("from sleep asks an open WebSocket whether it is still there", async (t) => {
+    const here = await overWs(t, { wsKaliveMs: 3_600_000 });
+    await here.sleeps(120_000);
+    assert.deepEqual(here.socket.sent, ['[[:chsk/ws-ping] "ping"]']);
+    await here.tick(3000);
+    assert.equal(here.chsk.state.lastClose.reason, "ws-ping-timeout");
+  });
+
+  it("when looked at asks only after some silence", async (t) => {
+    const window = page(t);
+    const here = await overWs(t);
+    await here.tick(4000);
+    window.looks();
+    assert.deepEqual(here.socket.sent, []);
+    await here.tick(2000);
+    window.looks();
+    window.looks();
+    assert.deepEqual(here.socket.sent, ['[[:chsk/ws-ping] "ping"]']);
+  });
+
+  it("online begins a new poll in place of one that may be dead", async (t) => {
+    const window = page(t);
+    const here = await overAjax(t);
+    const dead = here.get;
+    window.happens("online");
+    await settle();
+    assert.equal(dead.aborted, true);
+    assert.equal(here.get.params.cursor, "e1:10");
+    assert.equal(here.chsk.state.open, true);
+  });
+});
+
+describe("the application's wishes", () => {
+  it("disconnect and connect", async (t) => {
+    const here = await overWs(t);
+    here.chsk.disconnect();
+    assert.equal(here.socket.closedWith, 1000);
+    assert.equal(here.chsk.state.status, "closed");
+    assert.equal(here.chsk.state.lastClose.reason, "requested-disconnect");
+    await here.tick(600_000);
+    assert.equal(here.sockets.length, 1);
+    here.chsk.connect();
+    here.chsk.connect();
+    await settle();
+    assert.equal(here.sockets.length, 2);
+    assert.equal(here.socket.params.cursor, "e1:10");
+  });
+
+  it("reconnect, at once, and from a wait", async (t) => {
+    const here = await overWs(t);
+    here.chsk.reconnect();
+    assert.equal(here.sockets[0].closedWith, 3000);
+    assert.equal(here.chsk.state.lastClose.reason, "requested-reconnect");
+    await settle();
+    here.socket.drops();
+    here.chsk.reconnect();
+    await settle();
+    await here.tick(60_000);
+    assert.equal(here.sockets.length >= 3, true);
+  });
+
+  it("breakConnection is a cut like any other", async (t) => {
+    const here = await overWs(t);
+    here.chsk.breakConnection();
+    assert.equal(here.chsk.state.status, "waiting");
+    await here.tick(1000);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("destroy, and nothing stirs any more", async (t) => {
+    for (const open of [overWs, overAjax, downgraded]) {
+      const here = await open(t);
+      let calls = 0;
+      here.chsk.on("*", () => calls++);
+      const reply = here.chsk.request(["a/b"]).catch((e) => e.name);
+      await settle();
+      here.chsk.destroy();
+      here.chsk.destroy();
+      here.chsk.connect();
+      here.chsk.reconnect();
+      here.chsk.disconnect();
+      assert.equal(await reply, "ChannelClosed");
+      assert.equal(here.chsk.state.status, "destroyed");
+      const before = [here.sockets.length, here.calls.length, calls];
+      await here.tick(700_000, 5000);
+      assert.deepEqual([here.sockets.length, here.calls.length, calls], before);
+      assert.deepEqual(
+        here.calls.filter((call) => !call.aborted && !call.done),
+        [],
+      );
+      mock.timers.reset();
+    }
+  });
+
+  it("may be made where no page is, and waits there for nothing", () => {
+    const chsk = new ChannelSocket();
+    assert.equal(chsk.state.status, "closed");
+    chsk.destroy();
+  });
+
+  it("may be found in the page", async (t) => {
+    globalThis.document = {
+      querySelector: (selector) =>
+        selector === 'meta[name="chsk"]' && { dataset: { path: "/app/chsk", csrfToken: "tok" } },
+    };
+    t.after(() => delete globalThis.document);
+    const location = { protocol: "https:", host: "example.org:8443" };
+    const { WebSocket } = { WebSocket: class {
+      constructor(...args) {
+        WebSocket.args = args;
+      }
+      close() {}
+    } };
+    const chsk = new ChannelSocket(undefined, { WebSocket, location, clientId: "cid" });
+    chsk.connect();
+    await settle();
+    chsk.destroy();
+    const [url, protocols] = WebSocket.args;
+    assert.match(url, /^wss:\/\/example\.org:8443\/app\/chsk\?client-id=cid&/);
+    assert.deepEqual(protocols, ["chsk.v1", "csrf.dG9r"]);
+  });
+});
