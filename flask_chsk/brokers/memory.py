@@ -67,6 +67,7 @@ class MemoryBroker:
         self._clock = clock
         self._last = 0  # the last offset given
         self._drained = 0  # the last offset delivered
+        self._forgotten = 0  # the last offset of all histories that are gone
         self._histories: dict[str, History] = {}
         self._clients: dict[str | None, dict[str, str]] = {}  # user -> client id -> token
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
@@ -140,7 +141,9 @@ class MemoryBroker:
         now = self._clock()
         with self._lock:
             end = self._last
-            complete = now * 1e6 - self._config.recovery_seconds * 1e6 <= cursor <= end
+            # Where the clock went back, offsets and cursors are ahead of it: their age says little.
+            oldest = max((now - self._config.recovery_seconds) * 1e6, self._forgotten)
+            complete = oldest <= cursor <= end
             found: list[Push] = []
             for channel, joined in channels.items():
                 history = self._histories.get(channel)
@@ -192,13 +195,13 @@ class MemoryBroker:
     def join(self, uid: str, topic: str) -> bool:
         now = self._clock()
         with self._lock:
-            members = self._members.setdefault(topic, set())
-            if uid in members:
+            topics = self._topics.get(uid, {})
+            if topic in topics:
                 return False
-            topics = self._topics.setdefault(uid, {})
             if len(topics) >= MAX_TOPICS:
                 raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
-            members.add(uid)
+            self._topics[uid] = topics
+            self._members.setdefault(topic, set()).add(uid)
             channel = user_channel(uid)
             if self._is_there(channel, now):
                 topics[topic] = self._append(channel, _control(":chsk/joined", topic), None, now)
@@ -239,6 +242,7 @@ class MemoryBroker:
             for channel, history in list(self._histories.items()):
                 if history.until <= now:
                     del self._histories[channel]
+                    self._forgotten = max(self._forgotten, history.last)
                 else:
                     while history.pushes and history.pushes[0].time < oldest:
                         history.drop_oldest()
