@@ -15,6 +15,7 @@ import signal
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -208,7 +209,8 @@ class State:
 
     def _end(self, server: Server, pid: int) -> None:
         if pid == os.getpid():
-            server.hub.run_at_exit(server.end)
+            with suppress(KeyboardInterrupt):  # a second Ctrl-C: then without good manners
+                server.hub.run_at_exit(server.end)
 
     # what the server asks (server.Host) ----------------------------------------------------
 

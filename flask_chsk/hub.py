@@ -17,6 +17,8 @@ import time
 from _socket import MSG_DONTWAIT, MSG_PEEK
 from _socket import socket as _NativeSocket
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -71,7 +73,7 @@ class Hub:
         self._sweeps: list[Callable[[float], None]] = []
         self._queue: list[Callable[[], Iterator[None]]] = []
         self._idle: list[_Worker] = []
-        self._threads: Any = None
+        self._threads = _Threads()
         self._gevent_hub: GeventHub
         if self.native_threads:
             self._start_thread()
@@ -176,11 +178,7 @@ class Hub:
     def spawn(self, fn: Callable[..., object], *args: Any) -> None:
         """Run *fn*, which may block: in a pooled greenlet, or a native thread. On the hub."""
         if self.native_threads:
-            if self._threads is None:
-                from concurrent.futures import ThreadPoolExecutor
-
-                self._threads = ThreadPoolExecutor(THREADS, "flask_chsk")
-            self._threads.submit(_logged, fn, args)
+            self._threads.submit(fn, args)
             return
         if not self._idle:
             worker = _Worker(self._idle)
@@ -329,6 +327,37 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]
                 return
             self.idle.append(self)
             hub.switch()
+
+
+class _Threads:
+    """Native threads, started as they are needed, that do not hold up the process's end.
+
+    (Those of concurrent.futures do: Ctrl-C would wait for a handler that blocks, and no close
+    frame would leave meanwhile.)
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
+        self._lock = _allocate_lock()
+        self._free = 0  # threads that wait, less the jobs that wait for one
+        self._started = 0
+
+    def submit(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._jobs.put((fn, args))
+        with self._lock:
+            self._free -= 1
+            if self._free >= 0 or self._started >= THREADS:
+                return
+            self._started += 1
+        Thread(target=self._work, name="flask_chsk handler", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._free += 1
+            fn, args = self._jobs.get()
+            _logged(fn, args)
+            del fn, args
 
 
 class _GreenletWaiter:

@@ -1268,17 +1268,21 @@ class Server:
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and gauges of now; from any thread."""
-        counted = dict(self.counters)
+        return {**self.counters, **self.hub.run(self._gauges)}
+
+    def _gauges(self) -> dict[str, int]:
         uids = self.connected_uids
-        counted.update(
-            clients=len(self.registry),
-            uids=len(uids.any),
-            uids_ws=len(uids.ws),
-            uids_ajax=len(uids.ajax),
-            inboxes=len(self._inboxes),
-            asks=len(self._asks),
-        )
-        return counted
+        return {
+            "clients": len(self.registry),
+            "parked": sum(
+                1 for c in self.registry if c.transport is not None and c.transport.parked
+            ),
+            "uids": len(uids.any),
+            "uids_ws": len(uids.ws),
+            "uids_ajax": len(uids.ajax),
+            "inboxes": len(self._inboxes),
+            "asks": len(self._asks),
+        }
 
 
 def _drawn(

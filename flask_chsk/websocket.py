@@ -33,6 +33,7 @@ class WebSocket:
     __slots__ = ("_closing", "_connection", "_link", "_reader", "_server", "proven")
 
     kind = "ws"
+    parked = False
 
     def __init__(self, server: Server, connection: Connection, link: Link) -> None:
         self._server = server
