@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -156,9 +156,13 @@ def _wire(key: str, value: Any) -> str:
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value) or not value:
+    if not isinstance(value, list | tuple | set | frozenset) or not value or not _all_text(value):
         raise ConfigError(f'{key} must be a list of names such as ["edn", "json"], not {value!r}')
     return tuple(value)
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _origins(key: str, value: Any) -> tuple[str, ...] | str | None:
@@ -166,6 +170,8 @@ def _origins(key: str, value: Any) -> tuple[str, ...] | str | None:
         return value  # type: ignore[no-any-return]
     if isinstance(value, str):
         value = [value]
+    if not isinstance(value, list | tuple | set | frozenset) or not _all_text(value):
+        raise ConfigError(f'{key} must be None, "*" or a list of origins, not {value!r}')
     origins = tuple(origin.rstrip("/").lower() for origin in value)
     for origin in origins:
         scheme, _, host = origin.partition("://")

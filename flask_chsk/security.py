@@ -34,12 +34,14 @@ def check_origin(
 ) -> str | None:
     """The foreign origin that is allowed, None for our own pages and for no browser.
 
+    Where any may come it is ``"*"``: such a page is answered, but not with a user's cookies.
+
     :param own: our scheme and host, such as ``"https://example.org"``.
     :param fetch_site: the ``Sec-Fetch-Site`` header, for requests without an Origin.
     :raises Refused: 403.
     """
     if allowed == "*":
-        return origin
+        return None if origin is None else "*"
     if origin is None:
         if fetch_site == "cross-site":
             raise Refused(403, "a page of another site asked: list it in CHSK_ALLOWED_ORIGINS")
@@ -100,7 +102,7 @@ def subprotocol_value(offered: str | None, name: str) -> str | None:
         if prefix == name and encoded:
             try:
                 padded = encoded + "=" * (-len(encoded) % 4)
-                return base64.urlsafe_b64decode(padded.encode("ascii")).decode()
+                return base64.b64decode(padded, b"-_", validate=True).decode()
             except (binascii.Error, UnicodeError, ValueError):
                 return None
     return None

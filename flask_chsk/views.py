@@ -6,6 +6,7 @@ Thin: each view checks (security.py), then hands over to the server.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Request, Response, current_app, request
@@ -29,6 +30,8 @@ sparse = Sparse(logging.getLogger("flask_chsk.views"))
 # By this key in the environ the test client asks for polls that do not park, and brings no
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
 TEST_CLIENT = "flask_chsk.test_client"
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 class Endpoint:
@@ -186,7 +189,7 @@ class Endpoint:
             data=data,
             csrf_token=self._csrf_in_handshake(composer),
             resume=security.resume_token(key, uid, client_id, epoch) if v1 else None,
-            number=int(number) if number and number.isascii() and number.isdecimal() else None,
+            number=int(number) if number and _NUMBER.fullmatch(number) else None,
         )
         return server, opening, origin
 
@@ -277,8 +280,9 @@ class _Answered(Refused):
 
 def _allow(response: Response, origin: str) -> None:
     response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Allow-Credentials"] = "true"
-    response.vary.add("Origin")
+    if origin != "*":
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.vary.add("Origin")
 
 
 def _limit_body(request: Request, limit: int) -> None:

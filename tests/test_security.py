@@ -1,0 +1,200 @@
+"""The checks before a channel socket opens: what passes, and the line that says why not."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_chsk.errors import Refused
+from flask_chsk.security import (
+    check_client_id,
+    check_csrf,
+    check_origin,
+    is_resume_token,
+    offers,
+    resume_key,
+    resume_token,
+    subprotocol_value,
+)
+
+OWN = "https://example.org"
+KEY = resume_key("secret")
+
+
+def refusal(check: Any, *args: Any) -> tuple[int, str]:
+    with pytest.raises(Refused) as caught:
+        check(*args)
+    assert "\n" not in str(caught.value)
+    return caught.value.status, str(caught.value)
+
+
+# Client ids -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["a", "A-z_0", "f" * 64, "e890fa7a-d7b4-4978-9c95-655beebe1415"])
+def test_a_client_id_is_64_url_characters_at_most(id: str) -> None:
+    assert check_client_id(id) == id
+
+
+@pytest.mark.parametrize("id", [None, "", "f" * 65, "a b", "a:b", "ü", "a\n", "a/b", "١"])
+def test_other_client_ids_are_refused_without_being_repeated(id: str | None) -> None:
+    status, line = refusal(check_client_id, id)
+    assert status == 400
+    assert re.match(r"(no|bad) client-id: ", line)
+    assert not id or line == "bad client-id: [A-Za-z0-9_-], at most 64 long"
+
+
+# Origins --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin", [OWN, "https://EXAMPLE.org", "https://example.org:443", "https://example.org/", None]
+)
+def test_our_own_pages_and_no_browser_pass(origin: str | None) -> None:
+    assert check_origin(origin, None, OWN, None) is None
+    assert check_origin(origin, "same-origin", OWN, ()) is None
+
+
+def test_the_default_port_is_the_schemes() -> None:
+    assert check_origin("http://example.org", None, "http://example.org:80", None) is None
+    assert refusal(check_origin, "https://example.org:80", None, OWN, None)[0] == 403
+    assert refusal(check_origin, "http://example.org:443", None, "http://example.org", None)
+
+
+def test_a_listed_origin_passes_and_is_told_so() -> None:
+    listed = ("https://app.example.org",)
+    assert check_origin("https://app.example.org", None, OWN, listed) == listed[0]
+    assert check_origin("https://APP.example.org", None, OWN, listed) == "https://APP.example.org"
+
+
+def test_any_origin_is_allowed_as_any_and_not_as_itself() -> None:
+    """So that it gets no credentials: a page of anybody must not read with our users' cookies."""
+    assert check_origin("https://evil.example", "cross-site", OWN, "*") == "*"
+    assert check_origin(None, "cross-site", OWN, "*") is None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "https://example.org.evil.example",
+        "https://evil.example/https://example.org",
+        "https://example.org:8443",
+        "null",
+        "",
+        "https://app.example.org.evil.example",
+    ],
+)
+def test_other_origins_are_refused_and_both_are_named(origin: str) -> None:
+    status, line = refusal(check_origin, origin, None, OWN, ("https://app.example.org",))
+    assert status == 403
+    assert line == (f"Origin {origin} is not {OWN}: add it to CHSK_ALLOWED_ORIGINS if it is yours")
+
+
+def test_behind_a_tls_proxy_the_line_says_so() -> None:
+    status, line = refusal(check_origin, OWN, None, "http://example.org", None)
+    assert (status, "ProxyFix" in line) == (403, True)
+
+
+def test_a_request_of_another_sites_page_is_refused_without_an_origin_too() -> None:
+    assert refusal(check_origin, None, "cross-site", OWN, None) == (
+        403,
+        "a page of another site asked: list it in CHSK_ALLOWED_ORIGINS",
+    )
+
+
+def test_what_an_origin_says_is_shown_cut_and_in_ascii() -> None:
+    _, line = refusal(check_origin, "http://ü\n" + "x" * 500, None, OWN, None)
+    assert line.startswith("Origin http://\\xfc\\nxxx") and len(line) < 250
+
+
+# CSRF -----------------------------------------------------------------------------------
+
+
+def test_the_sessions_token_passes() -> None:
+    check_csrf("token", "token")
+    check_csrf("tökén", "tökén")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "line"),
+    [
+        ("token", None, "no CSRF token in this session: "),
+        (None, "token", "CSRF token missing: "),
+        ("", "token", "CSRF token missing: "),
+        ("Token", "token", "CSRF token is not this session's: "),
+        ("\udc80", "token", "CSRF token is not this session's: "),
+    ],
+)
+def test_another_token_is_refused_and_never_shown(
+    given: str | None, expected: str | None, line: str
+) -> None:
+    status, said = refusal(check_csrf, given, expected)
+    assert (status, said.startswith(line), "chsk_script()" in said) == (403, True, True)
+
+
+# Subprotocols ---------------------------------------------------------------------------
+
+
+@given(st.text(min_size=1))
+def test_a_subprotocol_carries_any_text(text: str) -> None:
+    encoded = base64.urlsafe_b64encode(text.encode("utf-8", "replace")).decode()
+    sent = text.encode("utf-8", "replace").decode()
+    assert subprotocol_value(f"chsk.v1, csrf.{encoded}", "csrf") == sent
+    assert subprotocol_value(f"chsk.v1,csrf.{encoded.rstrip('=')} ", "csrf") == sent
+
+
+@pytest.mark.parametrize(
+    "offered", [None, "", "csrf", "csrf.", "xcsrf.YQ", "csrf.!", "csrf.Y", "csrf._w", "csrf.ü"]
+)
+def test_what_carries_nothing_is_nothing(offered: str | None) -> None:
+    assert subprotocol_value(offered, "csrf") is None
+
+
+@given(st.text())
+def test_no_subprotocol_at_all_breaks_the_reading(text: str) -> None:
+    subprotocol_value(text, "csrf")
+
+
+def test_ours_is_among_the_offered() -> None:
+    assert offers("csrf.x, chsk.v1", "chsk.v1")
+    assert not offers("chsk.v10,xchsk.v1", "chsk.v1")
+    assert not offers(None, "chsk.v1")
+
+
+# Resume tokens --------------------------------------------------------------------------
+
+
+def test_a_token_is_good_for_one_client_of_one_user_in_one_epoch() -> None:
+    token = resume_token(KEY, "ann", "c1", "e1")
+    assert is_resume_token(KEY, token, "ann", "c1", "e1")
+    others: list[tuple[str | None, str, str]] = [
+        ("bob", "c1", "e1"),
+        (None, "c1", "e1"),
+        ("ann", "c2", "e1"),
+        ("ann", "c1", "e2"),
+    ]
+    for other in others:
+        assert not is_resume_token(KEY, token, *other)
+    assert not is_resume_token(resume_key("other"), token, "ann", "c1", "e1")
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "ü", "\udc80"])
+def test_what_is_no_token_opens_nothing(token: str | None) -> None:
+    assert not is_resume_token(KEY, token, None, "c1", "e1")
+
+
+@pytest.mark.parametrize("uid", ["-", "u", "", "\ud800", "a\x00b"])
+def test_a_user_is_never_taken_for_nobody_or_another(uid: str) -> None:
+    token = resume_token(KEY, uid, "c1", "e1")
+    assert is_resume_token(KEY, token, uid, "c1", "e1")
+    assert not is_resume_token(KEY, token, None, "c1", "e1")
+
+
+def test_the_key_is_the_same_for_a_secret_in_text_and_in_bytes() -> None:
+    assert resume_key("secret") == resume_key(b"secret") != resume_key(b"other")
