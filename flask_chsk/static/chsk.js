@@ -15,9 +15,11 @@ export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
 const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
 const BATCH_CHARS = 65_536;
+const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
 // After an empty poll: it may have ended because a WebSocket that is being tried took over.
 const EMPTY_MS = 250;
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
+const PONG_MS = 10_000;
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
 const POST_TRIES = 5; // where the server says "later"
 const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
@@ -97,11 +99,11 @@ export function setExpBackoffTimeout(fn, attempt = 0) {
   return () => clearTimeout(timer);
 }
 
-/** Where the server is. `path` may be a whole URL.
+/** Where the server is: `path`, which may be a whole URL, as seen from the page.
  * @param {string} path @param {any} location @param {boolean} [websocket] */
 export function defaultChskUrl(path, location, websocket) {
-  const url = /^https?:/.test(path) ? path : `${location.protocol}//${location.host}${path}`;
-  return websocket ? url.replace("http", "ws") : url;
+  const { href } = new URL(path, location?.href);
+  return websocket ? href.replace("http", "ws") : href;
 }
 
 const LEVELS = ["trace", "debug", "info", "warn", "error", "silent"];
@@ -268,9 +270,7 @@ const DEFAULTS = {
   type: "auto",
   recvBuf: 2048,
   wsKaliveMs: 25_000,
-  wsPingTimeoutMs: 10_000,
   lpTimeoutMs: 25_000,
-  connectTimeoutMs: 5_000,
   chskUrl: defaultChskUrl,
   packer: "edn",
   backoff: expBackoff,
@@ -295,7 +295,7 @@ export class ChannelSocket {
   /** @type {{epoch?: string, offset?: number}} How far events have come. */ #cursor = {};
   /** @type {string | undefined} */ #resume;
   /** @type {any} What the server told of itself. */ #server = {};
-  /** @type {{csrf?: any, auth?: any}} */ #credentials = {};
+  /** @type {any} What requests need: `{csrf, auth, wsUrl, url}`. */ #access = {};
   #awake = new AbortController(); // ends listening to the page
   #gone = new AbortController(); // ends posts
   #turn = 0; // attempts that an `await` outlived know by it
@@ -496,8 +496,9 @@ export class ChannelSocket {
     const turn = ++this.#turn;
     const asked = await this.#ask();
     if (turn !== this.#turn) return;
-    if (!asked) this.#failed(null, { reason: "no credentials" });
-    else this.#candidate = type === "ajax" ? this.#polling() : this.#webSocket();
+    if (asked) this.#candidate = type === "ajax" ? this.#polling() : this.#webSocket();
+    else if (this.#link) this.#upgradeLater();
+    else this.#retry({ reason: UNEXPECTED });
   }
 
   /** @param {Link} link */
@@ -523,31 +524,26 @@ export class ChannelSocket {
     this.#upgradeMs = Math.min(this.#upgradeMs * 2, UPGRADE_CAP_MS);
   }
 
-  /** A link ended by itself. @param {Link} link @param {Cut} cut */
+  /** A link ended by itself, or came to nothing. @param {Link} link @param {Cut} cut */
   #down(link, cut) {
     const trial = link === this.#candidate;
     if (!trial && link !== this.#link) return;
-    if (link.type === "ws") this.#set({ lastWsClose: { udt: Date.now(), ...cut } });
+    const udt = Date.now();
+    const { code = 0 } = cut;
+    if (link.type === "ws") this.#set({ lastWsClose: { udt, ...cut } });
     if (trial) {
       this.#candidate = null;
-      return this.#failed(link, cut);
+      if (this.#link) return this.#upgradeLater(); // the poll goes on, and nobody noticed
+      // Codes that a server says mean what they say. Any other end may be the fault of something
+      // between that lets no WebSocket through.
+      const spoken = code >= 4000 || [1000, 1012, 1013].includes(code);
+      if (link.type === "ws" && this.#opts.type === "auto" && !spoken) {
+        this.#set({ lastClose: { udt, reason: "downgrading-ws-to-ajax" } });
+        return this.#attempt("ajax");
+      }
+      this.#downgraded = false; // neither worked, so nothing is known of WebSockets
     }
     this.#drop();
-    this.#retry(cut);
-  }
-
-  /** A link came to nothing. @param {Link | null} link @param {Cut} cut */
-  #failed(link, cut) {
-    if (this.#link) return this.#upgradeLater(); // the poll goes on, and nobody noticed
-    const code = cut.code ?? 0;
-    // Codes that a server says mean what they say. Any other end may be the fault of something
-    // between that lets no WebSocket through.
-    const spoken = code >= 4000 || [1000, 1012, 1013].includes(code);
-    if (link?.type === "ws" && this.#opts.type === "auto" && !spoken) {
-      this.#set({ lastClose: { udt: Date.now(), reason: "downgrading-ws-to-ajax" } });
-      return this.#attempt("ajax");
-    }
-    this.#downgraded = false; // neither worked, so nothing is known of WebSockets
     this.#retry(cut);
   }
 
@@ -582,12 +578,10 @@ export class ChannelSocket {
 
   /** @returns {Link} */
   #webSocket() {
-    const { WebSocket, connectTimeoutMs, wsKaliveMs, wsPingTimeoutMs, chskUrl, location } =
-      this.#opts;
-    const { csrf, auth } = this.#credentials;
+    const { WebSocket, wsKaliveMs } = this.#opts;
+    const { csrf, auth, wsUrl } = this.#access;
     const packed = this.#packer.pack([[new Keyword("chsk/ws-ping")], PING]);
-    const params = this.#params({ cursor: this.#here() });
-    const url = withQuery(chskUrl(this.#path, location, true), params);
+    const url = withQuery(wsUrl, this.#params({ cursor: this.#here() }));
     const protocols = ["chsk.v1"];
     if (csrf) protocols.push(`csrf.${base64url(csrf)}`);
     if (auth) protocols.push(`auth.${base64url(auth)}`);
@@ -641,7 +635,7 @@ export class ChannelSocket {
         if (link.wants || link !== this.#link) return;
         heardAt = Date.now();
         pinging = false;
-        after(wsKaliveMs, () => ping(wsPingTimeoutMs));
+        after(wsKaliveMs, () => ping(PONG_MS));
       };
       ws.onerror = failed;
       ws.onclose = (/** @type {any} */ ev) => {
@@ -652,7 +646,7 @@ export class ChannelSocket {
     } catch (error) {
       failed(error);
     }
-    after(ws ? connectTimeoutMs : 0, () => fail({ reason }));
+    after(ws ? CONNECT_MS : 0, () => fail({ reason }));
     return link;
   }
 
@@ -680,11 +674,6 @@ export class ChannelSocket {
       },
     };
 
-    const fail = (/** @type {Cut} */ cut) => {
-      ended = true;
-      this.#down(link, cut);
-    };
-
     const run = async () => {
       while (!ended) {
         poll = new AbortController();
@@ -695,13 +684,12 @@ export class ChannelSocket {
           signal: poll.signal,
         });
         if (ended) return;
-        if (success) {
-          const said = this.#frame(link, content);
-          if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
-          if (said === ERROR)
-            return fail({ reason: UNEXPECTED, message: "not a channel socket's answer" });
-        } else if (error !== "abort") {
-          return fail({ reason: UNEXPECTED, status, message: content ?? error, retryAfterMs });
+        const said = success && this.#frame(link, content);
+        if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
+        else if (success ? said === ERROR : error !== "abort") {
+          ended = true;
+          const message = String(content ?? error).slice(0, 200);
+          this.#down(link, { reason: UNEXPECTED, status, message, retryAfterMs });
         }
       }
     };
@@ -831,8 +819,6 @@ export class ChannelSocket {
         return this.#down(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
       case "chsk/ask":
         return this.#answer(data);
-      case "chsk/gap":
-        return this.#deliver(["chsk/gap"]);
     }
     this.#deliver(event, true);
   }
@@ -853,11 +839,11 @@ export class ChannelSocket {
       everOpened: true,
       firstOpen: !everOpened,
       uid: plain(uid) === "sente/nil-uid" ? null : uid,
-      csrfToken: (this.#credentials.csrf ??= csrf),
+      csrfToken: (this.#access.csrf ??= csrf),
       handshakeData,
     });
     this.#deliver(["chsk/handshake", [this.#state.uid, csrf, handshakeData]]);
-    if (recovered === false) this.#deliver(["chsk/gap"]);
+    if (recovered === false) this.#deliver(["chsk/gap"], true);
     if (open) return;
     for (const item of this.#offline.splice(0)) {
       if (!item.id || this.#pending.has(item.id)) this.#transmit(item);
@@ -949,9 +935,9 @@ export class ChannelSocket {
 
   /** @param {string} method @param {any} more */
   #http(method, more) {
-    const { ajaxOpts, headers, fetch, chskUrl, location } = this.#opts;
-    const { csrf, auth } = this.#credentials;
-    return http(fetch, chskUrl(this.#path, location, false), {
+    const { ajaxOpts, headers, fetch } = this.#opts;
+    const { csrf, auth, url } = this.#access;
+    return http(fetch, url, {
       ...ajaxOpts,
       ...more,
       method,
@@ -966,14 +952,19 @@ export class ChannelSocket {
     });
   }
 
-  /** Ask the page, or the application, for its credentials; whether they were had. */
+  /** Ask the page, or the application, where to go with which tokens; whether they said. */
   async #ask() {
-    const { csrfToken = meta()?.csrfToken, auth } = this.#opts;
+    const { csrfToken = meta()?.csrfToken, auth: bearer, chskUrl, location } = this.#opts;
     const asked = await guarded(() =>
-      Promise.all([csrfToken, auth].map((x) => (typeof x === "function" ? x() : x))),
+      Promise.all([
+        ...[csrfToken, bearer].map((x) => (typeof x === "function" ? x() : x)),
+        ...[true, false].map((websocket) => chskUrl(this.#path, location, websocket)),
+      ]),
     );
-    if (asked) this.#credentials = { csrf: asked[0], auth: asked[1] };
-    return !!asked;
+    if (!asked) return false;
+    const [csrf, auth, wsUrl, url] = asked;
+    this.#access = { csrf, auth, wsUrl, url };
+    return true;
   }
 
   /** @param {any} patch */

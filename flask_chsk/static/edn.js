@@ -218,7 +218,7 @@ function write(v, path, json) {
 
 /** @param {any} v @param {(string | number)[]} path @param {boolean} json @returns {string} */
 function writeObject(v, path, json) {
-  if (path.length > MAX_DEPTH) refuse(path, "nested too deep, or in a circle");
+  if (path.length > MAX_DEPTH) refuse(path, "nested too deep");
   const [gap, colon] = json ? [",", ":"] : [" ", " "];
   /** @param {any} value @param {string | number} key */
   const inside = (value, key) => {
@@ -267,6 +267,11 @@ export const writeEdn = (value) => write(value, [], false);
 
 // Packers --------------------------------------------------------------------------------
 
+/** Joins packed messages without callback, `[event nil]`, to one of `[:chsk/batch [event …]]`.
+ * @param {string} head @param {string} gap @param {string} end */
+const batcher = (head, gap, end) => (/** @type {string[]} */ packed) =>
+  head + packed.map((text) => text.slice(1, -end.length)).join(gap) + "]]" + end;
+
 /** The EDN packer; `keywords: "object"` reads keywords as Keyword, and echoes exactly.
  * @param {{keywords?: "string" | "object"}} [options]
  */
@@ -275,9 +280,7 @@ export const ednPacker = (options) => ({
   pack: writeEdn,
   /** @param {string} text */
   unpack: (text) => readEdn(text, options),
-  /** Several packed `[event nil]` as one `[[:chsk/batch [event …]] nil]`.
-   * @param {string[]} packed */
-  batch: (packed) => `[[:chsk/batch [${packed.map((p) => p.slice(1, -5)).join(" ")}]] nil]`,
+  batch: batcher("[[:chsk/batch [", " ", " nil]"),
 });
 
 export const edn = ednPacker();
@@ -288,8 +291,7 @@ export const json = {
   pack: (value) => write(value, [], true),
   /** @param {string} text */
   unpack: (text) => JSON.parse(text, /\d{16}/.test(text) ? exact : undefined),
-  /** @param {string[]} packed */
-  batch: (packed) => `[["chsk/batch",[${packed.map((p) => p.slice(1, -6)).join(",")}]],null]`,
+  batch: batcher('[["chsk/batch",[', ",", ",null]"),
 };
 
 /** Where the engine tells a reviver the source text, long integers stay exact.

@@ -58,7 +58,9 @@ class Call {
     const at = new URL(url);
     this.method = init.method.toUpperCase();
     this.headers = init.headers;
-    this.params = Object.fromEntries(init.body instanceof URLSearchParams ? init.body : at.searchParams);
+    this.params = Object.fromEntries(
+      init.body instanceof URLSearchParams ? init.body : at.searchParams,
+    );
     this.body = init.body;
     this.credentials = init.credentials;
     this.aborted = false;

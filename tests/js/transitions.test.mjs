@@ -65,11 +65,7 @@ describe("a lost WebSocket", () => {
     await here.tick(1000);
     here.socket.opens(LOST);
     here.socket.says('[[[:a/x 1]] nil "e9:71"]');
-    assert.deepEqual(events, [
-      ["chsk/handshake", ["ann", null, null]],
-      ["chsk/gap"],
-      ["a/x", 1],
-    ]);
+    assert.deepEqual(events, [["chsk/handshake", ["ann", null, null]], ["chsk/gap"], ["a/x", 1]]);
     here.socket.drops();
     await here.tick(1000);
     assert.equal(here.socket.params.cursor, "e9:71");
@@ -152,10 +148,7 @@ describe("a close code", () => {
     const here = await overAjax(t);
     await here.get.answers('[[[:chsk/close {:code 4003 :reason "again"}]] nil]');
     await here.tick(1000);
-    assert.deepEqual(
-      [here.get.params["handshake?"], here.get.params.cursor],
-      ["1", undefined],
-    );
+    assert.deepEqual([here.get.params["handshake?"], here.get.params.cursor], ["1", undefined]);
   });
 
   it("is heard in place of a handshake, too", async (t) => {
@@ -626,13 +619,15 @@ describe("the application's wishes", () => {
         selector === 'meta[name="chsk"]' && { dataset: { path: "/app/chsk", csrfToken: "tok" } },
     };
     t.after(() => delete globalThis.document);
-    const location = { protocol: "https:", host: "example.org:8443" };
-    const { WebSocket } = { WebSocket: class {
-      constructor(...args) {
-        WebSocket.args = args;
-      }
-      close() {}
-    } };
+    const location = { href: "https://example.org:8443/app/page?x#y" };
+    const { WebSocket } = {
+      WebSocket: class {
+        constructor(...args) {
+          WebSocket.args = args;
+        }
+        close() {}
+      },
+    };
     const chsk = new ChannelSocket(undefined, { WebSocket, location, clientId: "cid" });
     chsk.connect();
     await settle();

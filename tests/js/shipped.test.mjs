@@ -1,0 +1,84 @@
+// What pages load: how large it is, and whether its types are true.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+const STATIC = fileURLToPath(new URL("../../flask_chsk/static/", import.meta.url));
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+
+/** The packages, or null where `npm install` has not been run in this folder. */
+async function installed(t, ...names) {
+  try {
+    return await Promise.all(names.map((name) => import(name)));
+  } catch (error) {
+    t.skip(`npm install in tests/js brings ${names.join(" and ")}: ${error.message}`);
+    return null;
+  }
+}
+
+describe("chsk.js, with EDN and JSON", () => {
+  /** Bytes that an import adds to a page: bundled, minified, gzipped. */
+  async function size(packages, imports) {
+    const [{ build }, { minify }] = packages;
+    const bundle = await build({
+      stdin: { contents: imports, resolveDir: STATIC },
+      bundle: true,
+      format: "esm",
+      target: "es2022",
+      write: false,
+    });
+    const options = { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true } };
+    const { code } = await minify(bundle.outputFiles[0].text, options);
+    return gzipSync(code, { level: 9 }).length;
+  }
+
+  it("costs a page at most 8 kB", async (t) => {
+    const packages = await installed(t, "esbuild", "terser");
+    if (!packages) return;
+    const bytes = await size(packages, 'export { ChannelSocket } from "./chsk.js"');
+    t.diagnostic(`ChannelSocket with EDN and JSON: ${bytes} bytes, minified and gzipped`);
+    assert.ok(bytes <= 8000, `${bytes} bytes`);
+  });
+
+  it("costs little more with all the seed's functions", async (t) => {
+    const packages = await installed(t, "esbuild", "terser");
+    if (!packages) return;
+    const bytes = await size(packages, 'export * from "./chsk.js"');
+    t.diagnostic(`everything: ${bytes} bytes, minified and gzipped`);
+    assert.ok(bytes <= 8400, `${bytes} bytes`);
+  });
+});
+
+describe("the types", () => {
+  async function compile(t, ...args) {
+    if (!(await installed(t, "typescript"))) return;
+    const tsc = `${HERE}node_modules/.bin/tsc`;
+    const common = "--noEmit --strict --target es2022 --lib es2022,dom,dom.iterable --types".split(
+      " ",
+    );
+    try {
+      execFileSync(tsc, [...common, "", ...args], { encoding: "utf8" });
+    } catch (error) {
+      assert.fail(error.stdout || error);
+    }
+  }
+
+  it("of chsk.d.ts hold what they promise", (t) =>
+    compile(t, "--module", "nodenext", `${HERE}types.ts`));
+
+  it("in the comments of the sources are right", (t) =>
+    compile(t, "--module", "esnext", "--allowJs", "--checkJs", `${STATIC}chsk.js`));
+
+  it("name what there is", async (t) => {
+    const [chsk, { readFile }] = await Promise.all([
+      import("../../flask_chsk/static/chsk.js"),
+      import("node:fs/promises"),
+    ]);
+    const text = await readFile(`${STATIC}chsk.d.ts`, "utf8");
+    const typed = [...text.matchAll(/^export (?:function|class|const) (\w+)/gm)].map((m) => m[1]);
+    assert.deepEqual(typed.sort(), Object.keys(chsk).sort());
+  });
+});
