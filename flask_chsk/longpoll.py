@@ -95,7 +95,8 @@ class Poller:
 
     def end(self, code: int, reason: str = "") -> None:
         """Tell the client to go, where it listens."""
-        self._give(body(self._server.close_message(self._connection, code, reason)))
+        one = self._connection.session
+        self._give(body(self._server.close_message(one.composer, one.v1, code, reason)))
 
     def stalled(self, now: float) -> bool:
         """Never: what is not taken stays in the outbox."""

@@ -219,6 +219,7 @@ class Server:
         self._inboxes: dict[Any, Inbox] = {}
         self._asks: dict[str, _Ask] = {}
         self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
+        self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
         self._kept: dict[tuple[Uid, str], dict[Any, Kept]] = {}  # keyed sends, by client
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
         self._members: dict[str, set[str]] = {}  # topic -> users here
@@ -246,6 +247,9 @@ class Server:
         if now - self._swept >= 1.0:
             self._swept = now
             self.broker.sweep()
+            for key, (_, _, when) in list(self._told_at_next_poll.items()):
+                if now - when > self.config.close_grace_ajax:
+                    del self._told_at_next_poll[key]
             if self._kept:
                 self._forget_keys(now - self.config.recovery_seconds)
 
@@ -929,9 +933,16 @@ class Server:
         return body(self._handshake(entered))
 
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
-        known = self.registry.get(opening.uid, opening.client_id)
+        key = (opening.uid, opening.client_id)
+        known = self.registry.get(*key)
+        if key in self._told_at_next_poll and opening.trusted:
+            code, reason, _ = self._told_at_next_poll.pop(key)
+            return body(self.close_message(opening.composer, opening.v1, code, reason))
         if known is None:
             return None
+        if self.closing:
+            one = known.session
+            return body(self.close_message(one.composer, one.v1, s.RESTART, self._spread()))
         transport = known.transport
         if isinstance(transport, WebSocket):
             # A poll that was on its way while the client changed to WebSocket.
@@ -1015,12 +1026,11 @@ class Server:
             cursor = one.cursor(self.broker.watermark(), self.hub.now())
         return one.composer.message(s.TIMEOUT, None, cursor)
 
-    def close_message(self, connection: Connection, code: int, reason: str) -> Data:
+    def close_message(self, composer: Composer, v1: bool, code: int, reason: str) -> Data:
         """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
-        one = connection.session
-        if not one.v1:
-            return one.composer.message(s.TIMEOUT)
-        return one.composer.message([[s.CLOSE, {"code": code, "reason": reason}]])
+        if not v1:
+            return composer.message(s.TIMEOUT)
+        return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])
 
     # leaving ---------------------------------------------------------------------------
 
@@ -1128,7 +1138,9 @@ class Server:
         )
         for connection in connections:
             transport = connection.transport
-            if transport is not None:
+            if isinstance(transport, Poller) and not transport.parked:
+                self._told_at_next_poll[connection.key] = (code, reason, self.hub.now())
+            elif transport is not None:
                 sente = not connection.session.v1
                 transport.end(s.NORMAL if sente and code == s.CLOSED_BY_APP else code, reason)
             self._forget(connection)

@@ -1,0 +1,544 @@
+"""The extension object among applications, contexts and Flask's other extensions."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import re
+import weakref
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask, Response, flash, g, jsonify, render_template_string, session, url_for
+from flask_login import LoginManager, UserMixin, login_user, logout_user
+from flask_wtf.csrf import CSRFProtect
+from pydantic import BaseModel
+
+from flask_chsk import (
+    ALL_USERS_WITHOUT_UID,
+    BadEvent,
+    Chsk,
+    ConfigError,
+    Handlers,
+    NoClient,
+    PackError,
+    UsageError,
+    uid_connected,
+    uid_disconnected,
+)
+from flask_chsk.errors import ReplyError
+from flask_chsk.testing import Refusal
+
+
+def new_app(**config: Any) -> Flask:
+    app = Flask(__name__)
+    app.secret_key = "secret"
+    app.config.update(config)
+    return app
+
+
+@pytest.fixture
+def app() -> Flask:
+    return new_app()
+
+
+@pytest.fixture
+def chsk(app: Flask) -> Chsk:
+    return Chsk(app)
+
+
+# Applications ----------------------------------------------------------------------------
+
+
+def test_the_only_application_is_meant_outside_a_context(app: Flask, chsk: Chsk) -> None:
+    ann = chsk.test_client(uid="ann")
+    assert chsk.send("ann", ["a/b", 1]) is not None
+    assert ann.received == [["a/b", 1]]
+
+
+def test_of_two_applications_one_has_to_be_named() -> None:
+    chsk = Chsk()
+    one, two = new_app(), new_app()
+    chsk.init_app(one)
+    chsk.init_app(two)
+    with pytest.raises(UsageError, match=r"2 applications .* chsk\.bind\(app\)"):
+        chsk.send("ann", ["a/b"])
+    with two.app_context():
+        ann = chsk.test_client(uid="ann")
+    assert chsk.bind(one).send("ann", ["a/b", 1]) is None
+    assert chsk.bind(two).send("ann", ["a/b", 2]) is not None
+    assert ann.received == [["a/b", 2]]
+
+
+def test_before_init_app_the_remedy_is_named() -> None:
+    with pytest.raises(UsageError, match=r"init_app"):
+        Chsk().send("ann", ["a/b"])
+    with pytest.raises(UsageError, match=r"init_app"):
+        Chsk().bind(new_app())
+
+
+def test_an_application_is_let_go() -> None:
+    chsk = Chsk()
+    app = new_app()
+    chsk.init_app(app)
+    gone = weakref.ref(app)
+    del app
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_second_path_is_another_door_to_the_same_clients(app: Flask, chsk: Chsk) -> None:
+    chsk.init_app(app, path="/old", wire="1.18")
+    response = app.test_client().get(
+        "/old?client-id=x&handshake%3F=1", environ_overrides={"flask_chsk.test_client": True}
+    )
+    assert response.text == "[[:chsk/handshake [:sente/nil-uid nil]]]"
+    with pytest.raises(ConfigError, match="'/old' is taken"):
+        chsk.init_app(app, path="/old")
+    with pytest.raises(ConfigError, match="has a Chsk already"):
+        Chsk(app, path="/third")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"CHSK_PTAH": "/x"}, "unknown setting CHSK_PTAH: did you mean CHSK_PATH?"),
+        ({"CHSK_LP_TIMEOUT": 60}, "CHSK_LP_TIMEOUT must be seconds from 0.1 to 55"),
+        ({"CHSK_ALLOWED_ORIGINS": ["example.org"]}, "'example.org' is no origin"),
+        ({"CHSK_PACKER": "yaml"}, "CHSK_PACKER 'yaml' is not in CHSK_PACKERS"),
+        ({"CHSK_PACKERS": ["edn", "yaml"]}, "no packer 'yaml'"),
+        ({"CHSK_MAX_OUTBOX_BYTES": 4096}, "at least twice CHSK_MAX_MESSAGE_BYTES"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        Chsk(new_app(**config))
+
+
+# Sending ---------------------------------------------------------------------------------
+
+
+def test_uids_are_str_int_or_uuid(chsk: Chsk) -> None:
+    seven = chsk.test_client(uid="7")
+    chsk.send(7, ["a/b"])
+    assert seven.received == [["a/b", None]]
+    assert chsk.send(UUID(int=1), ["a/b"]) is None
+    for wrong in (None, True, 1.5, b"x", "", "x" * 256):
+        with pytest.raises(UsageError):
+            chsk.send(wrong, ["a/b"])
+
+
+def test_anonymous_clients_are_addressed_together(chsk: Chsk) -> None:
+    one, two, ann = chsk.test_client(), chsk.test_client(), chsk.test_client(uid="ann")
+    chsk.send(ALL_USERS_WITHOUT_UID, ["a/b", 1])
+    assert (one.received, two.received, ann.received) == ([["a/b", 1]], [["a/b", 1]], [])
+
+
+def test_one_client_of_a_user_is_addressed(chsk: Chsk) -> None:
+    one, two = chsk.test_client(uid="ann"), chsk.test_client(uid="ann")
+    chsk.send("ann", ["a/b", 1], client_id=two.client_id)
+    assert (one.received, two.received) == ([], [["a/b", 1]])
+
+
+def test_what_cannot_be_sent_raises_in_the_caller_with_its_path(chsk: Chsk) -> None:
+    for _ in range(2):  # before anybody connected, and after
+        with pytest.raises(PackError, match=re.escape('event[1]["when"][1]: object')):
+            chsk.send("ann", ["a/b", {"when": [1, object()]}])
+        with pytest.raises(BadEvent, match="namespaced"):
+            chsk.broadcast(["said", 1])
+        chsk.test_client(uid="ann")
+    with pytest.raises(BadEvent, match="chsk namespace"):
+        chsk.send("ann", ["chsk/handshake", 1])
+
+
+def test_what_is_changed_after_send_was_sent_unchanged(chsk: Chsk) -> None:
+    ann = chsk.test_client(uid="ann")
+    data = [1]
+    chsk.send("ann", ["a/b", data])
+    data.append(2)
+    assert ann.received == [["a/b", [1]]]
+
+
+def test_the_first_drop_to_an_unknown_uid_says_who_is_there(
+    chsk: Chsk, caplog: pytest.LogCaptureFixture
+) -> None:
+    chsk.test_client(uid="ann")
+    with caplog.at_level(logging.INFO, "flask_chsk"):
+        chsk.send("Ann", ["a/b"])
+        chsk.send("Ann", ["a/b"])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["nothing was sent to uid 'Ann', who is not connected; connected: ['ann']"]
+
+
+def test_topics_reach_their_members_from_joining_on(chsk: Chsk) -> None:
+    ann, bob = chsk.test_client(uid="ann"), chsk.test_client(uid="bob")
+    chsk.publish("news", ["news/item", 0])
+    assert chsk.join("ann", "news") and not chsk.join("ann", "news")
+    chsk.join("cec", "news")
+    chsk.publish("news", ["news/item", 1])
+    cec = chsk.test_client(uid="cec")
+    chsk.publish("news", ["news/item", 2])
+    assert chsk.members("news") == {"ann", "cec"}
+    assert chsk.leave("ann", "news") and not chsk.leave("ann", "news")
+    chsk.publish("news", ["news/item", 3])
+    assert [event[1] for event in ann.received] == [1, 2]
+    assert bob.received == []
+    assert [event[1] for event in cec.received] == [2, 3]
+
+
+def test_close_tells_the_client(chsk: Chsk) -> None:
+    ann = chsk.test_client(uid="ann")
+    chsk.close("ann", reconnect=False)
+    assert ann.received == [["chsk/close", {"code": 4005, "reason": "signed out"}]]
+    assert ann.closed
+    assert chsk.connected_uids.any == frozenset()
+
+
+def test_nobody_to_ask(chsk: Chsk) -> None:
+    with pytest.raises(NoClient):
+        chsk.ask("nobody", ["a/b"])
+
+
+def test_signals_and_watchers_tell_who_came(app: Flask, chsk: Chsk) -> None:
+    told: list[Any] = []
+
+    def came(sender: Flask, uid: str) -> None:
+        told.append(("came", sender.name, uid))
+
+    def went(sender: Flask, uid: str) -> None:
+        told.append(("went", sender.name, uid))
+
+    uid_connected.connect(came, app)
+    uid_disconnected.connect(went, app)
+    undo = chsk.watch(lambda old, new: told.append((sorted(old.any), sorted(new.any))))
+    ann = chsk.test_client(uid="ann")
+    assert chsk.connected_uids.ajax == {"ann"}
+    ann.close()
+    undo()
+    chsk.test_client(uid="bob").close()
+    name = app.name
+    assert told == [
+        ("came", name, "ann"),
+        ([], ["ann"]),
+        ("went", name, "ann"),
+        (["ann"], []),
+        ("came", name, "bob"),
+        ("went", name, "bob"),
+    ]
+
+
+# Handlers --------------------------------------------------------------------------------
+
+
+def test_handlers_in_modules_get_their_prefix(chsk: Chsk) -> None:
+    chat = Handlers("chat")
+    order: list[str] = []
+
+    @chat.before_event
+    def before(ev: Any) -> None:
+        order.append("before")
+
+    @chat.on("say")
+    def say(ev: Any) -> Any:
+        order.append(ev.id)
+        return 1
+
+    @chat.after_event
+    def after(ev: Any, value: Any) -> Any:
+        order.append("after")
+        return value + 1
+
+    @chsk.on("*")
+    def rest(ev: Any) -> Any:
+        return f"rest {ev.id}"
+
+    chsk.register(chat)
+    ann = chsk.test_client(uid="ann")
+    assert ann.request(["chat/say"]) == 2
+    assert ann.request(["other/thing"]) == "rest other/thing"
+    assert order == ["before", "chat/say", "after"]
+
+
+def test_an_error_handlers_value_is_the_reply(chsk: Chsk) -> None:
+    @chsk.errorhandler(LookupError)
+    def missing(ev: Any, error: LookupError) -> Any:
+        return {"missing": str(error.args[0])}
+
+    @chsk.on("a/b")
+    def handler(ev: Any) -> Any:
+        raise KeyError("x")
+
+    assert chsk.test_client().request(["a/b"]) == {"missing": "x"}
+
+
+def test_a_failing_handler_is_logged_once_with_id_and_uid(
+    chsk: Chsk, caplog: pytest.LogCaptureFixture
+) -> None:
+    @chsk.on("a/b")
+    def handler(ev: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ReplyError):
+        chsk.test_client(uid="ann").request(["a/b"])
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == ["handler of a/b failed, uid 'ann'"]
+    assert errors[0].exc_info is not None
+
+
+def test_parse_is_pydantics(chsk: Chsk) -> None:
+    class Say(BaseModel):
+        text: str
+        to: int = 0
+
+    @chsk.on("chat/say", parse=Say.model_validate)
+    def say(ev: Any) -> Any:
+        return [type(ev.data).__name__, ev.data.text, ev.data.to]
+
+    ann = chsk.test_client(uid="ann")
+    assert ann.request(["chat/say", {"text": "hi"}]) == ["Say", "hi", 0]
+    with pytest.raises(ReplyError, match=r"1 validation error for Say text Field required") as no:
+        ann.request(["chat/say", {}])
+    assert no.value.status == 400
+
+
+def test_contexts_live_as_long_as_an_event(app: Flask, chsk: Chsk) -> None:
+    torn: list[Any] = []
+
+    @app.teardown_appcontext
+    def teardown(error: BaseException | None) -> None:
+        torn.append(g.get("n"))
+
+    @chsk.on("a/b")
+    def handler(ev: Any) -> Any:
+        g.n = g.get("n", 0) + ev.data
+        flash("x")
+        return g.n
+
+    ann = chsk.test_client(uid="ann")
+    torn.clear()
+    with pytest.raises(ReplyError):  # flash writes the session
+        ann.request(["a/b", 1])
+    assert 1 in torn
+
+
+def test_the_session_is_for_reading(chsk: Chsk, caplog: pytest.LogCaptureFixture) -> None:
+    @chsk.on("a/read")
+    def read(ev: Any) -> Any:
+        return [session["uid"], session.get("none"), "uid" in session]
+
+    @chsk.on("a/write")
+    def write(ev: Any) -> Any:
+        session["uid"] = "other"
+
+    ann = chsk.test_client(uid="ann")
+    assert ann.request(["a/read"]) == ["ann", None, True]
+    with pytest.raises(ReplyError):
+        ann.request(["a/write"])
+    assert "Change it in an ordinary route, then call chsk.reconnect()" in caplog.text
+
+
+def test_a_response_travels_as_status_headers_and_body(app: Flask, chsk: Chsk) -> None:
+    @app.get("/orders")
+    def orders() -> Response:
+        return jsonify([{"id": 7}])
+
+    @chsk.on("orders/list")
+    def orders_event(ev: Any) -> Response:
+        return app.make_response(orders())
+
+    @chsk.on("orders/text")
+    def text(ev: Any) -> Response:
+        return app.make_response(("né", 418, {"X-A": "b"}))
+
+    ann = chsk.test_client()
+    listed = ann.request(["orders/list"])
+    assert (listed["status"], listed["body"]) == (200, [{"id": 7}])
+    assert listed["headers"]["content-type"] == "application/json"
+    told = ann.request(["orders/text"])
+    assert (told["status"], told["body"], told["headers"]["x-a"]) == (418, "né", "b")
+
+
+def test_ch_recv_takes_what_no_handler_took(chsk: Chsk) -> None:
+    taken: list[Any] = []
+    stop = chsk.start_router(lambda ev: taken.append(ev.reply(ev.data)))
+    try:
+        assert chsk.test_client().request(["any/thing", 5]) == 5
+    finally:
+        stop()
+    assert taken == [True]
+
+
+def test_pack_default_makes_values_packable(chsk: Chsk) -> None:
+    @chsk.pack_default
+    def default(value: Any) -> Any:
+        return {"complex": [value.real, value.imag]}
+
+    ann = chsk.test_client(uid="ann")
+    chsk.send("ann", ["a/b", 1 + 2j])
+    assert ann.received == [["a/b", {"complex": [1.0, 2.0]}]]
+
+
+# Among other extensions ----------------------------------------------------------------------
+
+
+def test_flask_logins_user_is_the_uid() -> None:
+    class User(UserMixin):
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+    app = new_app()
+    login_manager = LoginManager(app)
+    login_manager.user_loader(User)
+
+    @app.post("/login/<name>")
+    def login(name: str) -> str:
+        login_user(User(name))
+        return ""
+
+    @app.post("/logout")
+    def logout() -> str:
+        logout_user()
+        return ""
+
+    chsk = Chsk(app)
+
+    @chsk.on("who/am-i")
+    def who(ev: Any) -> Any:
+        from flask_login import current_user
+
+        return [ev.uid, current_user.get_id()]
+
+    browser = app.test_client()
+    assert chsk.test_client(browser).uid is None
+    browser.post("/login/ann")
+    ann = chsk.test_client(browser)
+    assert ann.uid == "ann"
+    assert ann.request(["who/am-i"]) == ["ann", "ann"]
+    with pytest.raises(UsageError, match="log in"):
+        chsk.test_client(uid="ann")
+
+
+def test_flask_wtfs_token_is_ours_and_our_views_are_not_its() -> None:
+    app = new_app()
+    CSRFProtect(app)
+    chsk = Chsk(app)
+
+    @app.get("/")
+    def index() -> str:
+        return render_template_string("{{ chsk_script() }}")
+
+    browser = app.test_client()
+    token = re.findall('data-csrf-token="([^"]+)"', browser.get("/").text)[0]
+    query = "client-id=x&handshake%3F=1"
+    assert browser.get(f"/chsk?{query}", headers={"X-CSRF-Token": token}).status_code == 200
+    refused = browser.get(f"/chsk?{query}", headers={"X-CSRF-Token": "wrong"})
+    assert refused.status_code == 403
+    posted = browser.post(
+        "/chsk", data={"client-id": "x", "ppstr": "[[:a/b] nil]"}, headers={"X-CSRF-Token": token}
+    )
+    assert (posted.status_code, posted.text) == (200, "[:chsk/dummy-cb-200 nil]")
+    assert chsk.stats()["refused_403"] == 1
+
+
+def test_the_script_is_external_and_respects_a_sub_path(app: Flask, chsk: Chsk) -> None:
+    @app.get("/")
+    def index() -> str:
+        return render_template_string("{{ chsk_script() }}")
+
+    browser = app.test_client()
+    page = browser.get("/", environ_overrides={"SCRIPT_NAME": "/sub"}).text
+    assert 'data-path="/sub/chsk"' in page
+    assert '<script type="module" src="/sub/chsk/static/chsk.js"></script>' in page
+    assert re.search(r"<script[^>]*>[^<]", page) is None
+    with browser.get("/chsk/static/chsk.js") as served:
+        assert served.status_code == 200
+        assert served.mimetype in ("text/javascript", "application/javascript")
+    with app.test_request_context():
+        assert url_for("chsk.poll") == "/chsk"
+
+
+def test_without_a_secret_key_the_remedy_is_named() -> None:
+    app = Flask(__name__)
+    Chsk(app)
+
+    @app.get("/")
+    def index() -> str:
+        return render_template_string("{{ chsk_script() }}")
+
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"app\.secret_key"):
+        app.test_client().get("/")
+
+
+def test_csrf_is_asked_of_every_kind_of_request(app: Flask, chsk: Chsk) -> None:
+    browser = app.test_client()
+    refused = browser.get("/chsk?client-id=x")
+    assert (refused.status_code, refused.text[:31]) == (403, "no CSRF token in this session: ")
+    with browser.session_transaction() as opened:
+        opened["_chsk_csrf"] = "right"
+    for request in (
+        lambda **more: browser.get("/chsk?client-id=x", **more),
+        lambda **more: browser.post("/chsk", data={"client-id": "x", "ppstr": "[[:a/b]]"}, **more),
+    ):
+        assert request().text.startswith("CSRF token missing")
+        assert request(headers={"X-CSRF-Token": "wrong"}).text.startswith("CSRF token is not")
+        assert request(headers={"X-CSRF-Token": "right"}).status_code != 403
+
+
+def test_a_bearer_without_cookies_needs_no_csrf_token(app: Flask, chsk: Chsk) -> None:
+    from flask import request
+
+    @chsk.user_id
+    def user_id() -> Any:
+        auth = request.authorization
+        return auth.token if auth is not None and auth.type == "bearer" else None
+
+    browser = app.test_client()
+    headers = {"Authorization": "Bearer ann"}
+    answer = browser.get("/chsk?client-id=x&handshake%3F=1", headers=headers)
+    assert answer.text == '[[:chsk/handshake ["ann" nil nil]] nil]'
+    browser.set_cookie("session", "any")
+    assert browser.get("/chsk?client-id=x", headers=headers).status_code == 403
+
+
+def test_reject_comes_first_and_may_answer_itself(app: Flask, chsk: Chsk) -> None:
+    chsk.reject(lambda: Response("later", 503))
+    answer = app.test_client().get("/chsk")
+    assert (answer.status_code, answer.text) == (503, "later")
+    chsk.reject(lambda: "not from there")
+    answer = app.test_client().get("/chsk")
+    assert (answer.status_code, answer.text) == (403, "not from there\n")
+
+
+def test_handshake_data_is_the_hooks(chsk: Chsk) -> None:
+    chsk.handshake_data(lambda: {"theme": "dark"})
+    assert chsk.test_client().handshake_data == {"theme": "dark"}
+
+
+def test_an_unauthorized_client_is_refused(chsk: Chsk) -> None:
+    chsk.authorize(lambda: False)
+    with pytest.raises(Refusal) as refused:
+        chsk.test_client()
+    assert refused.value.status == 401
+
+
+def test_the_json_packer_is_negotiated(app: Flask, chsk: Chsk) -> None:
+    answer = app.test_client().get(
+        "/chsk?client-id=x&packer=json&handshake%3F=1",
+        environ_overrides={"flask_chsk.test_client": True},
+    )
+    assert answer.mimetype == "application/json"
+    assert json.loads(answer.text) == [["chsk/handshake", ["sente/nil-uid", None, None]], None]
+    unknown = app.test_client().get("/chsk?client-id=x&packer=yaml")
+    assert (unknown.status_code, unknown.text) == (
+        400,
+        "unknown packer: this server speaks edn, json (CHSK_PACKERS)\n",
+    )
+
+
+def test_flask_chsk_config_prints_every_setting(app: Flask, chsk: Chsk) -> None:
+    printed = app.test_cli_runner().invoke(args=["chsk", "config"]).output
+    assert "CHSK_PATH = '/chsk'\n" in printed
+    assert "CHSK_WS_KALIVE = 25.0\n" in printed
