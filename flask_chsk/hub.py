@@ -204,12 +204,12 @@ class Hub:
 
         What it returns, seconds of :meth:`now`, is its next deadline; None: no more.
         """
-        slot = max(int(when / SWEEP) + 1, self._swept + 1)
-        self._wheel.setdefault(slot, []).append(item)
         if self._sweeper is None:
             self._swept = int(self.now() / SWEEP)
             self._sweeper = self.loop.timer(SWEEP, repeat=SWEEP, ref=False)
             self._sweeper.start(self._sweep)
+        slot = max(int(when / SWEEP) + 1, self._swept + 1)
+        self._wheel.setdefault(slot, []).append(item)
 
     def every_sweep(self, fn: Callable[[float], None]) -> None:
         """Call *fn* with the time at each sweep."""
