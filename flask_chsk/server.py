@@ -36,7 +36,7 @@ from .errors import (
     Refused,
 )
 from .event import Event, assert_event
-from .hub import Hub, Waiter
+from .hub import SLICE, Hub, Waiter
 from .link import Link
 from .logs import Sparse
 from .longpoll import Parked, Poller, body
@@ -64,7 +64,6 @@ KEYS = 256  # keyed sends of one client that are remembered
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
-SHARED_FRAMES = 1024  # batches remembered within one tick
 
 
 class Host(Protocol):
@@ -168,12 +167,13 @@ class Connection:
 class Inbox:
     """Events of one client (or a user's comings and goings) that wait for their handlers."""
 
-    __slots__ = ("jobs", "key", "paused", "running")
+    __slots__ = ("beside", "jobs", "key", "paused", "running")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.jobs: deque[Job] = deque()
-        self.running = False
+        self.running = False  # a worker handles them, one after another
+        self.beside = 0  # events whose concurrent handlers run
         self.paused: Transport | None = None
 
 
@@ -556,7 +556,7 @@ class Server:
         composer = opening.composer
         key = (opening.uid, opening.client_id)
         inbox = self._inboxes.get(key)
-        if inbox is not None and len(inbox.jobs) >= self.config.max_inbox:
+        if inbox is not None and self._full(inbox):
             self.counters["inbox_full"] += 1
             raise Refused(
                 429,
@@ -579,7 +579,8 @@ class Server:
         for received in events:
             channel = _PostChannel(self, opening, waiter if received.cb is not None else None)
             event = received.event
-            if received.key is not None and self._came_before(key, received, channel):
+            known = opening.trusted or opening.uid is not None  # else another's reply could be had
+            if known and received.key is not None and self._came_before(key, received, channel):
                 continue
             handler = self.handlers.find(event.id)
             self.counters["events_in"] += 1
@@ -611,42 +612,53 @@ class Server:
                 del self._kept[client]
 
     def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
-        if job.handler is not None and job.handler.concurrent:
-            self.hub.spawn(self._run, job)
-            return
         inbox = self._inboxes.get(key)
         if inbox is None:
             inbox = self._inboxes[key] = Inbox(key)
-        inbox.jobs.append(job)
-        if not inbox.running:
-            inbox.running = True
-            self.hub.spawn(self._run_inbox, inbox)
-        elif (
-            transport is not None
-            and inbox.paused is None
-            and len(inbox.jobs) >= self.config.max_inbox
-        ):
+        if job.handler is not None and job.handler.concurrent:
+            inbox.beside += 1
+            self.hub.spawn(self._run_beside, inbox, job)
+        else:
+            inbox.jobs.append(job)
+            if not inbox.running:
+                inbox.running = True
+                self.hub.spawn(self._run_inbox, inbox)
+        if transport is not None and inbox.paused is None and self._full(inbox):
             inbox.paused = transport
             transport.pause()
+
+    def _full(self, inbox: Inbox) -> bool:
+        return len(inbox.jobs) + inbox.beside >= self.config.max_inbox
 
     def _run_inbox(self, inbox: Inbox) -> None:
         """In a worker: one event after another, until none waits."""
         jobs = inbox.jobs
         hub = self.hub
         while True:
-            until = hub.now() + 0.004
+            until = hub.now() + SLICE
             while jobs and hub.now() < until:
                 self._run(jobs.popleft())
-                if inbox.paused is not None and len(jobs) <= self.config.max_inbox // 2:
+                if inbox.paused is not None:
                     hub.call(self._unpause, inbox)
             if not jobs:
                 break
             hub.breathe()
         hub.call(self._rest, inbox)
 
+    def _run_beside(self, inbox: Inbox, job: Job) -> None:
+        """In a worker: one event, while the client's others go on."""
+        self._run(job)
+        self.hub.call(self._rest_beside, inbox)
+
+    def _rest_beside(self, inbox: Inbox) -> None:
+        inbox.beside -= 1
+        self._unpause(inbox)
+        self._done_with(inbox)
+
     def _unpause(self, inbox: Inbox) -> None:
-        paused, inbox.paused = inbox.paused, None
-        if paused is not None:
+        waiting = len(inbox.jobs) + inbox.beside
+        if inbox.paused is not None and waiting <= self.config.max_inbox // 2:
+            paused, inbox.paused = inbox.paused, None
             paused.resume()
 
     def _rest(self, inbox: Inbox) -> None:
@@ -654,14 +666,19 @@ class Server:
             self.hub.spawn(self._run_inbox, inbox)
         else:
             inbox.running = False
-            self._inboxes.pop(inbox.key, None)
             self._unpause(inbox)
-            if not self._inboxes and self.closing:
+            self._done_with(inbox)
+
+    def _done_with(self, inbox: Inbox) -> None:
+        if inbox.running or inbox.beside:
+            return
+        self._inboxes.pop(inbox.key, None)
+        if not self._inboxes:
+            if self.closing:
                 self.end()
-            if not self._inboxes:
-                for waiter in self._idlers:
-                    waiter.set(True)
-                self._idlers.clear()
+            for waiter in self._idlers:
+                waiter.set(True)
+            self._idlers.clear()
 
     def idle(self) -> Waiter:
         """What is told when no event waits for its handler; from any thread."""
@@ -885,8 +902,7 @@ class Server:
                 if connection.transport is not None:
                     connection.transport.wake()
                 yield
-            if len(self.frames) > SHARED_FRAMES:
-                self.frames.clear()
+            self.frames.clear()
 
         self.hub.sliced(flush)
 

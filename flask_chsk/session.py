@@ -56,6 +56,7 @@ ERROR = Keyword("chsk/error")
 DUMMY_CB_200 = Keyword("chsk/dummy-cb-200")
 
 BAD_PACKAGE_SHOWN = 1024  # characters of a bad package that handlers get to see
+SHARED_FRAMES = 256  # batches remembered within one tick, at most a page each
 KEY_LENGTH = 64  # of a send that may be repeated
 PAGE_BYTES = 256 * 1024  # of pushes in one frame or poll answer, or one event if larger
 
@@ -403,7 +404,9 @@ class ServerSession:
         key = (encode, self.composer.key, self.v1, *[push.offset for push in batch])
         frame = frames.get(key)
         if frame is None:
-            frame = frames[key] = encode(self._batch(batch))
+            frame = encode(self._batch(batch))
+            if len(frames) < SHARED_FRAMES:
+                frames[key] = frame
         return frame
 
     def _batch(self, batch: list[Push]) -> Data:
