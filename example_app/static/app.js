@@ -25,8 +25,8 @@ function connect() {
   chsk?.destroy();
   chsk = new ChannelSocket(undefined, { type });
   chsk.watch((old, now) => showState(now));
-  on("chsk/handshake", () => {
-    showPresent(chsk.state.handshakeData.present);
+  on("chsk/handshake", ([uid, csrfToken, data]) => {
+    showPresent(data.present);
     catchUp();
     measure();
   });
@@ -173,7 +173,8 @@ async function whoami() {
   $("reply").hidden = false;
   try {
     const reply = await request(["wire/whoami"]);
-    $("reply").textContent = JSON.stringify(reply, null, 2);
+    const lines = Object.entries(reply).map(([key, value]) => `${key}: ${value}`);
+    $("reply").textContent = lines.join("\n");
   } catch (error) {
     $("reply").textContent = inWords(error);
   }
@@ -212,7 +213,7 @@ function showHandled(n) {
 /** @type {number[]} */
 const trips = [];
 
-/** Time a request that does nothing. */
+/** Time a request that does nothing; not noted, or the log would hold little else. */
 async function measure() {
   const began = performance.now();
   try {
