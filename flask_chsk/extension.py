@@ -242,7 +242,7 @@ class State:
             except Exception:
                 log.exception("error in %r", fn)
 
-    def explain(self, error: Exception) -> tuple[int, str]:
+    def explain(self, error: BaseException) -> tuple[int, str]:
         """What a client may know of an error: HTTP errors are meant for it, others not."""
         if isinstance(error, HTTPException):
             response = error.response

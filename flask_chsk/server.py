@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from gevent import GreenletExit, Timeout
+
 from . import session as s
 from .brokers import (
     ANONYMOUS,
@@ -78,7 +80,7 @@ class Host(Protocol):
     def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
         """Call a hook in an application context."""
 
-    def explain(self, error: Exception) -> tuple[int, str]:
+    def explain(self, error: BaseException) -> tuple[int, str]:
         """Status and message for a client."""
 
 
@@ -136,6 +138,7 @@ class Connection:
         "session",
         "token",
         "transport",
+        "trial",
     )
 
     def __init__(self, server: Server, session: ServerSession, kind: str) -> None:
@@ -143,6 +146,7 @@ class Connection:
         self.session = session
         self.kind = kind
         self.transport: Transport | None = None
+        self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
         self.request: KeptRequest | None = None  # of the handshake
         self.flushed = 0.0  # when a batch last left
         self.lost_at: float | None = None  # since when there is no socket or poll
@@ -311,8 +315,14 @@ class Server:
                 one.resume_unknown(cursor)
         else:
             one = connection.session
+            if isinstance(connection.transport, WebSocket):
+                # From now on nothing leaves by it that the newcomer would miss.
+                connection.transport.end(s.REPLACED, REPLACED)
+                connection.transport = None
             if opening.v1 and (cursor is None or not one.v1):
                 one.start_at(watermark)
+            elif cursor is not None and cursor > watermark:
+                one.resume_unknown(cursor)  # forged, or from another process: history knows
             elif cursor is not None:
                 one.resume(cursor)
             one.composer = opening.composer
@@ -339,9 +349,16 @@ class Server:
             # Its polls go on until it has said something here: a proxy may let the upgrade
             # through and nothing after it.
             websocket.proven = False
+            self._end_trial(connection)
+            connection.trial = websocket
         else:
             self._attach(connection, websocket)
         websocket.start(self._handshake(entered), leftover)
+
+    def _end_trial(self, connection: Connection) -> None:
+        trial, connection.trial = connection.trial, None
+        if trial is not None:
+            trial.end(s.TRY_LATER, "said nothing while its client was here")
 
     def _attach(self, connection: Connection, transport: Transport) -> None:
         old, connection.transport = connection.transport, transport
@@ -497,10 +514,12 @@ class Server:
         """A message came over a WebSocket."""
         one = connection.session
         if connection.transport is not websocket:
-            if websocket.proven:
+            if connection.trial is not websocket:
                 return  # replaced, and about to notice
+            connection.trial = None
             websocket.proven = True
             self._attach(connection, websocket)
+            websocket.wake()
         happening = one.receive(data, self.hub.now())
         if self.config.rate is not None and self._too_fast(connection):
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
@@ -725,13 +744,13 @@ class Server:
             if channel is not None:
                 channel.error(401, "signed out")
             self.hub.call(self.close, ev.uid, ev.client_id, s.SIGNED_OUT, "signed out")
-        except Exception as error:
+        except (Exception, Timeout, GreenletExit) as error:  # gevent's are no Exceptions
             self._failed(ev, channel, error)
         finally:
             if job.then is not None:
                 job.then()
 
-    def _failed(self, ev: EventMessage, channel: _Channel | None, error: Exception) -> None:
+    def _failed(self, ev: EventMessage, channel: _Channel | None, error: BaseException) -> None:
         status, message = self.host.explain(error)
         if status >= 500:
             self.counters["handler_errors"] += 1
@@ -870,11 +889,11 @@ class Server:
     def _waits(self, connection: Connection, now: float) -> bool:
         """Whether what was put into the outbox waits for the window's end (PROTOCOL 4)."""
         transport = connection.transport
-        if transport is None:
-            return True  # for the client to come back
         if connection.session.overfull:
             self._overfull(connection)
             return True
+        if transport is None:
+            return True  # for the client to come back
         kind = connection.kind
         if now - connection.flushed >= self._windows[kind]:
             connection.flushed = now
@@ -916,6 +935,8 @@ class Server:
         """A client that cannot be told of a gap has too much waiting (PROTOCOL 8, 4002)."""
         self.counters["too_slow"] += 1
         one = connection.session
+        if one.v1:
+            one.fall_behind()  # its pushes come again, from history
         one.outbox = None
         one.outbox_bytes = 0
         transport = connection.transport
@@ -1052,6 +1073,8 @@ class Server:
 
     def lost(self, connection: Connection, websocket: WebSocket) -> None:
         """A WebSocket is gone; its client may come back within the grace."""
+        if connection.trial is websocket:
+            connection.trial = None
         if connection.transport is not websocket:
             return  # a late close of an old one
         connection.transport = None
@@ -1113,6 +1136,7 @@ class Server:
         transport, connection.transport = connection.transport, None
         if transport is not None:
             transport.end(s.NORMAL)
+        self._end_trial(connection)
         self.counters["closed"] += 1
         if uid is not None and not self.registry.count(uid):
             for topic in list(self._topics.get(uid, ())):

@@ -286,6 +286,7 @@ class ServerSession:
 
     def resume_unknown(self, offset: int) -> None:
         """Begin where a client says it is that we know nothing of: history has the rest."""
+        self._drop_pushes()
         self.acked = self.queued = offset
         self.behind = True
 
