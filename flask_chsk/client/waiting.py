@@ -1,0 +1,284 @@
+"""Waiting and running, the same from threads and from greenlets, patched or not.
+
+The client's network code is plain blocking code in ``threading`` threads: greenlets where
+threads are patched, native ones elsewhere. What its users wait for may be set by any of
+them, so a wait here never blocks a hub: in a thread that has one it is the hub that waits.
+Knows nothing of channel sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import Empty
+from typing import Any, Generic, TypeVar
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import Hub
+from gevent.monkey import get_original, is_module_patched
+
+log = logging.getLogger("flask_chsk.client")
+T = TypeVar("T")
+
+LINGER = 2.0  # seconds a lane's thread waits for its next job: a busy lane keeps its thread
+
+_allocate_lock = get_original("_thread", "allocate_lock")
+_start_new_thread = get_original("_thread", "start_new_thread")
+
+
+class Flag:
+    """Set once, from anywhere; waited for by one thread or greenlet, the one that made it."""
+
+    __slots__ = ("_greenlet", "_hub", "_lock", "_waker", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._hub: Hub | None = get_hub_if_exists()
+        if self._hub is None and is_module_patched("threading"):
+            self._hub = gevent.get_hub()  # blocking this thread would block all greenlets
+        self._greenlet: Any = None
+        if self._hub is None:
+            self._lock = _allocate_lock()
+            self._lock.acquire()
+        else:
+            self._waker = self._hub.loop
+
+    def set(self) -> None:
+        """Let the waiter go on; a second call does nothing."""
+        if self.is_set:
+            return
+        self.is_set = True
+        if self._hub is None:
+            self._lock.release()
+        else:
+            self._waker.run_callback_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.switch()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it was set within *timeout* seconds; None: however long it takes."""
+        if self.is_set:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        if self._hub is None:
+            if self._lock.acquire(True, -1 if timeout is None else timeout):
+                self._lock.release()
+        else:
+            self._wait_on(self._hub, timeout)
+        return self.is_set
+
+    def _wait_on(self, hub: Hub, timeout: float | None) -> None:
+        timer = None if timeout is None else hub.loop.timer(timeout)
+        self._greenlet = gevent.getcurrent()
+        try:
+            if timer is not None:
+                timer.start(self._wake)
+            hub.switch()
+        finally:
+            self._greenlet = None
+            if timer is not None:
+                timer.stop()
+                timer.close()
+
+
+class Closed(Exception):
+    """A queue that was closed, and is empty."""
+
+
+class Queue(Generic[T]):
+    """First in, first out, between any threads and greenlets; sliding where it has a *limit*.
+
+    :ivar dropped: how many were let go, the oldest first, because it was full.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self._items: deque[T] = deque()
+        self._waiting: deque[Flag] = deque()
+        self._closed = False
+        self._lock = _allocate_lock()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """Append *item*, without ever waiting."""
+        with self._lock:
+            if self._closed:
+                return
+            self._items.append(item)
+            if self.limit is not None and len(self._items) > self.limit:
+                self._items.popleft()
+                self.dropped += 1
+            if self._waiting:
+                self._waiting.popleft().set()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """The oldest item, taken out.
+
+        :raises queue.Empty: after *timeout* seconds, or at once where it shall not *block*.
+        :raises Closed: when it is closed and empty.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if self._items:
+                    return self._items.popleft()
+                if self._closed:
+                    raise Closed
+                if not block:
+                    raise Empty
+                flag = Flag()
+                self._waiting.append(flag)
+            if not flag.wait(None if until is None else until - time.monotonic()):
+                with self._lock:
+                    if not flag.is_set:
+                        self._waiting.remove(flag)
+                        raise Empty
+            # Set: something was put. Another may have been quicker.
+
+    def close(self) -> None:
+        """Take nothing more in; what is there can still be taken out."""
+        with self._lock:
+            self._closed = True
+            while self._waiting:
+                self._waiting.popleft().set()
+
+    def clear(self) -> None:
+        """Let all go that is there."""
+        with self._lock:
+            self._items.clear()
+
+    def __iter__(self) -> Iterator[T]:
+        """Items as they come, until it is closed."""
+        while True:
+            try:
+                yield self.get()
+            except Closed:
+                return
+
+
+class Crew:
+    """The threads of one channel socket, so that its end can wait for theirs."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._members: dict[object, Any] = {}
+        self._flags: list[Flag] = []
+        self._home: Hub | None = None
+        # Made in a greenlet of an unpatched process: that hub runs, and users' code belongs there.
+        if isinstance(gevent.getcurrent(), gevent.Greenlet) and not is_module_patched("threading"):
+            self._home = gevent.get_hub()
+
+    def on_hub(self) -> bool:
+        """Whether the caller is a greenlet in which sockets block all others."""
+        return self._home is not None and get_hub_if_exists() is self._home
+
+    def start(self, name: str, fn: Callable[[], object]) -> None:
+        """Run *fn*, which may block on sockets, in a thread."""
+        main = self._member(fn)
+        threading.Thread(target=main, name=f"flask_chsk.client {name}", daemon=True).start()
+
+    def start_users(self, name: str, fn: Callable[[], object]) -> None:
+        """Run *fn*, which calls users' code: in a greenlet where they live in greenlets."""
+        if self._home is None:
+            self.start(name, fn)
+        else:
+            main = self._member(fn)
+            self._home.loop.run_callback_threadsafe(gevent.spawn, main)
+
+    def _member(self, fn: Callable[[], object]) -> Callable[[], None]:
+        key = object()
+        with self._lock:
+            self._members[key] = None
+
+        def main() -> None:
+            self._members[key] = gevent.getcurrent()
+            try:
+                fn()
+            except Exception:
+                log.exception("error in %r", fn)
+            finally:
+                with self._lock:
+                    del self._members[key]
+                    flags, self._flags = self._flags, []
+                for flag in flags:
+                    flag.set()
+
+        return main
+
+    def join(self, timeout: float) -> bool:
+        """Whether all of them, but the caller, ended within *timeout* seconds."""
+        until = time.monotonic() + timeout
+        me = gevent.getcurrent()
+        while True:
+            with self._lock:
+                if all(member is me for member in self._members.values()):
+                    return True
+                flag = Flag()
+                self._flags.append(flag)
+            if not flag.wait(until - time.monotonic()):
+                return False
+
+
+class Lane:
+    """Runs jobs one after another, in a thread that is there while there are any.
+
+    *start* is the crew's that starts such a thread; *limit*: jobs that may wait; *overflow* is
+    called when the oldest had to be let go.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[str, Callable[[], object]], None],
+        name: str,
+        limit: int | None = None,
+        overflow: Callable[[], object] | None = None,
+    ) -> None:
+        self._start = start
+        self._name = name
+        self._jobs: Queue[Callable[[], object]] = Queue(limit)
+        self._lock = _allocate_lock()
+        self._running = False
+        self._overflow = overflow
+
+    def put(self, job: Callable[[], object]) -> None:
+        """Run *job* after those that were put before it; what it raises is logged."""
+        dropped = self._jobs.dropped
+        self._jobs.put(job)  # a closed lane's queue takes nothing
+        if self._jobs.dropped > dropped and self._overflow is not None:
+            self._overflow()
+        with self._lock:
+            if self._running or not len(self._jobs):
+                return
+            self._running = True
+        self._start(self._name, self._run)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=LINGER)
+            except (Empty, Closed):
+                with self._lock:
+                    if not len(self._jobs):
+                        self._running = False
+                        return
+                continue
+            try:
+                job()
+            except Exception:
+                log.exception("error in %s", self._name)
+
+    def close(self, *, finish: bool = False) -> None:
+        """Take nothing more, and run what waits only where it shall *finish*."""
+        if not finish:
+            self._jobs.clear()
+        self._jobs.close()

@@ -1,0 +1,373 @@
+"""HTTP for the client: connections that verify, go through proxies, and can be cut off.
+
+On urllib3's connection classes, because they work in plain threads and, where those are
+patched, in greenlets; because TLS, proxies and tunnels are theirs; and because a WebSocket
+can begin on such a connection as well as a request. Redirects are not followed and nothing
+is repeated: what to do then is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import http.cookiejar
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from ..errors import ChskError, ConfigError
+
+try:
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
+    from urllib3.util import Url, parse_url
+except ImportError as error:
+    raise ImportError("flask_chsk.client needs urllib3: pip install Flask-Chsk[client]") from error
+
+REUSED = 1.0  # seconds a connection may rest before it is used again: gunicorn keeps it for 2
+SPARE = 4  # connections kept for the next request
+MAX_BODY = 64 * 1024 * 1024  # bytes of an answer
+
+# Whatever a network, a proxy or a server that talks rubbish can make of a request.
+FAILURES = (OSError, HTTPError, http.client.HTTPException, ValueError)
+
+
+class WebError(ChskError):
+    """No answer; *kind* is ``"timeout"``, ``"abort"`` or ``"exception"``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Answer:
+    """An HTTP answer, whole; its *headers* have a ``get`` that takes names in lower case."""
+
+    status: int
+    headers: Any
+    body: bytes = b""
+
+    @property
+    def content_type(self) -> str:
+        return str(self.headers.get("content-type", ""))
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the server asked to wait."""
+        value = self.headers.get("retry-after", "")
+        return float(value) if value.isascii() and value.isdecimal() and len(value) < 6 else None
+
+    @property
+    def line(self) -> str:
+        """The first line of the body where it is plain text, for messages."""
+        if not self.content_type.startswith("text/plain"):
+            return ""
+        return self.body[:300].decode("utf-8", "replace").strip().partition("\n")[0]
+
+
+class Abort:
+    """A way to cut a request off from another thread, before it begins or while it waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: HTTPConnection | None = None
+        self.is_set = False
+
+    def abort(self) -> None:
+        """Whoever waits gets :class:`WebError` ``"abort"`` at once, and for ever."""
+        with self._lock:
+            self.is_set = True
+            if self._connection is not None:
+                shut_down(self._connection.sock)
+
+    @contextlib.contextmanager
+    def guarding(self, connection: HTTPConnection) -> Any:
+        """While *connection* is in use."""
+        with self._lock:
+            self._connection = connection
+            aborted = self.is_set
+        try:
+            if aborted:
+                raise WebError("abort", "aborted")
+            yield
+        except FAILURES as error:
+            if self.is_set:
+                raise WebError("abort", "aborted") from error
+            raise
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def connected(self) -> None:
+        """Called once a connection has its socket: an abort may have come before."""
+        if self.is_set:
+            raise WebError("abort", "aborted")
+
+
+def shut_down(sock: Any, how: int = socket.SHUT_RDWR) -> None:
+    """Wake whoever reads or writes *sock*, in whatever thread; it is theirs to close."""
+    if sock is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        # By another descriptor: TLS objects of the standard library drop their state on
+        # shutdown(), under the hands of whoever is reading.
+        fd = os.dup(sock.fileno())
+        with socket.socket(fileno=fd) as same:
+            same.shutdown(how)
+
+
+def _proxy_of(scheme: str, host: str) -> Url | None:
+    """The proxy that the environment names for *host*."""
+    if urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    plain = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    text = proxies.get(plain) or proxies.get("all")
+    if not text:
+        return None
+    proxy = parse_url(text if "://" in text else f"http://{text}")
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ConfigError(f"proxy {text!r}: only http:// and https:// proxies are supported")
+    return proxy
+
+
+@dataclass
+class Web:
+    """How to reach servers: TLS, cookies, and a few connections that are kept.
+
+    :ivar cookies: a jar; what servers set goes in there too.
+    """
+
+    ssl_context: ssl.SSLContext | None = None
+    cookies: http.cookiejar.CookieJar = field(default_factory=http.cookiejar.CookieJar)
+    connect_timeout: float = 5.0
+    _spare: list[tuple[str, float, HTTPConnection]] = field(default_factory=list)
+    _lock: Any = field(default_factory=threading.Lock)
+    _closed: bool = False
+
+    def connection(self, url: str) -> HTTPConnection:
+        """A connection to where *url* is, not connected yet."""
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+        if scheme not in ("http", "https", "ws", "wss") or not host:
+            raise ConfigError(f"{url!r} is not a URL such as https://example.org/chsk")
+        secure = scheme in ("https", "wss")
+        port = parts.port or (443 if secure else 80)
+        proxy = _proxy_of(scheme, f"{host}:{port}")
+        if secure and self.ssl_context is None:
+            self.ssl_context = ssl.create_default_context()
+        more: dict[str, Any] = {"timeout": self.connect_timeout}
+        if secure or (proxy is not None and proxy.scheme == "https"):
+            if self.ssl_context is None:
+                self.ssl_context = ssl.create_default_context()
+            more["ssl_context"] = self.ssl_context
+        kind = HTTPSConnection if "ssl_context" in more else HTTPConnection
+        if proxy is None:
+            return kind(host, port, **more)
+        assert proxy.host is not None
+        through = proxy.port or (443 if proxy.scheme == "https" else 80)
+        if scheme == "http":
+            return kind(proxy.host, through, **more)
+        if proxy.scheme == "https":
+            raise ConfigError(
+                f"{proxy.scheme}:// proxies carry plain HTTP only: name an http:// one"
+            )
+        connection = kind(proxy.host, through, **more)
+        connection.set_tunnel(host, port, _proxy_headers(proxy))
+        return connection
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: float = 60.0,
+        abort: Abort | None = None,
+    ) -> Answer:
+        """The answer, whatever its status.
+
+        :param timeout: seconds without a byte, after the connection stands.
+        :raises WebError: where there is none.
+        """
+        abort = abort or Abort()
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc}"
+        connection = self._take(place) or self.connection(url)
+        try:
+            with abort.guarding(connection):
+                if connection.sock is None:
+                    connection.connect()
+                abort.connected()
+                connection.timeout = timeout
+                connection.sock.settimeout(timeout)
+                answer, keep = self._exchange(connection, method, url, headers, body)
+        except (TimeoutError, ConnectTimeoutError, ReadTimeoutError) as error:
+            connection.close()
+            raise WebError("timeout", str(error)) from error
+        except FAILURES as error:
+            connection.close()
+            raise WebError("exception", str(error) or type(error).__name__) from error
+        except BaseException:
+            connection.close()
+            raise
+        if keep:
+            self._give(place, connection)
+        else:
+            connection.close()
+        return answer
+
+    def _exchange(
+        self,
+        connection: HTTPConnection,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+    ) -> tuple[Answer, bool]:
+        parts = urlsplit(url)
+        target = parts.path or "/"
+        if parts.query:
+            target += f"?{parts.query}"
+        all_headers = {**(headers or {}), **self.cookie_header(url)}
+        proxy = _proxy_of(parts.scheme, parts.netloc) if parts.scheme == "http" else None
+        if proxy is not None:
+            target = f"{parts.scheme}://{parts.netloc}{target}"
+            all_headers.update(_proxy_headers(proxy))
+            all_headers["Host"] = parts.netloc
+        connection.request(method, target, body=body, headers=all_headers, preload_content=False)
+        response = connection.getresponse()
+        content = response.read(MAX_BODY + 1)
+        if len(content) > MAX_BODY:
+            raise ValueError(f"an answer of over {MAX_BODY} bytes")
+        self.keep_cookies(url, response)
+        found = {name.lower(): value for name, value in response.headers.items()}
+        keep = "close" not in found.get("connection", "").lower() and response.version >= 11
+        return Answer(response.status, found, content), keep
+
+    def _take(self, place: str) -> HTTPConnection | None:
+        """A connection that was used a moment ago, and still stands."""
+        now = time.monotonic()
+        with self._lock:
+            spare, self._spare = self._spare, []
+        found = None
+        for at, since, connection in spare:
+            if now - since > REUSED or not connection.is_connected:
+                connection.close()
+            elif at == place and found is None:
+                found = connection
+            else:
+                with self._lock:
+                    self._spare.append((at, since, connection))
+        return found
+
+    def _give(self, place: str, connection: HTTPConnection) -> None:
+        with self._lock:
+            if not self._closed and len(self._spare) < SPARE:
+                self._spare.append((place, time.monotonic(), connection))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is kept; requests under way keep theirs."""
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, []
+        for _, _, connection in spare:
+            connection.close()
+
+    # cookies ---------------------------------------------------------------------------
+
+    def cookie_header(self, url: str) -> dict[str, str]:
+        """The ``Cookie`` header for *url*; empty where there is none."""
+        request = urllib.request.Request(_http(url))
+        self.cookies.add_cookie_header(request)
+        value = request.get_header("Cookie")
+        return {} if value is None else {"Cookie": value}
+
+    def keep_cookies(self, url: str, response: Any) -> None:
+        """Put the cookies of a response into the jar."""
+        request = urllib.request.Request(_http(url))
+        self.cookies.extract_cookies(_Headers(response.headers), request)  # type: ignore[arg-type]
+
+
+class _Headers:
+    """Headers as ``http.cookiejar`` asks for them."""
+
+    def __init__(self, headers: Any) -> None:
+        self._headers = headers
+
+    def info(self) -> Any:
+        return self._headers
+
+
+def _http(url: str) -> str:
+    return "http" + url[2:] if url.startswith("ws") else url
+
+
+def _proxy_headers(proxy: Url) -> dict[str, str]:
+    if not proxy.auth:
+        return {}
+    auth = base64.b64encode(unquote(proxy.auth).encode()).decode()
+    return {"Proxy-Authorization": f"Basic {auth}"}
+
+
+def cookie_jar(
+    cookies: http.cookiejar.CookieJar | Mapping[str, str] | None, url: str
+) -> http.cookiejar.CookieJar:
+    """*cookies* as a jar: itself, or a new one of names and values for the host of *url*."""
+    if isinstance(cookies, http.cookiejar.CookieJar):
+        return cookies
+    jar = http.cookiejar.CookieJar()
+    host = urlsplit(url).hostname or ""
+    domain = host if "." in host or ":" in host else f"{host}.local"  # as the jar names them
+    for name, value in (cookies or {}).items():
+        jar.set_cookie(
+            http.cookiejar.Cookie(
+                version=0,
+                name=name,
+                value=value,
+                port=None,
+                port_specified=False,
+                domain=domain,
+                domain_specified=False,
+                domain_initial_dot=False,
+                path="/",
+                path_specified=True,
+                secure=False,
+                expires=None,
+                discard=True,
+                comment=None,
+                comment_url=None,
+                rest={},
+            )
+        )
+    return jar
+
+
+def with_query(url: str, params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+    """*url* with *params* behind its own; what is None is left out."""
+    items = params.items() if isinstance(params, Mapping) else params
+    text = urlencode([(k, _text(v)) for k, v in items if v is not None], quote_via=quote)
+    if not text:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{text}"
+
+
+def form(params: Mapping[str, Any]) -> bytes:
+    """*params* as the body of a form."""
+    return urlencode([(k, _text(v)) for k, v in params.items() if v is not None]).encode()
+
+
+def _text(value: Any) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
