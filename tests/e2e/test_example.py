@@ -1,0 +1,286 @@
+"""The example in Chromium: all that its page offers, over both transports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.proxy import Proxy
+from tests.process import ROOT, Server, eventually
+
+AXE = ROOT / "tests/js/node_modules/axe-core/axe.min.js"
+
+NewPage = Callable[..., Page]
+
+
+class Desk:
+    """One tab of the example."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+
+    def sign_in(self, name: str, transport: str = "WebSocket") -> Desk:
+        self.page.goto(f"{self.url}/login")
+        self.page.get_by_label("Your name").fill(name)
+        self.page.get_by_role("button", name="Sign in").click()
+        if transport == "Ajax":
+            self.page.goto(f"{self.url}/?transport=ajax")
+        return self.wait_open(transport)
+
+    def wait_open(self, transport: str) -> Desk:
+        expect(self.page.locator("#status")).to_have_text(transport)
+        expect(self.page.locator("#trip")).to_contain_text("ms")
+        return self
+
+    def press(self, button: str) -> None:
+        self.page.get_by_role("button", name=button).click()
+
+    def say(self, text: str) -> None:
+        self.page.get_by_label("Say", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+        expect(self.page.get_by_label("Say", exact=True)).to_have_value("")
+
+    def expect_lines(self, *lines: str) -> None:
+        expect(self.page.locator(".line span")).to_have_text(lines)
+
+    def expect_present(self, *people: str) -> None:
+        expect(self.page.locator("#present li span")).to_have_text(people)
+
+
+@pytest.fixture
+def server(gunicorn: Callable[..., Server]) -> Server:
+    return gunicorn("example_app:app")
+
+
+@pytest.fixture
+def ann(server: Server, page: Page) -> Desk:
+    """On a WebSocket."""
+    return Desk(page, server.url).sign_in("Ann")
+
+
+@pytest.fixture
+def bob(server: Server, other_page: Page) -> Desk:
+    """Held to long-polling."""
+    return Desk(other_page, server.url).sign_in("Bob", "Ajax")
+
+
+def test_two_users_chat_one_over_each_transport(ann: Desk, bob: Desk) -> None:
+    ann.expect_present("Ann", "Bob")
+    bob.expect_present("Ann", "Bob")
+    ann.say("is the tide in?")
+    bob.say("since six <b>o'clock</b>")
+    for desk in (ann, bob):
+        desk.expect_lines("is the tide in?", "since six <b>o'clock</b>")
+
+
+def test_what_was_said_before_is_shown(ann: Desk, bob: Desk) -> None:
+    ann.say("first")
+    bob.expect_lines("first")
+    bob.page.reload()
+    bob.expect_lines("first")
+
+
+def test_what_parse_refuses_is_told_and_stays_in_the_field(ann: Desk) -> None:
+    field = ann.page.get_by_label("Say", exact=True)
+    field.fill("x" * 501)
+    ann.page.keyboard.press("Enter")
+    expect(ann.page.get_by_role("alert")).to_have_text("That is 501 characters; 500 is the most.")
+    expect(field).to_have_value("x" * 501)
+
+
+def test_a_form_pushes_a_notice_and_says_so(ann: Desk, bob: Desk) -> None:
+    ann.expect_present("Ann", "Bob")
+    ann.page.get_by_label("To").select_option("Bob")
+    ann.press("Post the form")
+    expect(ann.page.locator("#notice-answer")).to_have_text("Sent to Bob.")
+    expect(bob.page.locator(".notice span")).to_have_text("Your order is ready")
+    bob.press("Dismiss")
+    expect(bob.page.locator(".notice")).to_have_count(0)
+    expect(ann.page.locator(".notice")).to_have_count(0)
+
+
+def test_a_request_has_its_reply(bob: Desk) -> None:
+    bob.press("Ask: who am I?")
+    expect(bob.page.locator("#reply")).to_contain_text("uid: Bob")
+
+
+def test_who_leaves_is_gone_for_the_others(ann: Desk, bob: Desk) -> None:
+    ann.expect_present("Ann", "Bob")
+    bob.press("Sign out")
+    expect(bob.page).to_have_url(re.compile("/login$"))
+    ann.expect_present("Ann")
+
+
+def test_signing_out_in_one_tab_ends_the_other(ann: Desk, new_page: NewPage) -> None:
+    tab = Desk(new_page(context=ann.page.context), ann.url)
+    tab.page.goto(ann.url)
+    tab.wait_open("WebSocket")
+    ann.press("Sign out")
+    expect(tab.page).to_have_url(re.compile("/login$"))
+
+
+@pytest.mark.parametrize("transport", ["WebSocket", "Ajax"])
+def test_500_events_are_handled_in_order(server: Server, page: Page, transport: str) -> None:
+    desk = Desk(page, server.url).sign_in("Ann", transport)
+    desk.press("Send 500 events")
+    expect(page.locator("#order")).to_have_text(re.compile(r"^500 handled in order in \d+ ms$"))
+    assert page.locator("#cells .done").count() == 500
+
+
+@pytest.mark.parametrize("transport", ["WebSocket", "Ajax"])
+def test_a_cut_line_comes_back_and_missed_nothing(
+    server: Server, page: Page, other_page: Page, proxy_to: Callable[..., Proxy], transport: str
+) -> None:
+    proxy = proxy_to(server)
+    ann = Desk(page, proxy.url).sign_in("Ann", transport)
+    bob = Desk(other_page, server.url).sign_in("Bob")
+    proxy.cut()
+    expect(page.locator("#state")).not_to_have_text("open")
+    bob.say("while you were away")
+    proxy.restore()
+    ann.wait_open(transport)
+    ann.expect_lines("while you were away")
+    assert noted(ann, "in", "chat/said") == 1
+
+
+def noted(desk: Desk, way: str, id: str) -> int:
+    """How many events of this id went ``"in"`` or ``"out"``, by the page's own log."""
+    times: list[str] = desk.page.locator(f"#log li[data-key='{way}{id}']").evaluate_all(
+        "items => items.map(item => item.dataset.times)"
+    )
+    return sum(map(int, times))
+
+
+@pytest.mark.parametrize("button", ["Cut the connection", "Reconnect"])
+def test_the_buttons_close_and_the_line_opens_again(ann: Desk, button: str) -> None:
+    assert noted(ann, "out", "chat/recent") == 1  # what each handshake makes the page ask for
+    ann.press(button)
+    eventually(lambda: noted(ann, "out", "chat/recent") == 2)
+    ann.wait_open("WebSocket")
+
+
+def test_force_ajax_holds_and_lets_go(ann: Desk) -> None:
+    button = ann.page.get_by_role("button", name="Force Ajax")
+    button.click()
+    ann.wait_open("Ajax")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    ann.page.reload()
+    ann.wait_open("Ajax")
+    button.click()
+    ann.wait_open("WebSocket")
+    expect(button).to_have_attribute("aria-pressed", "false")
+
+
+def test_every_link_to_code_leads_to_its_line(ann: Desk) -> None:
+    links: list[Any] = ann.page.locator("a.code").evaluate_all(
+        "links => links.map(link => [link.firstChild.data.trim(), link.href])"
+    )
+    assert len(links) > 10
+    for function, href in links:
+        ann.page.goto(href)
+        line = ann.page.locator(".line:target")
+        expect(line).to_have_text(re.compile(rf"^\s*(async )?(def|function) {function}\("))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(server: Server, new_page: NewPage, scheme: str) -> None:
+    if not AXE.exists():
+        pytest.skip(f"missing: {AXE.relative_to(ROOT)}")
+    page = new_page(color_scheme=scheme)
+    page.goto(f"{server.url}/login")
+    assert violations(page) == []
+    desk = Desk(page, server.url).sign_in("Ann")
+    desk.say("hello")
+    desk.press("Send 500 events")
+    desk.press("Ask: who am I?")
+    desk.press("Post the form")
+    expect(page.locator(".notice")).to_have_count(1)
+    assert violations(page) == []
+    page.goto(f"{server.url}/source/chat.py#L10")
+    assert violations(page) == []
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds, each with the elements concerned."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    result: Any = page.evaluate("axe.run()")
+    return [
+        f"{found['id']}: {[node['html'] for node in found['nodes']]}"
+        for found in result["violations"]
+    ]
+
+
+def test_nothing_is_wider_than_a_small_phone(server: Server, new_page: NewPage) -> None:
+    page = new_page(viewport={"width": 360, "height": 740})
+    page.goto(f"{server.url}/login")
+    widths = [overflow(page)]
+    desk = Desk(page, server.url).sign_in("W" * 24)
+    desk.say("W" * 200)
+    desk.press("Send 500 events")
+    desk.press("Ask: who am I?")
+    desk.press("Post the form")
+    expect(page.locator(".notice")).to_have_count(1)
+    widths.append(overflow(page))
+    page.goto(f"{server.url}/source/static/app.js")
+    widths.append(overflow(page))
+    assert widths == [0, 0, 0]
+
+
+def overflow(page: Page) -> int:
+    """Pixels that the page is wider than its window."""
+    pixels: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return max(pixels, 0)
+
+
+def test_all_is_reached_by_keyboard(ann: Desk) -> None:
+    """Every control takes the focus in turn, and shows it."""
+    page = ann.page
+    controls = page.locator("a[href], button, input, select, [tabindex='0']").count()
+    shown: dict[int, str] = {}
+    for _ in range(controls + 1):  # and once round by the browser's own
+        page.keyboard.press("Tab")
+        index, outline = page.evaluate(FOCUSED)
+        if index >= 0:
+            shown[index] = outline
+    assert (len(shown), set(shown.values())) == (controls, {"solid"})
+
+
+# The focused control's place in the page, -1 for none, and the outline that shows the focus.
+FOCUSED = """() => {
+    const it = document.activeElement;
+    const place = it === document.body ? -1 : [...document.querySelectorAll("*")].indexOf(it);
+    return [place, getComputedStyle(it).outlineStyle];
+}"""
+
+
+def test_everything_is_done_by_keyboard_alone(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/login")
+    page.keyboard.type("Ann")  # the field has the focus
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_have_text("WebSocket")
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Enter")
+    expect(page.locator(".line span")).to_have_text(["by keyboard"])
+    page.get_by_role("button", name="Send 500 events").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#order")).to_contain_text("in order")
+
+
+def test_the_policy_lets_nothing_foreign_in_and_nothing_is_refused_by_it(
+    server: Server, page: Page
+) -> None:
+    told: list[str] = []
+    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+    answer = page.goto(f"{server.url}/login")
+    assert answer is not None
+    assert "default-src 'none'; script-src 'self';" in answer.headers["content-security-policy"]
+    desk = Desk(page, server.url).sign_in("Ann")
+    desk.say("hello")
+    desk.press("Post the form")
+    expect(page.locator(".notice")).to_have_count(1)
+    assert told == []
