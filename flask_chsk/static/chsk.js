@@ -688,7 +688,9 @@ export class ChannelSocket {
         if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
         else if (success ? said === ERROR : error !== "abort") {
           ended = true;
-          const message = String(content ?? error).slice(0, 200);
+          const message = String(content ?? error)
+            .trim()
+            .slice(0, 200);
           this.#down(link, { reason: UNEXPECTED, status, message, retryAfterMs });
         }
       }
@@ -740,7 +742,7 @@ export class ChannelSocket {
         } else {
           log("warn", "a post failed:", content ?? error);
           const reply = status ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
-          return this.#reply(item, reply, { status, message: content });
+          return this.#reply(item, reply, { status, message: content?.trim() });
         }
       }
     };
