@@ -31,6 +31,11 @@ class HandshakeRequest:
         self._kept = marshal.dumps(kept)
         self._context: EventContext | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self._kept)
+
     def context(self, app: Flask) -> EventContext:
         """A context for one event.
 

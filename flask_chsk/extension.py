@@ -100,6 +100,8 @@ class Hooks:
             uid = current_user.get_id()
         else:
             uid = session.get("uid")
+        if isinstance(uid, str) and len(uid) > 255:  # users choose their names
+            raise Refused(400, "this user's uid is over 255 characters")
         return None if uid is None or uid == "" else as_uid(uid)
 
     def page_csrf_token(self) -> str:

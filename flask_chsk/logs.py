@@ -29,7 +29,7 @@ class Sparse:
     """
 
     EVERY = 60.0  # seconds
-    KINDS = 256  # remembered: kinds are words of ours, and ids of events
+    KINDS = 256  # remembered: kinds are words of ours, never the peer's
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log

@@ -579,7 +579,7 @@ class Server:
             self.counters["inbox_full"] += 1
             raise Refused(
                 429,
-                f"{len(inbox.jobs)} events of this client wait for their handlers (CHSK_MAX_INBOX)",
+                "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
                 retry_after=1,
             )
         connection = self.registry.get(*key)
@@ -769,7 +769,8 @@ class Server:
         if not ev.id.startswith("chsk/uidport"):
             id = str(ev.id)
             words = "no handler for %s (from uid %r): add @chsk.on(%r)"
-            sparse.warning(f"no handler {id}", words, id, ev.uid, id)
+            # One kind, whatever the id: ids are the peer's words.
+            sparse.warning("no handler", words, id, ev.uid, id)
         if channel is not None and ev.wants_reply:
             channel.error(404, f"no handler for {ev.id}")
 

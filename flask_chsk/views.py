@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Request, Response, current_app, request
@@ -31,6 +32,9 @@ sparse = Sparse(logging.getLogger("flask_chsk.views"))
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
 TEST_CLIENT = "flask_chsk.test_client"
 
+# Of a WebSocket's request, which stays as long as its socket: what nginx lets through.
+MOST_KEPT = 32 * 1024
+
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -50,9 +54,11 @@ class Endpoint:
         path = self.config.path
         # Werkzeug routes an Upgrade to rules with websocket=True only, all else to others.
         add(path, "websocket", self.websocket, websocket=True)
-        add(path, "poll", self.poll, methods=["GET"])
-        add(path, "post", self.post, methods=["POST"])
-        add(path, "options", self.options, methods=["OPTIONS"], provide_automatic_options=False)
+        # Flask would answer OPTIONS by itself, for any of these rules.
+        plain = {"provide_automatic_options": False}
+        add(path, "poll", self.poll, methods=["GET"], **plain)
+        add(path, "post", self.post, methods=["POST"], **plain)
+        add(path, "options", self.options, methods=["OPTIONS"], **plain)
         return blueprint
 
     # views -----------------------------------------------------------------------------
@@ -65,9 +71,10 @@ class Endpoint:
             bearer = security.subprotocol_value(offered, "auth")
             if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
                 request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
-            server, opening, _ = self._open(
-                security.subprotocol_value(offered, "csrf"), HandshakeRequest(request.environ)
-            )
+            kept = HandshakeRequest(request.environ)
+            if kept.size > MOST_KEPT:
+                raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
+            server, opening, _ = self._open(security.subprotocol_value(offered, "csrf"), kept)
             entered = server.enter(opening, "ws")
         except Refused as refused:
             return self._refuse(refused)
@@ -220,6 +227,8 @@ class Endpoint:
         :raises Refused: 413.
         """
         limit = self.config.max_message_bytes
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refused(400, "a Content-Encoding is not accepted: POST the message as it is")
         # Urlencoding writes one byte as three at worst, and then there are the other fields.
         most = 3 * limit + 16_384
         _limit_body(request, most)
@@ -252,7 +261,7 @@ class Endpoint:
         status = refused.status
         self.state.count_refusal(status)
         sparse.warning(
-            f"{status} {str(refused)[:20]}",
+            f"{status} {str(refused).partition(' ')[0]}",  # what follows may be the peer's words
             "%s %s refused with %d: %s",
             request.method,
             request.path,
@@ -265,6 +274,11 @@ class Endpoint:
             response.headers["Sec-WebSocket-Version"] = "13"
         if refused.retry_after is not None:
             response.headers["Retry-After"] = str(refused.retry_after)
+        with suppress(Refused):  # a page of a listed origin may know why
+            origin = self._origin()
+            if origin is not None:
+                _allow(response, origin)
+                response.headers["Access-Control-Expose-Headers"] = "Retry-After"
         if request.method == "POST":
             response.headers["Connection"] = "close"  # its body may not have been read
         return response

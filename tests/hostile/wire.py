@@ -26,7 +26,7 @@ UPGRADE = {
 def head(target: str, headers: dict[str, str | None] | None = None, method: str = "GET") -> bytes:
     """A request's head; a header that is None is left out."""
     lines = [f"{method} {target} HTTP/1.1"]
-    given = {"Host": "127.0.0.1", **(headers or {})}
+    given = {"Host": "127.0.0.1", "Connection": "close", **(headers or {})}
     lines += [f"{name}: {value}" for name, value in given.items() if value is not None]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
