@@ -1,0 +1,79 @@
+"""Packers of your own: two methods, which here can do no harm (docs/packers.rst).
+
+Whatever a packer raises becomes `PackError`, in the caller, or `UnpackError`, a bad package of the
+peer's. It is given no message over the limit, and text or bytes as it asks for. What it makes of
+its values is its own business: neither nesting nor keys are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError, PackError, UnpackError
+from . import MAX_BYTES, Packer, short
+
+
+class Guarded:
+    """*packer*, which is not ours, as the rest of the package relies on one.
+
+    :raises ConfigError: where it has no name, content type or method of a packer.
+    """
+
+    def __init__(self, packer: Packer, *, max_bytes: int = MAX_BYTES) -> None:
+        missing = [a for a in ("name", "content_type", "pack", "unpack") if not hasattr(packer, a)]
+        if missing:
+            raise ConfigError(f"{packer!r} is no packer: it has no {', '.join(missing)}")
+        self.name = packer.name
+        self.content_type = packer.content_type
+        self.binary = bool(getattr(packer, "binary", False))
+        self.max_bytes = max_bytes
+        self._packer = packer
+        for optional in ("array", "finish"):
+            if hasattr(packer, optional):
+                setattr(self, optional, getattr(packer, optional))
+
+    def __repr__(self) -> str:
+        return f"<Guarded {self._packer!r}>"
+
+    def pack(self, value: Any, root: str = "data") -> str | bytes:
+        """*value* packed.
+
+        :raises PackError: whatever went wrong.
+        """
+        try:
+            packed = self._packer.pack(value)
+        except PackError:
+            raise
+        except Exception as exc:
+            said = short(repr(exc), 120)
+            raise PackError(f"{root}: the packer {self.name!r} said {said}") from exc
+        wanted = bytes if self.binary else str
+        if not isinstance(packed, wanted):
+            made = type(packed).__qualname__
+            raise PackError(
+                f"{root}: the packer {self.name!r} made {made}; with binary={self.binary} it makes"
+                f" {wanted.__name__}"
+            )
+        return packed
+
+    def unpack(self, data: str | bytes) -> Any:
+        """The value in *data*.
+
+        :raises UnpackError: whatever went wrong, and for what is over the limit.
+        """
+        if len(data) > self.max_bytes:
+            raise UnpackError(f"over {self.max_bytes} bytes")
+        try:
+            if self.binary:
+                if isinstance(data, str):
+                    raise UnpackError(f"text, where the packer {self.name!r} is binary")
+            elif isinstance(data, str):
+                if len(data.encode()) > self.max_bytes:
+                    raise UnpackError(f"over {self.max_bytes} bytes")
+            else:
+                data = str(data, "utf-8")
+            return self._packer.unpack(data)
+        except UnpackError:
+            raise
+        except Exception as exc:
+            raise UnpackError(f"not {self.name}: {short(str(exc), 120)}") from exc
