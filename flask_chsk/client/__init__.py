@@ -20,7 +20,17 @@ from ..errors import ChannelClosed, ReplyError, ReplyTimeout, RequestError
 from ..event import as_event, assert_event, is_event
 from ..logs import set_logging_level
 from ..session import cb_error, cb_success
+from .ajax import ajax_call
 from .channel import ChannelSocket, EventMsg, RecvQueue, default_chsk_url, is_event_msg
+from .seed import (
+    chsk_destroy,
+    chsk_reconnect,
+    chsk_send,
+    make_channel_socket,
+    set_exp_backoff_timeout,
+    start_chsk_router,
+    start_chsk_router_loop,
+)
 
 __all__ = [
     "ChannelClosed",
@@ -30,13 +40,21 @@ __all__ = [
     "ReplyError",
     "ReplyTimeout",
     "RequestError",
+    "ajax_call",
     "as_event",
     "assert_event",
     "cb_error",
     "cb_success",
+    "chsk_destroy",
+    "chsk_reconnect",
+    "chsk_send",
     "default_chsk_url",
     "exp_backoff",
     "is_event",
     "is_event_msg",
+    "make_channel_socket",
+    "set_exp_backoff_timeout",
     "set_logging_level",
+    "start_chsk_router",
+    "start_chsk_router_loop",
 ]

@@ -95,13 +95,13 @@ class RecvQueue(Queue[EventMsg]):
 def default_chsk_url(path: str, location: Mapping[str, str], websocket: bool) -> str:
     """Where the server is: *path* on the host of *location*, over ``ws(s)`` or ``http(s)``.
 
+    *path* may be a whole URL.
+
     :param location: ``href protocol hostname host pathname search hash``, as a browser's
         ``window.location`` has them, of the URL that was given.
     """
-    protocol = location["protocol"]
-    if websocket:
-        protocol = "wss:" if protocol == "https:" else "ws:"
-    return f"{protocol}//{location['host']}{path}"
+    whole = path if "://" in path else f"{location['protocol']}//{location['host']}{path}"
+    return f"ws{whole[4:]}" if websocket and whole.startswith("http") else whole
 
 
 def location_of(url: str) -> dict[str, str]:
