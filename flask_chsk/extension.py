@@ -27,7 +27,9 @@ from werkzeug.exceptions import HTTPException
 
 from . import brokers, packers
 from .config import Config
+from .connection import KeptRequest
 from .contexts import EventContext, response_value
+from .dispatch import SignedOut
 from .errors import ConfigError, Refused, UsageError
 from .hub import Hub, starting
 from .packers.edn import EdnPacker
@@ -35,7 +37,7 @@ from .recv import RecvQueue, start_router
 from .registry import NOBODY, ConnectedUids
 from .router import EventMessage, Handler, Handlers
 from .security import resume_key
-from .server import KeptRequest, Server, SignedOut
+from .server import Server
 from .views import Endpoint
 from .wire import WIRES, Composer
 
@@ -188,7 +190,7 @@ class State:
         server.opened.append(self._tell_signals)
         server.watchers = self.watchers
         if self._recv is not None:
-            server.recv_put = self._recv.offer
+            server.dispatcher.recv_put = self._recv.offer
         hub = Hub()
         server.start(hub)
         hub.run(self._watch_worker, server)
@@ -297,7 +299,7 @@ class State:
             self._recv = RecvQueue(self.config.recv_buf)
             server = self.running()
             if server is not None:
-                server.recv_put = self._recv.offer
+                server.dispatcher.recv_put = self._recv.offer
         return self._recv
 
     def stats(self) -> dict[str, int]:

@@ -14,7 +14,8 @@ from .hub import Hub, Waiter
 from .wire import Data
 
 if TYPE_CHECKING:
-    from .server import Connection, Server
+    from .connection import Connection
+    from .server import Server
 
 
 def body(message: Data) -> bytes:

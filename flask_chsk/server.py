@@ -1,21 +1,20 @@
 """Connects sessions, transports, registry, broker and handlers: open, receive, deliver, close.
 
 All on the hub, except what says otherwise. It knows no Flask: handlers run through a
-:class:`Host`.
+:class:`~flask_chsk.dispatch.Host`.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
-
-from gevent import GreenletExit, Timeout
+from dataclasses import replace
+from typing import Any
 
 from . import session as s
+from .asks import Asks
 from .brokers import (
     ANONYMOUS,
     EVERYONE,
@@ -27,6 +26,8 @@ from .brokers import (
     user_channel,
 )
 from .config import Config
+from .connection import Connection, Entered, Opening, Transport, Uid
+from .dispatch import Dispatcher, Host
 from .errors import (
     AskFailed,
     AskTimeout,
@@ -38,23 +39,19 @@ from .errors import (
     Refused,
 )
 from .event import Event, assert_event
-from .hub import SLICE, Hub, Waiter
+from .hub import Hub, Waiter
 from .link import Link
-from .logs import Sparse
 from .longpoll import Parked, Poller, body
 from .push import CANONICAL, Push
 from .registry import ConnectedUids, Registry
-from .router import Channel, EventMessage, Handler, Handlers
+from .replies import Elsewhere, PostChannel, Repeats, ReplyChannel, SocketChannel
+from .router import Handlers
 from .session import Rules, ServerSession
 from .values import Keyword
 from .websocket import WebSocket
 from .wire import Composer, Data
 
 log = logging.getLogger("flask_chsk.server")
-sparse = Sparse(log)
-
-Uid = str | None
-Transport = WebSocket | Poller
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
@@ -62,143 +59,9 @@ CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not deliver
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
 ADDRESSES = 65_536  # whose requests are counted
-KEYS = 256  # keyed sends of one client that are remembered
-KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
+TRIAL = 10.0  # seconds for the first word; browsers give such a socket up after 5
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
-
-
-class Host(Protocol):
-    """The application around the handlers: contexts, errors and their words."""
-
-    def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
-        """What the handler answers; raises what it raises.
-
-        :raises SignedOut: the session behind *request* has another user by now.
-        """
-
-    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call a hook in an application context."""
-
-    def explain(self, error: BaseException) -> tuple[int, str]:
-        """Status and message for a client."""
-
-
-class SignedOut(Exception):
-    """Whoever opened this connection is not its user any more."""
-
-
-class KeptRequest(Protocol):
-    """The request behind a connection, kept small while nobody looks at it."""
-
-    def context(self, app: Any) -> Any:
-        """The application's context for one event."""
-
-    def rest(self) -> None:
-        """Let go of what can be made again."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A checked handshake, poll or POST: who it is and what they speak."""
-
-    uid: Uid
-    client_id: str
-    composer: Composer
-    request: KeptRequest | None = None
-    v1: bool = False
-    cursor: str | None = None
-    trusted: bool = False  # its resume token is ours
-    data: Any = None  # the application's handshake data
-    csrf_token: str | None = None
-    resume: str | None = None  # the token it gets
-    number: int | None = None  # polls of our clients count up
-
-
-class Entered(NamedTuple):
-    """A client that was let in; *recovered* is None where it did not ask for what it missed."""
-
-    opening: Opening
-    connection: Connection
-    recovered: bool | None
-
-
-class Connection:
-    """One client of this process: its session, its transport, its request."""
-
-    __slots__ = (
-        "bucket",
-        "catching",
-        "filed",
-        "flushed",
-        "kind",
-        "lost_at",
-        "request",
-        "server",
-        "session",
-        "token",
-        "transport",
-        "trial",
-    )
-
-    def __init__(self, server: Server, session: ServerSession, kind: str) -> None:
-        self.server = server
-        self.session = session
-        self.kind = kind
-        self.transport: Transport | None = None
-        self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
-        self.request: KeptRequest | None = None  # of the handshake
-        self.flushed = 0.0  # when a batch last left
-        self.lost_at: float | None = None  # since when there is no socket or poll
-        self.filed: float | None = None  # the deadline it waits for
-        self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
-        self.catching = False  # a page of history is being read
-        self.token = ""  # of its opening, at the broker
-
-    @property
-    def key(self) -> tuple[Uid, str]:
-        """What it is found by."""
-        return self.session.uid, self.session.client_id
-
-    def due(self, now: float) -> float | None:
-        """The next deadline after doing what is due now; None for a stale one."""
-        if self.filed is None or now < self.filed:
-            return None
-        self.filed = self.server.look_at(self, now)
-        return self.filed
-
-
-class Inbox:
-    """Events of one client (or a user's comings and goings) that wait for their handlers."""
-
-    __slots__ = ("beside", "jobs", "key", "paused", "running")
-
-    def __init__(self, key: Any) -> None:
-        self.key = key
-        self.jobs: deque[Job] = deque()
-        self.running = False  # a worker handles them, one after another
-        self.beside = 0  # events whose concurrent handlers run
-        self.paused: Transport | None = None
-
-
-class Job:
-    """One event and the handler that takes it."""
-
-    __slots__ = ("channel", "ev", "handler", "request", "then")
-
-    def __init__(
-        self,
-        ev: EventMessage,
-        handler: Handler | None,
-        channel: _Channel | None,
-        request: Any,
-        then: Callable[[], object] | None = None,
-    ) -> None:
-        self.ev = ev
-        self.handler = handler
-        self.channel = channel
-        self.request = request
-        self.then = then
 
 
 class Server:
@@ -213,18 +76,17 @@ class Server:
         self.counters: Counter[str] = Counter()
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.closing = False
-        self._over = False  # no event is handled any more
-        self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
+        self._over = False  # every client was sent away
+        self.dispatcher = Dispatcher(config.max_inbox, handlers, host, self.counters)
         self.opened: list[Callable[[str, bool], None]] = []  # user came (True) or went
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
-        self._idlers: list[Waiter] = []
-        self._inboxes: dict[Any, Inbox] = {}
-        self._asks: dict[str, _Ask] = {}
+        self._asks = Asks()
+        self._repeats = Repeats()
+        self._trials: dict[Connection, WebSocket] = {}  # pollers' sockets that said nothing yet
         self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
         self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
-        self._kept: dict[tuple[Uid, str], dict[Any, Kept]] = {}  # keyed sends, by client
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
         self._members: dict[str, set[str]] = {}  # topic -> users here
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
@@ -236,6 +98,7 @@ class Server:
         """Begin to live on *hub*; at the first request of a process."""
         self.hub = hub
         self.broker.start(hub, self)
+        self.dispatcher.start(hub, self._signed_out)
         self.rules = Rules(
             epoch=self.broker.epoch,
             kalive=self.config.ws_kalive,
@@ -254,8 +117,7 @@ class Server:
             for key, (_, _, when) in list(self._told_at_next_poll.items()):
                 if now - when > self.config.close_grace_ajax:
                     del self._told_at_next_poll[key]
-            if self._kept:
-                self._forget_keys(now - self.config.recovery_seconds)
+            self._repeats.forget(now - self.config.recovery_seconds)
 
     # opening ---------------------------------------------------------------------------
 
@@ -349,6 +211,11 @@ class Server:
             # Its polls go on until it has said something here: a proxy may let the upgrade
             # through and nothing after it.
             websocket.proven = False
+            older = self._trials.get(connection)
+            if older is not None:
+                older.end(s.REPLACED, REPLACED)
+            self._trials[connection] = websocket
+            self.hub.deadline(websocket, self.hub.now() + TRIAL)
             self._end_trial(connection)
             connection.trial = websocket
         else:
@@ -518,6 +385,7 @@ class Server:
                 return  # replaced, and about to notice
             connection.trial = None
             websocket.proven = True
+            self._trials.pop(connection, None)
             self._attach(connection, websocket)
             websocket.wake()
         happening = one.receive(data, self.hub.now())
@@ -525,22 +393,35 @@ class Server:
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
         if isinstance(happening, s.Received):
-            channel = _SocketChannel(self, connection, websocket, happening.cb)
-            if happening.key is None or not self._came_before(connection.key, happening, channel):
-                self._take(connection, happening.event, channel)
+            self._take(connection, happening, websocket)
         elif isinstance(happening, s.Pinged):
             if happening.cb is not None:
                 cursor = one.cursor(self.broker.watermark(), self.hub.now())
                 one.say(one.composer.message("pong", happening.cb, cursor))
-                websocket.wake()
-            self._take(connection, Event(s.WS_PING), None)
+                if one.overfull:
+                    self._overfull(connection)
+                else:
+                    websocket.wake()
+            self._take(connection, s.Received(Event(s.WS_PING)), websocket)
         elif isinstance(happening, s.Ponged):
-            self._take(connection, Event(s.WS_PONG), None)
+            self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
         elif isinstance(happening, s.Answered):
             self._answered(connection, happening)
         else:
             for received in happening.events:
-                self._take(connection, received.event, _SocketChannel(self, connection, websocket))
+                self._take(connection, received, websocket)
+
+    def _take(self, connection: Connection, received: s.Received, websocket: WebSocket) -> None:
+        channel = SocketChannel(self, connection, websocket, received.cb)
+        uid, client_id = connection.key
+        if received.key is not None and self._came_before(connection.key, received.key, channel):
+            return
+        self.dispatcher.take(received.event, uid, client_id, channel, connection.request, websocket)
+
+    def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
+        came = self._repeats.came_before(client, key, channel, self.hub.now())
+        self.counters["repeated"] += came
+        return came
 
     def _too_fast(self, connection: Connection) -> bool:
         connection.bucket = _drawn(connection.bucket, self.config.rate, self.hub.now())
@@ -557,16 +438,6 @@ class Server:
         )
         return bucket[0] < 0
 
-    def _take(self, connection: Connection, event: Event, channel: _Channel | None) -> None:
-        one = connection.session
-        handler = self.handlers.find(event.id)
-        if handler is None and event.id.startswith("chsk/ws-p"):
-            return
-        self.counters["events_in"] += 1
-        ev = EventMessage(event, one.uid, one.client_id, channel)
-        job = Job(ev, handler, channel, connection.request)
-        self._enqueue((one.uid, one.client_id), job, connection.transport)
-
     def posted(self, opening: Opening, happening: s.Happening) -> Data | Waiter:
         """A message came by POST: its answer, or what will be told it.
 
@@ -574,8 +445,7 @@ class Server:
         """
         composer = opening.composer
         key = (opening.uid, opening.client_id)
-        inbox = self._inboxes.get(key)
-        if inbox is not None and self._full(inbox):
+        if self.dispatcher.is_full(key):
             self.counters["inbox_full"] += 1
             raise Refused(
                 429,
@@ -596,183 +466,12 @@ class Server:
         asks = isinstance(happening, s.Received) and happening.cb is not None
         waiter = self.hub.waiter() if asks else None
         for received in events:
-            channel = _PostChannel(self, opening, waiter if received.cb is not None else None)
-            event = received.event
+            channel = PostChannel(self, opening, waiter if received.cb is not None else None)
             known = opening.trusted or opening.uid is not None  # else another's reply could be had
-            if known and received.key is not None and self._came_before(key, received, channel):
+            if known and received.key is not None and self._came_before(key, received.key, channel):
                 continue
-            handler = self.handlers.find(event.id)
-            self.counters["events_in"] += 1
-            ev = EventMessage(event, opening.uid, opening.client_id, channel)
-            job = Job(ev, handler, channel, opening.request)
-            self._enqueue(key, job, None)
+            self.dispatcher.take(received.event, *key, channel, opening.request)
         return done if waiter is None else waiter
-
-    def _came_before(
-        self, client: tuple[Uid, str], received: s.Received, channel: _Channel
-    ) -> bool:
-        """Whether a keyed send is a repetition; then its reply is, or will be, given again."""
-        kept = self._kept.setdefault(client, {})
-        before = kept.get(received.key)
-        if before is None:
-            if len(kept) >= KEYS:
-                del kept[next(iter(kept))]
-            channel.kept = kept[received.key] = Kept(self.hub.now())
-            return False
-        self.counters["repeated"] += 1
-        before.repeat(channel)
-        return True
-
-    def _forget_keys(self, before: float) -> None:
-        for client, kept in list(self._kept.items()):
-            for key in [key for key, one in kept.items() if one.since < before]:
-                del kept[key]
-            if not kept:
-                del self._kept[client]
-
-    def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
-        inbox = self._inboxes.get(key)
-        if inbox is None:
-            inbox = self._inboxes[key] = Inbox(key)
-        if job.handler is not None and job.handler.concurrent:
-            inbox.beside += 1
-            self.hub.spawn(self._run_beside, inbox, job)
-        else:
-            inbox.jobs.append(job)
-            if not inbox.running:
-                inbox.running = True
-                self.hub.spawn(self._run_inbox, inbox)
-        if transport is not None and inbox.paused is None and self._full(inbox):
-            inbox.paused = transport
-            transport.pause()
-
-    def _full(self, inbox: Inbox) -> bool:
-        return len(inbox.jobs) + inbox.beside >= self.config.max_inbox
-
-    def _run_inbox(self, inbox: Inbox) -> None:
-        """In a worker: one event after another, until none waits."""
-        jobs = inbox.jobs
-        hub = self.hub
-        while True:
-            until = hub.now() + SLICE
-            while jobs and hub.now() < until:
-                self._run(jobs.popleft())
-                if inbox.paused is not None:
-                    hub.call(self._unpause, inbox)
-            if not jobs:
-                break
-            hub.breathe()
-        hub.call(self._rest, inbox)
-
-    def _run_beside(self, inbox: Inbox, job: Job) -> None:
-        """In a worker: one event, while the client's others go on."""
-        self._run(job)
-        self.hub.call(self._rest_beside, inbox)
-
-    def _rest_beside(self, inbox: Inbox) -> None:
-        inbox.beside -= 1
-        self._unpause(inbox)
-        self._done_with(inbox)
-
-    def _unpause(self, inbox: Inbox) -> None:
-        waiting = len(inbox.jobs) + inbox.beside
-        if inbox.paused is not None and waiting <= self.config.max_inbox // 2:
-            paused, inbox.paused = inbox.paused, None
-            paused.resume()
-
-    def _rest(self, inbox: Inbox) -> None:
-        if inbox.jobs:
-            self.hub.spawn(self._run_inbox, inbox)
-        else:
-            inbox.running = False
-            self._unpause(inbox)
-            self._done_with(inbox)
-
-    def _done_with(self, inbox: Inbox) -> None:
-        if inbox.running or inbox.beside:
-            return
-        self._inboxes.pop(inbox.key, None)
-        if not self._inboxes:
-            if self.closing:
-                self.end()
-            for waiter in self._idlers:
-                waiter.set(True)
-            self._idlers.clear()
-
-    def idle(self) -> Waiter:
-        """What is told when no event waits for its handler; from any thread."""
-        waiter = self.hub.waiter_here()
-
-        def ask() -> None:
-            if self._inboxes:
-                self._idlers.append(waiter)
-            else:
-                waiter.set(True)
-
-        self.hub.call(ask)
-        return waiter
-
-    def _run(self, job: Job) -> None:
-        """In a worker: run the handler of one event, and see that it is answered."""
-        ev, channel = job.ev, job.channel
-        try:
-            if self._over and channel is not None:
-                channel.closed()
-                return
-            if job.handler is None:
-                self._unhandled(ev, channel)
-                return
-            if job.handler.parse is not None:
-                try:
-                    ev.data = job.handler.parse(ev.data)
-                except Exception as error:
-                    self.counters["refused_by_parse"] += 1
-                    line = first_line(error)
-                    sparse.warning(
-                        f"parse {ev.id}", "%s from uid %r was refused: %s", ev.id, ev.uid, line
-                    )
-                    if channel is not None:
-                        channel.error(400, first_line(error))
-                    return
-            value = self.host.run(job.handler, ev, job.request)
-            if channel is not None and ev.wants_reply:
-                if ev.deferred:
-                    self.hub.call(channel.expire_later, ev)
-                else:
-                    ev.reply(value)
-        except SignedOut:
-            if channel is not None:
-                channel.error(401, "signed out")
-            self.hub.call(self.close, ev.uid, ev.client_id, s.SIGNED_OUT, "signed out")
-        except (Exception, Timeout, GreenletExit) as error:  # gevent's are no Exceptions
-            self._failed(ev, channel, error)
-        finally:
-            if job.then is not None:
-                job.then()
-
-    def _failed(self, ev: EventMessage, channel: _Channel | None, error: BaseException) -> None:
-        status, message = self.host.explain(error)
-        if status >= 500:
-            self.counters["handler_errors"] += 1
-            log.error("handler of %s failed, uid %r", ev.id, ev.uid, exc_info=error)
-        if channel is not None and ev.wants_reply:
-            channel.error(status, message)
-
-    def _unhandled(self, ev: EventMessage, channel: _Channel | None) -> None:
-        if self.recv_put is not None:
-            if not self.recv_put(ev):
-                self.counters["recv_dropped"] += 1
-            if channel is not None and ev.wants_reply:
-                self.hub.call(channel.expire_later, ev)
-            return
-        self.counters["unhandled"] += 1
-        if not ev.id.startswith("chsk/uidport"):
-            id = str(ev.id)
-            words = "no handler for %s (from uid %r): add @chsk.on(%r)"
-            # One kind, whatever the id: ids are the peer's words.
-            sparse.warning("no handler", words, id, ev.uid, id)
-        if channel is not None and ev.wants_reply:
-            channel.error(404, f"no handler for {ev.id}")
 
     # sending ---------------------------------------------------------------------------
 
@@ -891,7 +590,7 @@ class Server:
         """Whether what was put into the outbox waits for the window's end (PROTOCOL 4)."""
         transport = connection.transport
         if connection.session.overfull:
-            self._overfull(connection)
+            self.overfull(connection)
             return True
         if transport is None:
             return True  # for the client to come back
@@ -932,7 +631,7 @@ class Server:
                 connection.flushed = self.hub.now()
                 connection.transport.wake()
 
-    def _overfull(self, connection: Connection) -> None:
+    def overfull(self, connection: Connection) -> None:
         """A client that cannot be told of a gap has too much waiting (PROTOCOL 8, 4002)."""
         self.counters["too_slow"] += 1
         one = connection.session
@@ -1076,13 +775,13 @@ class Server:
         """A WebSocket is gone; its client may come back within the grace."""
         if connection.trial is websocket:
             connection.trial = None
+        if self._trials.get(connection) is websocket:
+            del self._trials[connection]
         if connection.transport is not websocket:
             return  # a late close of an old one
         connection.transport = None
         connection.lost_at = self.hub.now()
-        inbox = self._inboxes.get((connection.session.uid, connection.session.client_id))
-        if inbox is not None:
-            inbox.paused = None
+        self.dispatcher.forget_transport(connection.key)
         if isinstance(websocket, WebSocket):
             self._file(connection, connection.lost_at + self.config.close_grace_ws)
 
@@ -1142,8 +841,7 @@ class Server:
         if uid is not None and not self.registry.count(uid):
             for topic in list(self._topics.get(uid, ())):
                 self._left(uid, topic)
-        for ask in [ask for ask in self._asks.values() if connection in ask.asked]:
-            ask.gone(connection)
+        self._asks.gone(connection)
         return True
 
     def _detach(self, uid: Uid, client_id: str, token: str) -> None:
@@ -1186,6 +884,9 @@ class Server:
                 transport.end(s.NORMAL if sente and code == s.CLOSED_BY_APP else code, reason)
             self._forget(connection)
 
+    def _signed_out(self, uid: Uid, client_id: str) -> None:
+        self.close(uid, client_id, s.SIGNED_OUT, "signed out")
+
     def close_everywhere(self, uid: Uid, client_id: str | None, reconnect: bool) -> None:
         """Close a user's connections, in whatever process; from any thread."""
         code, reason = (
@@ -1209,10 +910,9 @@ class Server:
         now = self.connected_uids
         before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
         event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
-        ev = EventMessage(event, uid, None, _Elsewhere(self))
-        handler = self.handlers.find(event.id) or Handler(lambda ev: None)
-        job = Job(ev, handler, None, None, lambda: self._tell_presence(uid, came, before, now))
-        self._enqueue((uid, None), job, None)
+        self.dispatcher.take_own(
+            event, uid, Elsewhere(self), lambda: self._tell_presence(uid, came, before, now)
+        )
 
     def _tell_presence(
         self, uid: str, came: bool, before: ConnectedUids, now: ConnectedUids
@@ -1247,7 +947,7 @@ class Server:
             self.send(uid, [s.ASK, [ask_id, [id, data]]], client_id, flush=True)
             answer = waiter.wait(timeout)
         finally:
-            self.hub.call(self._asks.pop, ask_id, None)
+            self.hub.call(self._asks.end, ask_id)
         if answer is None:
             raise AskTimeout(f"uid {uid!r} did not answer {id} within {timeout:g} s")
         kind, value = answer
@@ -1257,7 +957,7 @@ class Server:
             raise AskFailed(f"{id}: {value}")
         return value
 
-    def _begin_ask(self, ask_id: str, uid: Uid, client_id: str | None, waiter: Waiter) -> _Ask:
+    def _begin_ask(self, ask_id: str, uid: Uid, client_id: str | None, waiter: Waiter) -> None:
         asked = {
             connection
             for connection in self.registry.of(uid)
@@ -1266,15 +966,11 @@ class Server:
         }
         if not asked:
             raise NoClient(f"uid {uid!r} has no client that can be asked")
-        ask = self._asks[ask_id] = _Ask(asked, waiter)
-        return ask
+        self._asks.begin(ask_id, asked, waiter)
 
     def _answered(self, connection: Connection, answer: s.Answered) -> None:
-        ask = self._asks.get(answer.id)
-        if ask is None or connection not in ask.asked:
+        if not self._asks.answered(connection, answer):
             self.counters["answers_unasked"] += 1
-            return
-        ask.answer(connection, answer)
 
     # ending ----------------------------------------------------------------------------
 
@@ -1293,7 +989,8 @@ class Server:
                 transport.pause()
             elif transport is not None:
                 transport.end(s.RESTART, self._spread())
-        if self._inboxes:
+        if len(self.dispatcher):
+            self.dispatcher.when_idle = self.end
             self.hub.timer(DRAIN, self.end)
         else:
             self.end()
@@ -1303,12 +1000,8 @@ class Server:
         self.closing = True
         if self._over:
             return
-        self._over = True  # what is handled from now on is answered :chsk/closed
-        for inbox in list(self._inboxes.values()):
-            while inbox.jobs:
-                job = inbox.jobs.popleft()
-                if job.channel is not None:
-                    job.channel.closed()
+        self._over = True
+        self.dispatcher.stop()
         for connection in self.registry:
             transport = connection.transport
             if transport is not None:
@@ -1333,7 +1026,7 @@ class Server:
             "uids": len(uids.any),
             "uids_ws": len(uids.ws),
             "uids_ajax": len(uids.ajax),
-            "inboxes": len(self._inboxes),
+            "inboxes": len(self.dispatcher),
             "asks": len(self._asks),
         }
 
@@ -1345,232 +1038,3 @@ def _drawn(
     rate, burst = limit or (0.0, 0)
     tokens, counted = bucket or (float(burst), now)
     return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - 1.0, now
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one short line."""
-    text = str(error).strip() or type(error).__name__
-    return " ".join(text.split())[:300]
-
-
-class _Ask:
-    """One question: who may still answer it."""
-
-    __slots__ = ("asked", "error", "waiter")
-
-    def __init__(self, asked: set[Connection], waiter: Waiter) -> None:
-        self.asked = asked
-        self.waiter = waiter
-        self.error: str | None = None
-
-    def answer(self, connection: Connection, answer: s.Answered) -> None:
-        self.asked.discard(connection)
-        if answer.error is None:
-            self.waiter.set(("value", answer.value))
-        else:
-            self.error = answer.error
-            self._last("error", answer.error)
-
-    def gone(self, connection: Connection) -> None:
-        self.asked.discard(connection)
-        if self.error is None:
-            self._last("gone", None)
-        else:
-            self._last("error", self.error)
-
-    def _last(self, kind: str, value: Any) -> None:
-        if not self.asked:
-            self.waiter.set((kind, value))
-
-
-class Kept:
-    """A keyed send that was dispatched: its answer, or who waits for it."""
-
-    __slots__ = ("answer", "since", "waiting")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.answer: tuple[Any, Any] | None = None
-        self.waiting: list[_Channel] | None = None
-
-    def repeat(self, channel: _Channel) -> None:
-        """The same send came again."""
-        if self.answer is not None:
-            channel.give(*self.answer)
-        elif self.waiting is None:
-            self.waiting = [channel]
-        else:
-            self.waiting.append(channel)
-
-    def settle(self, piece: Any, third: Any) -> None:
-        """The send was answered."""
-        if not isinstance(piece, str | bytes) or len(piece) <= KEPT_REPLY:
-            self.answer = (piece, third)
-        waiting, self.waiting = self.waiting, None
-        for channel in waiting or ():
-            channel.give(piece, third)
-
-
-class _Elsewhere(Channel):
-    """What an event that no client sent can do: send."""
-
-    __slots__ = ("server",)
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    def send(self, uid: Any, event: Any, **options: Any) -> int | None:
-        return self.server.send(uid, event, **options)
-
-    @property
-    def connected_uids(self) -> ConnectedUids:
-        return self.server.connected_uids
-
-
-class _Channel(_Elsewhere):
-    """The way back to the client of one event."""
-
-    __slots__ = ()
-
-    cb: Any
-    kept: Kept | None
-
-    @property
-    def composer(self) -> Composer:
-        """How the client wants it packed."""
-        raise NotImplementedError
-
-    @property
-    def v1(self) -> bool:
-        """Whether the client is one of ours."""
-        raise NotImplementedError
-
-    @property
-    def wants_reply(self) -> bool:  # type: ignore[override]
-        return self.cb is not None
-
-    def reply(self, value: Any) -> bool:
-        return self._settle(self.composer.piece(value), None)
-
-    def error(self, status: int, message: str) -> None:
-        composer = self.composer
-        third = composer.piece({"status": status, "message": message}) if self.v1 else None
-        self._settle(composer.piece(s.ERROR), third)
-
-    def closed(self) -> None:
-        """Answer ``:chsk/closed``: the server ends before the event was handled."""
-        self.give(self.composer.piece(s.CLOSED), None)
-
-    def expired(self) -> None:
-        """Answer ``:chsk/timeout``."""
-        self.give(self.composer.piece(s.TIMEOUT), None)
-
-    def _settle(self, piece: Any, third: Any) -> bool:
-        if self.kept is not None:
-            self.server.hub.call(self.kept.settle, piece, third)
-        return self.give(piece, third)
-
-    def give(self, piece: Any, third: Any) -> bool:
-        """Send what is packed already; False where nobody waits for it."""
-        raise NotImplementedError
-
-    def expire_later(self, ev: EventMessage) -> None:
-        """See that the client gets ``:chsk/timeout`` where no reply comes."""
-        raise NotImplementedError
-
-
-class _SocketChannel(_Channel):
-    """Back over the WebSocket the event came by."""
-
-    __slots__ = ("cb", "connection", "kept", "websocket")
-
-    def __init__(
-        self, server: Server, connection: Connection, websocket: WebSocket, cb: Any = None
-    ) -> None:
-        self.server = server
-        self.connection = connection
-        self.websocket = websocket
-        self.cb = cb
-        self.kept = None
-
-    @property
-    def composer(self) -> Composer:
-        return self.connection.session.composer
-
-    @property
-    def v1(self) -> bool:
-        return self.connection.session.v1
-
-    def give(self, piece: Any, third: Any) -> bool:
-        if self.cb is None:
-            return False
-        if self.connection.transport is not self.websocket:
-            self.server.counters["replies_undeliverable"] += 1
-            return False
-        composer = self.composer
-        self.server.hub.call(self._say, composer.compose(piece, composer.piece(self.cb), third))
-        return True
-
-    def _say(self, message: Data) -> None:
-        connection = self.connection
-        if connection.transport is self.websocket:
-            connection.session.say(message)
-            if connection.session.overfull:
-                self.server._overfull(connection)
-            else:
-                self.websocket.wake()
-
-    def expire_later(self, ev: EventMessage) -> None:
-        hub = self.server.hub
-        hub.deadline(_Expiry(self, ev), hub.now() + self.server.config.reply_timeout)
-
-    def push(self, event: Any) -> int | None:
-        one = self.connection.session
-        return self.server.send(one.uid, event, one.client_id)
-
-
-class _Expiry:
-    """The end of the wait for a deferred reply."""
-
-    __slots__ = ("channel", "ev")
-
-    def __init__(self, channel: _Channel, ev: EventMessage) -> None:
-        self.channel = channel
-        self.ev = ev
-
-    def due(self, now: float) -> None:
-        if self.ev.wants_reply:
-            self.ev.give_up()
-            self.channel.expired()
-
-
-class _PostChannel(_Channel):
-    """Back as the answer of the POST the event came by; *waiter* is None where none waits."""
-
-    __slots__ = ("cb", "kept", "opening")
-
-    def __init__(self, server: Server, opening: Opening, waiter: Waiter | None) -> None:
-        self.server = server
-        self.opening = opening
-        self.cb = waiter
-        self.kept = None
-
-    @property
-    def composer(self) -> Composer:
-        return self.opening.composer
-
-    @property
-    def v1(self) -> bool:
-        return self.opening.v1
-
-    def give(self, piece: Any, third: Any) -> bool:
-        if self.cb is None:
-            return False
-        self.server.hub.call(self.cb.set, body(self.composer.compose(piece, None, third)))
-        return True
-
-    def expire_later(self, ev: EventMessage) -> None:
-        """Nothing: the POST itself waits no longer than the reply timeout."""
-
-    def push(self, event: Any) -> int | None:
-        return self.server.send(self.opening.uid, event, self.opening.client_id)

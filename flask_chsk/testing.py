@@ -131,7 +131,7 @@ class ChskTestClient:
 
     def _settle(self) -> None:
         server = self._state.running()
-        if server is not None and server.idle().wait(SETTLE) is None:
+        if server is not None and server.dispatcher.idle().wait(SETTLE) is None:
             raise UsageError(f"handlers still run after {SETTLE:g} s")
 
     def _poll(self) -> list[Any]:

@@ -15,11 +15,12 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from . import security, upgrade
 from .config import Config
+from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
 from .errors import Refused
 from .logs import Sparse
 from .longpoll import Parked, body
-from .server import Opening, Server
+from .server import Server
 from .session import TIMEOUT, read_message
 from .wire import Composer
 

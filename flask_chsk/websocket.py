@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import frames, session
-from .frames import FrameReader
+from .frames import FrameReader, Message
+from .hub import SLICE
 from .link import Link
 from .wire import Data
 
 if TYPE_CHECKING:
-    from .server import Connection, Server
+    from .connection import Connection
+    from .server import Server
 
 STALLED = 10.0  # seconds without taking one byte, after which a peer is given up (DESIGN 4.4)
 CLOSING = 2.0  # seconds a peer has to answer our close frame, and to take what is unsent
@@ -30,7 +32,17 @@ def frame(message: Data) -> bytes:
 class WebSocket:
     """One taken-over socket of a client. ``kind``, ``wake`` and ``end``: see longpoll.py."""
 
-    __slots__ = ("_closing", "_connection", "_link", "_reader", "_server", "proven")
+    __slots__ = (
+        "_closing",
+        "_connection",
+        "_full",
+        "_link",
+        "_pong",
+        "_reader",
+        "_server",
+        "_waiting",
+        "proven",
+    )
 
     kind = "ws"
     parked = False
@@ -41,6 +53,9 @@ class WebSocket:
         self._link = link
         self._reader = FrameReader("server", server.config.max_message_bytes)
         self._closing = False
+        self._full = False  # the client's inbox is
+        self._waiting: list[Message] | None = None  # read, and not looked at yet
+        self._pong: bytes | None = None  # owed to a ping that came while nothing could leave
         self.proven = True  # False: a poller tries it, and has not said anything on it yet
 
     def start(self, handshake: Data, leftover: bytes) -> None:
@@ -71,17 +86,26 @@ class WebSocket:
 
     def pause(self) -> None:
         """Stop reading: the client's inbox is full."""
+        self._full = True
         self._link.pause()
 
     def resume(self) -> None:
         """Read again."""
-        if not self._closing:
+        self._full = False
+        if self._waiting is not None:
+            self._server.hub.soon(self._go_on)
+        elif not self._closing:
             self._link.resume()
 
     def stalled(self, now: float) -> bool:
         """Whether the peer took no byte for too long."""
         since = self._link.stalled_since
         return since is not None and self._server.hub.loop.now() - since > STALLED
+
+    def due(self, now: float) -> None:
+        """The time is over that a poller's try has to say something."""
+        if not self.proven:
+            self.end(session.TRY_LATER, "not a word within 10 seconds")
 
     def end(self, code: int, reason: str = "") -> None:
         """Close with *code*; what waits in the outbox is the session's, and stays."""
@@ -94,28 +118,56 @@ class WebSocket:
     # what a link calls ---------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._take(self._reader.feed(data))
+
+    def _take(self, messages: list[Message]) -> None:
+        """Look at *messages*, until the inbox is full or other sockets must have their turn.
+
+        One read can hold thousands: the rest waits then, and nothing more is read.
+        """
         server, connection = self._server, self._connection
-        reader = self._reader
-        for message in reader.feed(data):
-            if self._closing:
-                return
+        until = server.hub.now() + SLICE
+        for taken, message in enumerate(messages, 1):
             kind = type(message)
             if kind is str or kind is bytes:
                 server.received(connection, self, message)  # type: ignore[arg-type]
             elif kind is frames.Ping:
                 connection.session.alive(server.hub.now())
-                self._link.write(frames.pong_frame(message.payload))  # type: ignore[union-attr]
+                self._pong = message.payload  # type: ignore[union-attr]
             elif kind is frames.Pong:
                 connection.session.alive(server.hub.now())
             else:
                 code = message.code  # type: ignore[union-attr]
                 self.end(session.NORMAL if code in (None, 1005) else code)
+            if self._closing:
                 return
-        if reader.failed is not None:
+            if taken < len(messages) and (self._full or server.hub.now() > until):
+                self._waiting = messages[taken:]
+                self._link.pause()
+                if not self._full:
+                    server.hub.soon(self._go_on)
+                break
+        self._answer_ping()
+        if self._waiting is None and self._reader.failed is not None:
             server.counters["protocol_errors"] += 1
-            self.end(reader.failed.code, str(reader.failed))
+            self.end(self._reader.failed.code, str(self._reader.failed))
+
+    def _go_on(self) -> None:
+        if self._waiting is None or self._full or self._closing:
+            return
+        messages, self._waiting = self._waiting, None
+        self._take(messages)
+        if self._waiting is None and not self._full and not self._closing:
+            self._link.resume()
+
+    def _answer_ping(self) -> None:
+        # RFC 6455 5.5.3: the most recent ping only, so that they cannot pile up.
+        if self._pong is not None and self._link.stalled_since is None:
+            payload, self._pong = self._pong, None
+            self._link.write(frames.pong_frame(payload))
 
     def link_writable(self) -> None:
+        self._answer_ping()
         self.wake()
 
     def link_closed(self, error: Exception | None) -> None:

@@ -21,7 +21,7 @@ LADDER = [
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
-    ["recv", "server", "client", "publisher"],
+    ["connection", "replies", "asks", "dispatch", "recv", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     ["security", "contexts", "views", "cli", "extension", "testing"],
     ["__init__"],

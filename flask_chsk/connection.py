@@ -1,0 +1,97 @@
+"""One client of this process, and how it asked to be let in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from .longpoll import Poller
+from .session import ServerSession
+from .websocket import WebSocket
+from .wire import Composer
+
+if TYPE_CHECKING:
+    from .server import Server
+
+Uid = str | None
+Transport = WebSocket | Poller
+
+
+class KeptRequest(Protocol):
+    """The request behind a connection, kept small while nobody looks at it."""
+
+    def context(self, app: Any) -> Any:
+        """The application's context for one event."""
+
+    def rest(self) -> None:
+        """Let go of what can be made again."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A checked handshake, poll or POST: who it is and what they speak."""
+
+    uid: Uid
+    client_id: str
+    composer: Composer
+    request: KeptRequest | None = None
+    v1: bool = False
+    cursor: str | None = None
+    trusted: bool = False  # its resume token is ours
+    data: Any = None  # the application's handshake data
+    csrf_token: str | None = None
+    resume: str | None = None  # the token it gets
+    number: int | None = None  # polls of our clients count up
+
+
+class Entered(NamedTuple):
+    """A client that was let in; *recovered* is None where it did not ask for what it missed."""
+
+    opening: Opening
+    connection: Connection
+    recovered: bool | None
+
+
+class Connection:
+    """One client of this process: its session, its transport, its request."""
+
+    __slots__ = (
+        "bucket",
+        "catching",
+        "filed",
+        "flushed",
+        "kind",
+        "lost_at",
+        "request",
+        "server",
+        "session",
+        "token",
+        "transport",
+        "trial",
+    )
+
+    def __init__(self, server: Server, session: ServerSession, kind: str) -> None:
+        self.server = server
+        self.session = session
+        self.kind = kind
+        self.transport: Transport | None = None
+        self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
+        self.request: KeptRequest | None = None  # of the handshake
+        self.flushed = 0.0  # when a batch last left
+        self.lost_at: float | None = None  # since when there is no socket or poll
+        self.filed: float | None = None  # the deadline it waits for
+        self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
+        self.catching = False  # a page of history is being read
+        self.token = ""  # of its opening, at the broker
+
+    @property
+    def key(self) -> tuple[Uid, str]:
+        """What it is found by."""
+        return self.session.uid, self.session.client_id
+
+    def due(self, now: float) -> float | None:
+        """The next deadline after doing what is due now; None for a stale one."""
+        if self.filed is None or now < self.filed:
+            return None
+        self.filed = self.server.look_at(self, now)
+        return self.filed

@@ -1,0 +1,297 @@
+"""Events on their way to handlers: one client's in order, different clients' side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gevent import GreenletExit, Timeout
+
+from .connection import KeptRequest, Transport, Uid
+from .event import Event
+from .hub import SLICE, Hub, Waiter
+from .logs import Sparse
+from .replies import ReplyChannel
+from .router import Channel, EventMessage, Handler, Handlers
+
+log = logging.getLogger("flask_chsk.dispatch")
+sparse = Sparse(log)
+
+
+class Host(Protocol):
+    """The application around the handlers: contexts, errors and their words."""
+
+    def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
+        """What the handler answers; raises what it raises.
+
+        :raises SignedOut: the session behind *request* has another user by now.
+        """
+
+    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call a hook in an application context."""
+
+    def explain(self, error: BaseException) -> tuple[int, str]:
+        """Status and message for a client."""
+
+
+class SignedOut(Exception):
+    """Whoever opened this connection is not its user any more."""
+
+
+class Inbox:
+    """Events of one client (or a user's comings and goings) that wait for their handlers."""
+
+    __slots__ = ("beside", "jobs", "key", "paused", "running")
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self.jobs: deque[Job] = deque()
+        self.running = False  # a worker handles them, one after another
+        self.beside = 0  # events whose concurrent handlers run
+        self.paused: Transport | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait or run."""
+        return len(self.jobs) + self.beside
+
+
+class Job:
+    """One event and the handler that takes it."""
+
+    __slots__ = ("channel", "ev", "handler", "request", "then")
+
+    def __init__(
+        self,
+        ev: EventMessage,
+        handler: Handler | None,
+        channel: ReplyChannel | None,
+        request: Any,
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        self.ev = ev
+        self.handler = handler
+        self.channel = channel
+        self.request = request
+        self.then = then
+
+
+class Dispatcher:
+    """The inboxes of a process, and the workers that empty them."""
+
+    def __init__(
+        self, max_inbox: int, handlers: Handlers, host: Host, counters: Counter[str]
+    ) -> None:
+        self._max_inbox = max_inbox
+        self._handlers = handlers
+        self._host = host
+        self._counters = counters
+        self._inboxes: dict[Any, Inbox] = {}
+        self._idlers: list[Waiter] = []
+        self._stopped = False  # no event is handled any more
+        self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
+        self.when_idle: Callable[[], object] | None = None
+
+    def start(self, hub: Hub, signed_out: Callable[[Uid, str], object]) -> None:
+        """Begin; *signed_out* is called on the hub with a client whose user has changed."""
+        self._hub = hub
+        self._signed_out = signed_out
+
+    def __len__(self) -> int:
+        return len(self._inboxes)
+
+    def waiting(self, key: Any) -> int:
+        """How many events wait, or run, under *key*."""
+        inbox = self._inboxes.get(key)
+        return 0 if inbox is None else inbox.waiting
+
+    def is_full(self, key: Any) -> bool:
+        """Whether no more should be taken in."""
+        return self.waiting(key) >= self._max_inbox
+
+    def forget_transport(self, key: Any) -> None:
+        """The transport that was paused is gone."""
+        inbox = self._inboxes.get(key)
+        if inbox is not None:
+            inbox.paused = None
+
+    def take(
+        self,
+        event: Event,
+        uid: Uid,
+        client_id: str,
+        channel: ReplyChannel | None,
+        request: KeptRequest | None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Take a client's event in; *transport* is not read while too many wait."""
+        handler = self._handlers.find(event.id)
+        if handler is None and event.id.startswith("chsk/ws-p"):
+            return  # keep-alive reaches only a handler for its very id
+        self._counters["events_in"] += 1
+        ev = EventMessage(event, uid, client_id, channel)
+        self._enqueue((uid, client_id), Job(ev, handler, channel, request), transport)
+
+    def take_own(self, event: Event, uid: str, way: Channel, then: Callable[[], object]) -> None:
+        """Take an event of ours in, about a user; *then* runs after its handler."""
+        ev = EventMessage(event, uid, None, way)
+        handler = self._handlers.find(event.id) or Handler(lambda ev: None)
+        self._enqueue((uid, None), Job(ev, handler, None, None, then), None)
+
+    def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
+        inbox = self._inboxes.get(key)
+        if inbox is None:
+            inbox = self._inboxes[key] = Inbox(key)
+        if job.handler is not None and job.handler.concurrent:
+            inbox.beside += 1
+            self._hub.spawn(self._run_beside, inbox, job)
+        else:
+            inbox.jobs.append(job)
+            if not inbox.running:
+                inbox.running = True
+                self._hub.spawn(self._run_inbox, inbox)
+        if transport is not None and inbox.paused is None and inbox.waiting >= self._max_inbox:
+            inbox.paused = transport
+            transport.pause()
+
+    def _run_inbox(self, inbox: Inbox) -> None:
+        """In a worker: one event after another, until none waits."""
+        jobs = inbox.jobs
+        hub = self._hub
+        while True:
+            until = hub.now() + SLICE
+            while jobs and hub.now() < until:
+                self._run(jobs.popleft())
+                if inbox.paused is not None:
+                    hub.call(self._unpause, inbox)
+            if not jobs:
+                break
+            hub.breathe()
+        hub.call(self._rest, inbox)
+
+    def _run_beside(self, inbox: Inbox, job: Job) -> None:
+        """In a worker: one event, while the client's others go on."""
+        self._run(job)
+        self._hub.call(self._rest_beside, inbox)
+
+    def _rest_beside(self, inbox: Inbox) -> None:
+        inbox.beside -= 1
+        self._unpause(inbox)
+        self._done_with(inbox)
+
+    def _unpause(self, inbox: Inbox) -> None:
+        if inbox.paused is not None and inbox.waiting <= self._max_inbox // 2:
+            paused, inbox.paused = inbox.paused, None
+            paused.resume()
+
+    def _rest(self, inbox: Inbox) -> None:
+        if inbox.jobs:
+            self._hub.spawn(self._run_inbox, inbox)
+        else:
+            inbox.running = False
+            self._unpause(inbox)
+            self._done_with(inbox)
+
+    def _done_with(self, inbox: Inbox) -> None:
+        if inbox.running or inbox.beside:
+            return
+        self._inboxes.pop(inbox.key, None)
+        if not self._inboxes:
+            if self.when_idle is not None:
+                self.when_idle()
+            for waiter in self._idlers:
+                waiter.set(True)
+            self._idlers.clear()
+
+    def idle(self) -> Waiter:
+        """What is told when no event waits for its handler; from any thread."""
+        waiter = self._hub.waiter_here()
+
+        def ask() -> None:
+            if self._inboxes:
+                self._idlers.append(waiter)
+            else:
+                waiter.set(True)
+
+        self._hub.call(ask)
+        return waiter
+
+    def stop(self) -> None:
+        """Handle no more: what waits is answered ``:chsk/closed``."""
+        self._stopped = True
+        for inbox in list(self._inboxes.values()):
+            while inbox.jobs:
+                channel = inbox.jobs.popleft().channel
+                if channel is not None:
+                    channel.closed()
+
+    def _run(self, job: Job) -> None:
+        """In a worker: run the handler of one event, and see that it is answered."""
+        ev, channel = job.ev, job.channel
+        try:
+            if self._stopped and channel is not None:
+                channel.closed()
+                return
+            if job.handler is None:
+                self._unhandled(ev, channel)
+                return
+            if job.handler.parse is not None:
+                try:
+                    ev.data = job.handler.parse(ev.data)
+                except Exception as error:
+                    self._counters["refused_by_parse"] += 1
+                    line = first_line(error)
+                    sparse.warning(
+                        f"parse {ev.id}", "%s from uid %r was refused: %s", ev.id, ev.uid, line
+                    )
+                    if channel is not None:
+                        channel.error(400, line)
+                    return
+            value = self._host.run(job.handler, ev, job.request)
+            if channel is not None and ev.wants_reply:
+                if ev.deferred:
+                    self._hub.call(channel.expire_later, ev)
+                else:
+                    ev.reply(value)
+        except SignedOut:
+            if channel is not None:
+                channel.error(401, "signed out")
+            if ev.client_id is not None:
+                self._hub.call(self._signed_out, ev.uid, ev.client_id)
+        except (Exception, Timeout, GreenletExit) as error:  # gevent's are no Exceptions
+            self._failed(ev, channel, error)
+        finally:
+            if job.then is not None:
+                job.then()
+
+    def _failed(self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException) -> None:
+        status, message = self._host.explain(error)
+        if status >= 500:
+            self._counters["handler_errors"] += 1
+            log.error("handler of %s failed, uid %r", ev.id, ev.uid, exc_info=error)
+        if channel is not None and ev.wants_reply:
+            channel.error(status, message)
+
+    def _unhandled(self, ev: EventMessage, channel: ReplyChannel | None) -> None:
+        if self.recv_put is not None:
+            if not self.recv_put(ev):
+                self._counters["recv_dropped"] += 1
+            if channel is not None and ev.wants_reply:
+                self._hub.call(channel.expire_later, ev)
+            return
+        self._counters["unhandled"] += 1
+        if not ev.id.startswith("chsk/uidport"):
+            id = str(ev.id)
+            words = "no handler for %s (from uid %r): add @chsk.on(%r)"
+            # One kind, whatever the id: ids are the peer's words.
+            sparse.warning("no handler", words, id, ev.uid, id)
+        if channel is not None and ev.wants_reply:
+            channel.error(404, f"no handler for {ev.id}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one short line."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split())[:300]

@@ -1,0 +1,242 @@
+"""The ways back to the client of one event: over its WebSocket, or as its POST's answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import session as s
+from .connection import Connection, Opening, Uid
+from .hub import Waiter
+from .longpoll import body
+from .registry import ConnectedUids
+from .router import Channel, EventMessage
+from .websocket import WebSocket
+from .wire import Composer, Data
+
+if TYPE_CHECKING:
+    from .server import Server
+
+KEYS = 256  # keyed sends of one client that are remembered
+KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
+
+
+class Kept:
+    """A keyed send that was dispatched: its answer, or who waits for it."""
+
+    __slots__ = ("answer", "since", "waiting")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.answer: tuple[Any, Any] | None = None
+        self.waiting: list[ReplyChannel] | None = None
+
+    def repeat(self, channel: ReplyChannel) -> None:
+        """The same send came again."""
+        if self.answer is not None:
+            channel.give(*self.answer)
+        elif self.waiting is None:
+            self.waiting = [channel]
+        else:
+            self.waiting.append(channel)
+
+    def settle(self, piece: Any, third: Any) -> None:
+        """The send was answered."""
+        if not isinstance(piece, str | bytes) or len(piece) <= KEPT_REPLY:
+            self.answer = (piece, third)
+        waiting, self.waiting = self.waiting, None
+        for channel in waiting or ():
+            channel.give(piece, third)
+
+
+class Elsewhere(Channel):
+    """What an event that no client sent can do: send."""
+
+    __slots__ = ("server",)
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def send(self, uid: Any, event: Any, **options: Any) -> int | None:
+        return self.server.send(uid, event, **options)
+
+    @property
+    def connected_uids(self) -> ConnectedUids:
+        return self.server.connected_uids
+
+
+class ReplyChannel(Elsewhere):
+    """The way back to the client of one event."""
+
+    __slots__ = ()
+
+    cb: Any
+    kept: Kept | None
+
+    @property
+    def composer(self) -> Composer:
+        """How the client wants it packed."""
+        raise NotImplementedError
+
+    @property
+    def v1(self) -> bool:
+        """Whether the client is one of ours."""
+        raise NotImplementedError
+
+    @property
+    def wants_reply(self) -> bool:  # type: ignore[override]
+        return self.cb is not None
+
+    def reply(self, value: Any) -> bool:
+        return self._settle(self.composer.piece(value), None)
+
+    def error(self, status: int, message: str) -> None:
+        composer = self.composer
+        third = composer.piece({"status": status, "message": message}) if self.v1 else None
+        self._settle(composer.piece(s.ERROR), third)
+
+    def closed(self) -> None:
+        """Answer ``:chsk/closed``: the server ends before the event was handled."""
+        self.give(self.composer.piece(s.CLOSED), None)
+
+    def expired(self) -> None:
+        """Answer ``:chsk/timeout``."""
+        self.give(self.composer.piece(s.TIMEOUT), None)
+
+    def _settle(self, piece: Any, third: Any) -> bool:
+        if self.kept is not None:
+            self.server.hub.call(self.kept.settle, piece, third)
+        return self.give(piece, third)
+
+    def give(self, piece: Any, third: Any) -> bool:
+        """Send what is packed already; False where nobody waits for it."""
+        raise NotImplementedError
+
+    def expire_later(self, ev: EventMessage) -> None:
+        """See that the client gets ``:chsk/timeout`` where no reply comes."""
+        raise NotImplementedError
+
+
+class SocketChannel(ReplyChannel):
+    """Back over the WebSocket the event came by."""
+
+    __slots__ = ("cb", "connection", "kept", "websocket")
+
+    def __init__(
+        self, server: Server, connection: Connection, websocket: WebSocket, cb: Any = None
+    ) -> None:
+        self.server = server
+        self.connection = connection
+        self.websocket = websocket
+        self.cb = cb
+        self.kept = None
+
+    @property
+    def composer(self) -> Composer:
+        return self.connection.session.composer
+
+    @property
+    def v1(self) -> bool:
+        return self.connection.session.v1
+
+    def give(self, piece: Any, third: Any) -> bool:
+        if self.cb is None:
+            return False
+        if self.connection.transport is not self.websocket:
+            self.server.counters["replies_undeliverable"] += 1
+            return False
+        composer = self.composer
+        self.server.hub.call(self._say, composer.compose(piece, composer.piece(self.cb), third))
+        return True
+
+    def _say(self, message: Data) -> None:
+        connection = self.connection
+        if connection.transport is self.websocket:
+            connection.session.say(message)
+            if connection.session.overfull:
+                self.server.overfull(connection)
+            else:
+                self.websocket.wake()
+
+    def expire_later(self, ev: EventMessage) -> None:
+        hub = self.server.hub
+        hub.deadline(Expiry(self, ev), hub.now() + self.server.config.reply_timeout)
+
+    def push(self, event: Any) -> int | None:
+        one = self.connection.session
+        return self.server.send(one.uid, event, one.client_id)
+
+
+class Expiry:
+    """The end of the wait for a deferred reply."""
+
+    __slots__ = ("channel", "ev")
+
+    def __init__(self, channel: ReplyChannel, ev: EventMessage) -> None:
+        self.channel = channel
+        self.ev = ev
+
+    def due(self, now: float) -> None:
+        if self.ev.wants_reply:
+            self.ev.give_up()
+            self.channel.expired()
+
+
+class PostChannel(ReplyChannel):
+    """Back as the answer of the POST the event came by; *waiter* is None where none waits."""
+
+    __slots__ = ("cb", "kept", "opening")
+
+    def __init__(self, server: Server, opening: Opening, waiter: Waiter | None) -> None:
+        self.server = server
+        self.opening = opening
+        self.cb = waiter
+        self.kept = None
+
+    @property
+    def composer(self) -> Composer:
+        return self.opening.composer
+
+    @property
+    def v1(self) -> bool:
+        return self.opening.v1
+
+    def give(self, piece: Any, third: Any) -> bool:
+        if self.cb is None:
+            return False
+        self.server.hub.call(self.cb.set, body(self.composer.compose(piece, None, third)))
+        return True
+
+    def expire_later(self, ev: EventMessage) -> None:
+        """Nothing: the POST itself waits no longer than the reply timeout."""
+
+    def push(self, event: Any) -> int | None:
+        return self.server.send(self.opening.uid, event, self.opening.client_id)
+
+
+class Repeats:
+    """Keyed sends, which a client may send again after a cut: dispatched once (PROTOCOL 9)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Uid, str], dict[str, Kept]] = {}
+
+    def came_before(
+        self, client: tuple[Uid, str], key: str, channel: ReplyChannel, now: float
+    ) -> bool:
+        """Whether *client* sent this before; then its reply is, or will be, given again."""
+        kept = self._kept.setdefault(client, {})
+        before = kept.get(key)
+        if before is None:
+            if len(kept) >= KEYS:
+                del kept[next(iter(kept))]
+            channel.kept = kept[key] = Kept(now)
+            return False
+        before.repeat(channel)
+        return True
+
+    def forget(self, before: float) -> None:
+        """Let go of what came before that time."""
+        for client, kept in list(self._kept.items()):
+            for key in [key for key, one in kept.items() if one.since < before]:
+                del kept[key]
+            if not kept:
+                del self._kept[client]
