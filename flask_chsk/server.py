@@ -59,7 +59,6 @@ CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not deliver
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
 ADDRESSES = 65_536  # whose requests are counted
-TRIAL = 10.0  # seconds for the first word; browsers give such a socket up after 5
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
@@ -84,7 +83,6 @@ class Server:
         self._absent_noted: set[str] = set()
         self._asks = Asks()
         self._repeats = Repeats()
-        self._trials: dict[Connection, WebSocket] = {}  # pollers' sockets that said nothing yet
         self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
         self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
@@ -211,11 +209,6 @@ class Server:
             # Its polls go on until it has said something here: a proxy may let the upgrade
             # through and nothing after it.
             websocket.proven = False
-            older = self._trials.get(connection)
-            if older is not None:
-                older.end(s.REPLACED, REPLACED)
-            self._trials[connection] = websocket
-            self.hub.deadline(websocket, self.hub.now() + TRIAL)
             self._end_trial(connection)
             connection.trial = websocket
         else:
@@ -385,7 +378,6 @@ class Server:
                 return  # replaced, and about to notice
             connection.trial = None
             websocket.proven = True
-            self._trials.pop(connection, None)
             self._attach(connection, websocket)
             websocket.wake()
         happening = one.receive(data, self.hub.now())
@@ -399,7 +391,7 @@ class Server:
                 cursor = one.cursor(self.broker.watermark(), self.hub.now())
                 one.say(one.composer.message("pong", happening.cb, cursor))
                 if one.overfull:
-                    self._overfull(connection)
+                    self.overfull(connection)
                 else:
                     websocket.wake()
             self._take(connection, s.Received(Event(s.WS_PING)), websocket)
@@ -775,8 +767,6 @@ class Server:
         """A WebSocket is gone; its client may come back within the grace."""
         if connection.trial is websocket:
             connection.trial = None
-        if self._trials.get(connection) is websocket:
-            del self._trials[connection]
         if connection.transport is not websocket:
             return  # a late close of an old one
         connection.transport = None

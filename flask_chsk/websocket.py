@@ -102,11 +102,6 @@ class WebSocket:
         since = self._link.stalled_since
         return since is not None and self._server.hub.loop.now() - since > STALLED
 
-    def due(self, now: float) -> None:
-        """The time is over that a poller's try has to say something."""
-        if not self.proven:
-            self.end(session.TRY_LATER, "not a word within 10 seconds")
-
     def end(self, code: int, reason: str = "") -> None:
         """Close with *code*; what waits in the outbox is the session's, and stays."""
         if self._closing:

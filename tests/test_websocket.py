@@ -1,0 +1,188 @@
+"""A client's WebSocket between its link and the server: turns, pings and what waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flask_chsk import frames
+from flask_chsk.hub import SLICE
+from flask_chsk.websocket import WebSocket
+
+MASK = b"mask"
+
+
+class FakeLink:
+    """A link that takes all bytes, or none while `stalled_since` is a time."""
+
+    def __init__(self) -> None:
+        self.sent: list[frames.Message] = []
+        self.stalled_since: float | None = None
+        self.reading = True
+        self.farewell = False
+        self._reader = frames.FrameReader("client", 1 << 20)
+
+    def write(self, data: bytes) -> bool:
+        self.sent += self._reader.feed(data)
+        return self.stalled_since is None
+
+    def pause(self) -> None:
+        self.reading = False
+
+    def resume(self) -> None:
+        self.reading = True
+
+    def close_when_flushed(self, timeout: float) -> None:
+        self.farewell = True
+
+
+class FakeServer:
+    """A server that notes what it receives; its hub's clock is turned by hand."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(max_message_bytes=1 << 20)
+        self.counters: Counter[str] = Counter()
+        self.frames: dict[Any, bytes] = {}
+        self.hub = self
+        self.time = 0.0
+        self.later: list[Callable[[], object]] = []
+        self.seen: list[Any] = []
+        self.on_received: Callable[[WebSocket], object] = lambda websocket: None
+
+    def now(self) -> float:
+        return self.time
+
+    def soon(self, fn: Callable[[], object]) -> None:
+        self.later.append(fn)
+
+    def run_later(self) -> None:
+        later, self.later = self.later, []
+        for fn in later:
+            fn()
+
+    def received(self, connection: Any, websocket: WebSocket, data: Any) -> None:
+        self.seen.append(data)
+        self.on_received(websocket)
+
+
+class Socket:
+    """A WebSocket with fakes on both sides."""
+
+    def __init__(self) -> None:
+        self.server = FakeServer()
+        self.link = FakeLink()
+        self.alive = 0
+        session: Any = SimpleNamespace(
+            alive=self._alive, outbox=None, behind=False, take=lambda encode, shared: b""
+        )
+        connection: Any = SimpleNamespace(session=session)
+        self.websocket = WebSocket(self.server, connection, self.link)  # type: ignore[arg-type]
+
+    def _alive(self, now: float) -> None:
+        self.alive += 1
+
+    def reads(self, *messages: frames.Message) -> None:
+        """The link reads all of *messages* at once."""
+        self.websocket.data_received(b"".join(map(framed, messages)))
+
+
+def framed(message: frames.Message) -> bytes:
+    if isinstance(message, frames.Ping):
+        return frames.build(frames.PING, message.payload, mask=MASK)
+    if isinstance(message, frames.Close):
+        return frames.build(frames.CLOSE, message.code.to_bytes(2, "big"), mask=MASK)
+    assert isinstance(message, str)
+    return frames.build(frames.TEXT, message.encode(), mask=MASK)
+
+
+@pytest.fixture
+def socket() -> Socket:
+    return Socket()
+
+
+def test_messages_of_one_read_arrive_in_order(socket: Socket) -> None:
+    socket.reads("a", "b", "c")
+    assert socket.server.seen == ["a", "b", "c"]
+    assert socket.link.reading
+
+
+def test_pings_of_one_read_get_one_pong_for_the_last(socket: Socket) -> None:
+    socket.reads(*[frames.Ping(b"%d" % number) for number in range(1000)])
+    assert socket.link.sent == [frames.Pong(b"999")]
+    assert socket.alive == 1000
+
+
+def test_a_stalled_peer_is_owed_one_pong_at_most(socket: Socket) -> None:
+    socket.link.stalled_since = 1.0
+    for number in range(1000):
+        socket.reads(frames.Ping(b"%d" % number))
+    assert socket.link.sent == []
+    socket.link.stalled_since = None
+    socket.websocket.link_writable()
+    assert socket.link.sent == [frames.Pong(b"999")]
+
+
+def test_a_flood_gives_way_after_a_slice_and_goes_on(socket: Socket) -> None:
+    def take_long(websocket: WebSocket) -> None:
+        socket.server.time += SLICE * 0.6
+
+    socket.server.on_received = take_long
+    socket.reads("a", "b", "c", "d", "e")
+    assert (socket.server.seen, socket.link.reading) == (["a", "b"], False)
+    socket.server.run_later()
+    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c", "d"], False)
+    socket.server.run_later()
+    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c", "d", "e"], True)
+
+
+def test_a_full_inbox_leaves_the_rest_of_a_read_for_later(socket: Socket) -> None:
+    socket.server.on_received = WebSocket.pause
+    socket.reads("a", "b", "c")
+    assert (socket.server.seen, socket.link.reading) == (["a"], False)
+    socket.server.on_received = lambda websocket: None
+    socket.websocket.resume()
+    assert not socket.link.reading
+    socket.server.run_later()
+    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c"], True)
+
+
+def test_an_inbox_that_fills_again_at_once_stops_again(socket: Socket) -> None:
+    socket.server.on_received = WebSocket.pause
+    socket.reads("a", "b", "c")
+    socket.websocket.resume()
+    socket.websocket.pause()
+    socket.server.run_later()
+    assert socket.server.seen == ["a"]
+    socket.websocket.resume()
+    socket.server.run_later()
+    assert (socket.server.seen, socket.link.reading) == (["a", "b"], False)
+
+
+def test_what_follows_a_violation_waits_for_what_came_before_it(socket: Socket) -> None:
+    socket.server.on_received = WebSocket.pause
+    socket.websocket.data_received(framed("a") + framed("b") + b"\xff\xff")
+    assert socket.link.sent == []
+    socket.server.on_received = lambda websocket: None
+    socket.websocket.resume()
+    socket.server.run_later()
+    assert socket.server.seen == ["a", "b"]
+    [close] = socket.link.sent
+    assert isinstance(close, frames.Close)
+    assert (close.code, socket.server.counters) == (1002, {"protocol_errors": 1})
+
+
+def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
+    socket.server.on_received = lambda websocket: websocket.end(4004, "flooding")
+    socket.reads("a", "b", frames.Ping(b""))
+    assert socket.server.seen == ["a"]
+    assert socket.link.sent == [frames.Close(4004, "flooding")]
+    assert socket.link.farewell
+
+
+def test_a_close_is_answered_with_its_code(socket: Socket) -> None:
+    socket.reads("a", frames.Close(4321))
+    assert socket.link.sent == [frames.Close(4321)]
