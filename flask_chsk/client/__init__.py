@@ -23,6 +23,7 @@ from ..session import cb_error, cb_success
 from .ajax import ajax_call
 from .channel import ChannelSocket, EventMsg, RecvQueue, default_chsk_url, is_event_msg
 from .seed import (
+    Parts,
     chsk_destroy,
     chsk_reconnect,
     chsk_send,
@@ -36,6 +37,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelSocket",
     "EventMsg",
+    "Parts",
     "RecvQueue",
     "ReplyError",
     "ReplyTimeout",

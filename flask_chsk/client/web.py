@@ -27,7 +27,12 @@ from ..errors import ChskError, ConfigError
 
 try:
     from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
+    from urllib3.exceptions import (
+        ConnectTimeoutError,
+        HTTPError,
+        NewConnectionError,
+        ReadTimeoutError,
+    )
     from urllib3.util import Url, parse_url
 except ImportError as error:
     raise ImportError("flask_chsk.client needs urllib3: pip install Flask-Chsk[client]") from error
@@ -38,6 +43,7 @@ MAX_BODY = 64 * 1024 * 1024  # bytes of an answer
 
 # Whatever a network, a proxy or a server that talks rubbish can make of a request.
 FAILURES = (OSError, HTTPError, http.client.HTTPException, ValueError)
+TIMEOUTS = (TimeoutError, ConnectTimeoutError, ReadTimeoutError)
 
 
 class WebError(ChskError):
@@ -212,12 +218,12 @@ class Web:
                 connection.timeout = timeout
                 connection.sock.settimeout(timeout)
                 answer, keep = self._exchange(connection, method, url, headers, body)
-        except (TimeoutError, ConnectTimeoutError, ReadTimeoutError) as error:
-            connection.close()
-            raise WebError("timeout", str(error)) from error
         except FAILURES as error:
             connection.close()
-            raise WebError("exception", str(error) or type(error).__name__) from error
+            # urllib3 derives its error for "connection refused" from its timeout.
+            late = isinstance(error, TIMEOUTS) and not isinstance(error, NewConnectionError)
+            kind = "timeout" if late else "exception"
+            raise WebError(kind, str(error) or type(error).__name__) from error
         except BaseException:
             connection.close()
             raise
