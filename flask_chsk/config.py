@@ -47,6 +47,7 @@ class Config:
     max_message_bytes: int = 1 * MiB
     max_outbox_bytes: int = 4 * MiB
     max_inbox: int = 128
+    max_inbound_bytes: int = 64 * MiB  # arriving, or waiting for handlers; of the process
     max_clients_per_uid: int = 64
     rate: tuple[float, int] | None = None  # events per second, burst; per client
     rate_per_address: tuple[float, int] | None = None  # requests per second, burst
@@ -93,6 +94,12 @@ class Config:
                 f"CHSK_MAX_OUTBOX_BYTES {self.max_outbox_bytes} must be at least twice"
                 f" CHSK_MAX_MESSAGE_BYTES {self.max_message_bytes}, or one large event"
                 " would close a healthy connection"
+            )
+        if self.max_inbound_bytes < 4 * self.max_message_bytes:
+            raise ConfigError(
+                f"CHSK_MAX_INBOUND_BYTES {self.max_inbound_bytes} must be at least four times"
+                f" CHSK_MAX_MESSAGE_BYTES {self.max_message_bytes}: urlencoded, one message may"
+                " come as three times its size"
             )
 
 
@@ -214,6 +221,7 @@ _CHECKS: dict[str, Check] = {
     "max_message_bytes": _count(1024),
     "max_outbox_bytes": _count(2048),
     "max_inbox": _count(1),
+    "max_inbound_bytes": _count(4096),
     "max_clients_per_uid": _count(1),
     "rate": _rate,
     "rate_per_address": _rate,

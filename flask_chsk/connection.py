@@ -50,6 +50,7 @@ class Entered(NamedTuple):
     opening: Opening
     connection: Connection
     recovered: bool | None
+    known: bool = False  # another process had it
 
 
 class Connection:

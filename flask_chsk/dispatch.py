@@ -12,6 +12,7 @@ from gevent import GreenletExit, Timeout
 from .connection import KeptRequest, Transport, Uid
 from .event import Event
 from .hub import SLICE, Hub, Waiter
+from .intake import Intake
 from .logs import Sparse
 from .replies import ReplyChannel
 from .router import Channel, EventMessage, Handler, Handlers
@@ -43,13 +44,14 @@ class SignedOut(Exception):
 class Inbox:
     """Events of one client (or a user's comings and goings) that wait for their handlers."""
 
-    __slots__ = ("beside", "jobs", "key", "paused", "running")
+    __slots__ = ("beside", "bytes", "jobs", "key", "paused", "running")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.jobs: deque[Job] = deque()
         self.running = False  # a worker handles them, one after another
         self.beside = 0  # events whose concurrent handlers run
+        self.bytes = 0  # of all these, as they came
         self.paused: Transport | None = None
 
     @property
@@ -61,7 +63,7 @@ class Inbox:
 class Job:
     """One event and the handler that takes it."""
 
-    __slots__ = ("channel", "ev", "handler", "request", "then")
+    __slots__ = ("channel", "ev", "handler", "request", "size", "then")
 
     def __init__(
         self,
@@ -70,21 +72,34 @@ class Job:
         channel: ReplyChannel | None,
         request: Any,
         then: Callable[[], object] | None = None,
+        size: int = 0,
     ) -> None:
         self.ev = ev
         self.handler = handler
         self.channel = channel
         self.request = request
         self.then = then
+        self.size = size  # bytes that it came as
 
 
 class Dispatcher:
     """The inboxes of a process, and the workers that empty them."""
 
     def __init__(
-        self, max_inbox: int, handlers: Handlers, host: Host, counters: Counter[str]
+        self,
+        max_inbox: int,
+        max_bytes: int,
+        intake: Intake,
+        handlers: Handlers,
+        host: Host,
+        counters: Counter[str],
     ) -> None:
+        """
+        :param max_bytes: of one client's events that wait, when no more is read.
+        """
         self._max_inbox = max_inbox
+        self._max_bytes = max_bytes
+        self._intake = intake
         self._handlers = handlers
         self._host = host
         self._counters = counters
@@ -109,7 +124,13 @@ class Dispatcher:
 
     def is_full(self, key: Any) -> bool:
         """Whether no more should be taken in."""
-        return self.waiting(key) >= self._max_inbox
+        inbox = self._inboxes.get(key)
+        return inbox is not None and self._is_full(inbox)
+
+    def _is_full(self, inbox: Inbox) -> bool:
+        return (
+            inbox.waiting >= self._max_inbox or inbox.bytes >= self._max_bytes or self._intake.full
+        )
 
     def forget_transport(self, key: Any) -> None:
         """The transport that was paused is gone."""
@@ -125,14 +146,18 @@ class Dispatcher:
         channel: ReplyChannel | None,
         request: KeptRequest | None,
         transport: Transport | None = None,
+        size: int = 0,
     ) -> None:
-        """Take a client's event in; *transport* is not read while too many wait."""
+        """Take a client's event in; *transport* is not read while too many wait.
+
+        :param size: bytes that it came as.
+        """
         handler = self._handlers.find(event.id)
         if handler is None and event.id.startswith("chsk/ws-p"):
             return  # keep-alive reaches only a handler for its very id
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
-        self._enqueue((uid, client_id), Job(ev, handler, channel, request), transport)
+        self._enqueue((uid, client_id), Job(ev, handler, channel, request, None, size), transport)
 
     def take_own(self, event: Event, uid: str, way: Channel, then: Callable[[], object]) -> None:
         """Take an event of ours in, about a user; *then* runs after its handler."""
@@ -144,6 +169,8 @@ class Dispatcher:
         inbox = self._inboxes.get(key)
         if inbox is None:
             inbox = self._inboxes[key] = Inbox(key)
+        inbox.bytes += job.size
+        self._intake.waiting += job.size
         if job.handler is not None and job.handler.concurrent:
             inbox.beside += 1
             self._hub.spawn(self._run_beside, inbox, job)
@@ -152,7 +179,7 @@ class Dispatcher:
             if not inbox.running:
                 inbox.running = True
                 self._hub.spawn(self._run_inbox, inbox)
-        if transport is not None and inbox.paused is None and inbox.waiting >= self._max_inbox:
+        if transport is not None and inbox.paused is None and self._is_full(inbox):
             inbox.paused = transport
             transport.pause()
 
@@ -163,9 +190,10 @@ class Dispatcher:
         while True:
             until = hub.now() + SLICE
             while jobs and hub.now() < until:
-                self._run(jobs.popleft())
-                if inbox.paused is not None:
-                    hub.call(self._unpause, inbox)
+                job = jobs.popleft()
+                self._run(job)
+                if job.size or inbox.paused is not None:
+                    hub.call(self._handled, inbox, job.size)
             if not jobs:
                 break
             hub.breathe()
@@ -174,15 +202,24 @@ class Dispatcher:
     def _run_beside(self, inbox: Inbox, job: Job) -> None:
         """In a worker: one event, while the client's others go on."""
         self._run(job)
-        self._hub.call(self._rest_beside, inbox)
+        self._hub.call(self._rest_beside, inbox, job.size)
 
-    def _rest_beside(self, inbox: Inbox) -> None:
+    def _rest_beside(self, inbox: Inbox, size: int) -> None:
         inbox.beside -= 1
-        self._unpause(inbox)
+        self._handled(inbox, size)
         self._done_with(inbox)
 
+    def _handled(self, inbox: Inbox, size: int) -> None:
+        inbox.bytes -= size
+        self._intake.waiting -= size
+        self._unpause(inbox)
+
     def _unpause(self, inbox: Inbox) -> None:
-        if inbox.paused is not None and inbox.waiting <= self._max_inbox // 2:
+        if inbox.paused is None:
+            return
+        # Half empty, or empty where others fill the process.
+        room = inbox.waiting <= self._max_inbox // 2 and inbox.bytes <= self._max_bytes // 2
+        if not inbox.waiting or (room and not self._intake.full):
             paused, inbox.paused = inbox.paused, None
             paused.resume()
 
@@ -223,9 +260,10 @@ class Dispatcher:
         self._stopped = True
         for inbox in list(self._inboxes.values()):
             while inbox.jobs:
-                channel = inbox.jobs.popleft().channel
-                if channel is not None:
-                    channel.closed()
+                job = inbox.jobs.popleft()
+                self._intake.waiting -= job.size
+                if job.channel is not None:
+                    job.channel.closed()
 
     def _run(self, job: Job) -> None:
         """In a worker: run the handler of one event, and see that it is answered."""

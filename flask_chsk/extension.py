@@ -191,10 +191,12 @@ class State:
         server.watchers = self.watchers
         if self._recv is not None:
             server.dispatcher.recv_put = self._recv.offer
-        hub = Hub()
+        hub = Hub.of_process()
         server.start(hub)
         hub.run(self._watch_worker, server)
-        atexit.register(self._end, server, os.getpid())
+        atexit.register(_end, weakref.ref(server), os.getpid())
+        # Applications come and go in tests; their channel sockets go with them.
+        weakref.finalize(self.app, hub.soon, server.retire).atexit = False
         return server
 
     def _watch_worker(self, server: Server) -> None:
@@ -210,11 +212,6 @@ class State:
                 server.drain()
 
         timer.start(look)
-
-    def _end(self, server: Server, pid: int) -> None:
-        if pid == os.getpid():
-            with suppress(KeyboardInterrupt):  # a second Ctrl-C: then without good manners
-                server.hub.run_at_exit(server.end)
 
     # what the server asks (server.Host) ----------------------------------------------------
 
@@ -240,7 +237,10 @@ class State:
 
     def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
         """Call a hook in an application context; its error is logged."""
-        with self.app.app_context():
+        app = self._app()
+        if app is None:
+            return  # it went while the event waited
+        with app.app_context():
             try:
                 fn(*args)
             except Exception:
@@ -306,6 +306,14 @@ class State:
         """Counters and gauges."""
         server = self.running()
         return {**(server.stats() if server is not None else {}), **self._refusals}
+
+
+def _end(server: weakref.ref[Server], pid: int) -> None:
+    """Send clients away as the process ends, where nothing did before."""
+    ending = server()
+    if ending is not None and pid == os.getpid():
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C: then without good manners
+            ending.hub.run_at_exit(ending.end)
 
 
 class Sender:

@@ -174,6 +174,11 @@ class FrameReader:
         self.failed: ProtocolError | None = None
         self.closed = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of a data message of which a part is still to come."""
+        return 0 if self._unfinished is None else len(self._unfinished.payload)
+
     def feed(self, data: bytes) -> list[Message]:
         """The messages that *data* completes, in order.
 

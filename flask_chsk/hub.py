@@ -35,6 +35,8 @@ _get_ident = get_original("_thread", "get_ident")
 
 starting = _allocate_lock()  # held while the hub and servers of a process start
 
+_hubs: dict[tuple[int, int], Hub] = {}  # by process and thread
+
 SWEEP = 0.25  # seconds between looks at the deadlines: keep-alive needs no finer grain
 IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
 THREADS = 32  # native threads that run handlers where there are no greenlets
@@ -81,6 +83,19 @@ class Hub:
             self._gevent_hub = gevent.get_hub()
             self._ident = _get_ident()
             self.loop = self._gevent_hub.loop
+
+    @classmethod
+    def of_process(cls) -> Hub:
+        """The hub of this process, made when first asked for; call it holding `starting`.
+
+        A gevent server has its own; all that runs under native threads shares one.
+        """
+        greenlet = isinstance(gevent.getcurrent(), gevent.Greenlet)
+        key = (os.getpid(), _get_ident() if greenlet else 0)
+        hub = _hubs.get(key)
+        if hub is None:
+            hub = _hubs[key] = cls()
+        return hub
 
     # the owning thread ---------------------------------------------------------------
 
@@ -215,6 +230,10 @@ class Hub:
         """Call *fn* with the time at each sweep."""
         self._sweeps.append(fn)
 
+    def no_more_sweeps(self, fn: Callable[[float], None]) -> None:
+        """Undo :meth:`every_sweep`."""
+        self._sweeps.remove(fn)
+
     def _sweep(self) -> None:
         now = self.now()
         current = int(now / SWEEP)
@@ -228,7 +247,7 @@ class Hub:
                 else:
                     if when is not None:
                         self.deadline(item, when)
-        for fn in self._sweeps:
+        for fn in list(self._sweeps):
             _logged(fn, (now,))
 
     def timer(self, seconds: float, fn: Callable[[], object]) -> Any:

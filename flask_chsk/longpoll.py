@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .hub import Hub, Waiter
+from .session import TIMEOUT
 from .wire import Data
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Poller:
         """Answer the parked request with an empty poll's end."""
         if self._waiter is not None:
             self._give(body(self._server.poll_end(self._connection)))
+
+    def give_up(self) -> None:
+        """Answer the parked request so that its client asks again: another process has it."""
+        composer = self._connection.session.composer
+        self._give(body(composer.message(TIMEOUT)))
 
     def _give(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None

@@ -7,9 +7,10 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from .errors import (
     AskTimeout,
     BadEvent,
     BrokerError,
+    ChskError,
     ClientGone,
     NoClient,
     PackError,
@@ -40,10 +42,11 @@ from .errors import (
 )
 from .event import Event, assert_event
 from .hub import Hub, Waiter
+from .intake import Intake
 from .link import Link
 from .longpoll import Parked, Poller, body
 from .push import CANONICAL, Push
-from .registry import ConnectedUids, Registry
+from .registry import NOBODY, ConnectedUids, Registry
 from .replies import Elsewhere, PostChannel, Repeats, ReplyChannel, SocketChannel
 from .router import Handlers
 from .session import Rules, ServerSession
@@ -56,10 +59,13 @@ log = logging.getLogger("flask_chsk.server")
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
+ASKER = re.compile(r"[0-9a-f]{16}")  # a process that asks, before the dot of an ask's id
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
 ADDRESSES = 65_536  # whose requests are counted
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
+RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
+ASKED_STILL = 1.0  # seconds between looks whether a client of another process is still there
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
 
@@ -76,7 +82,15 @@ class Server:
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.closing = False
         self._over = False  # every client was sent away
-        self.dispatcher = Dispatcher(config.max_inbox, handlers, host, self.counters)
+        self.intake = Intake(config.max_inbound_bytes, self.counters)
+        self.dispatcher = Dispatcher(
+            config.max_inbox,
+            config.max_message_bytes,
+            self.intake,
+            handlers,
+            host,
+            self.counters,
+        )
         self.opened: list[Callable[[str, bool], None]] = []  # user came (True) or went
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.canonical = CANONICAL  # or one that knows the application's pack_default
@@ -85,6 +99,9 @@ class Server:
         self._repeats = Repeats()
         self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
         self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
+        self._comparing = False
+        self._seen = NOBODY  # what watchers were told last
+        self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
         self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
         self._members: dict[str, set[str]] = {}  # topic -> users here
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
@@ -124,24 +141,69 @@ class Server:
 
         What is left to do on the hub is to give it a transport and the handshake.
 
-        :raises Refused: 503 draining, 403 a client id of somebody else, 429 too many.
-        :raises BrokerUnavailable: nobody can be let in now.
+        :param kind: ``"ws"``, ``"ajax"``, or ``"poll"`` for one that brings no handshake.
+        :raises Refused: 503 draining or without a broker, 403 a client id of somebody else,
+            429 too many.
         """
-        uid, client_id = opening.uid, opening.client_id
+        entered = self._enter(opening, kind)
+        if entered is None:
+            raise Refused(409, "this client has a WebSocket", retry_after=1)
+        return entered
+
+    def _enter(self, opening: Opening, kind: str) -> Entered | None:
+        """None: a poll that was on its way while its client changed to WebSocket."""
+        uid, client_id, v1 = opening.uid, opening.client_id, opening.v1
         self.hub.run(self._admit, opening)
-        arrival = self.broker.attach(uid, client_id)
-        connection, recovered = self.hub.run(self._register, opening, kind, arrival)
-        while recovered and connection.session.behind and not connection.session.outbox:
-            recovered = self._next_page(connection)
-        return Entered(opening, connection, recovered)
+        controls: list[Push] = []
+        if not self.broker.local:
+            self.hub.run(self._expect, uid, controls)
+        try:
+            asked = "try" if kind == "ws" and v1 else kind
+            arrival = self.broker.attach(uid, client_id, asked, v1)
+            if arrival is None:
+                return None
+            connection, recovered = self.hub.run(self._register, opening, kind, arrival, controls)
+            while recovered and connection.session.behind and not connection.session.outbox:
+                recovered = self._next_page(connection)
+        except BrokerError as error:
+            raise Refused(503, f"try again: {error}", retry_after=1) from error
+        finally:
+            if not self.broker.local:
+                self.hub.run(self._expect_no_more, uid, controls)
+        return Entered(opening, connection, recovered, arrival.known)
+
+    @property
+    def epoch(self) -> str:
+        """The broker's, once it is known; may wait for it.
+
+        :raises Refused: 503.
+        """
+        if not self.rules.epoch:
+            try:
+                self.broker.ready()
+            except BrokerError as error:
+                raise Refused(503, f"try again: {error}", retry_after=1) from error
+        return self.rules.epoch
+
+    def _expect(self, uid: Uid, controls: list[Push]) -> None:
+        """Keep what is said about a user's topics until their client is registered."""
+        if uid is not None:
+            self._arriving.setdefault(uid, []).append(controls)
+
+    def _expect_no_more(self, uid: Uid, controls: list[Push]) -> None:
+        if uid is not None:
+            rest = [one for one in self._arriving.get(uid, ()) if one is not controls]
+            if rest:
+                self._arriving[uid] = rest
+            else:
+                self._arriving.pop(uid, None)
 
     def _admit(self, opening: Opening) -> None:
         if self.closing:
             raise Refused(503, "the server restarts: try again", retry_after=1)
         known = self.registry.get(opening.uid, opening.client_id)
         if known is not None:
-            if opening.uid is None and known.session.v1 and not opening.trusted:
-                raise Refused(403, "this client id is in use: take a new one, or send its resume=")
+            self._refuse_stranger(opening, known)
         elif (
             opening.uid is not None
             and self.registry.count(opening.uid) >= self.config.max_clients_per_uid
@@ -153,12 +215,19 @@ class Server:
                 retry_after=10,
             )
 
+    @staticmethod
+    def _refuse_stranger(opening: Opening, known: Connection) -> None:
+        if opening.uid is None and known.session.v1 and not opening.trusted:
+            raise Refused(403, "this client id is in use: take a new one, or send its resume=")
+
     def _register(
-        self, opening: Opening, kind: str, arrival: Arrival
+        self, opening: Opening, kind: str, arrival: Arrival, controls: Iterable[Push]
     ) -> tuple[Connection, bool | None]:
         """Make or find the connection, with its session where the client says it is."""
         now = self.hub.now()
-        watermark = self.broker.watermark()
+        kind = "ajax" if kind == "poll" else kind
+        # Its "now": what went by here before is over, what was sent before it came, too.
+        watermark = max(self.broker.watermark(), arrival.offset)
         uid, client_id = opening.uid, opening.client_id
         cursor = s.read_cursor(opening.cursor, self.broker.epoch) if opening.trusted else None
         connection = self.registry.get(uid, client_id)
@@ -173,6 +242,13 @@ class Server:
             self.counters["opened"] += 1
             if cursor is not None and opening.v1:
                 one.resume_unknown(cursor)
+            elif arrival.cursor is not None and not opening.v1:
+                one.resume_unknown(arrival.cursor)
+            elif arrival.topics and not self.broker.local:
+                one.resume_unknown(watermark)  # they were subscribed after that "now"
+            for push in controls:
+                if push.offset > arrival.offset:
+                    self._control(push)
         else:
             one = connection.session
             if isinstance(connection.transport, WebSocket):
@@ -187,7 +263,8 @@ class Server:
                 one.resume(cursor)
             one.composer = opening.composer
             one.v1 = opening.v1
-        connection.token = arrival.token
+        if not arrival.trial:
+            connection.token = arrival.token
         if kind == "ws":
             connection.request = opening.request
         if connection.transport is None:
@@ -205,7 +282,8 @@ class Server:
             link.close()  # closed in between: the client comes again
             return
         websocket = WebSocket(self, connection, link)
-        if isinstance(connection.transport, Poller) and entered.opening.v1:
+        polls = isinstance(connection.transport, Poller) or not connection.token
+        if polls and entered.opening.v1:
             # Its polls go on until it has said something here: a proxy may let the upgrade
             # through and nothing after it.
             websocket.proven = False
@@ -237,7 +315,7 @@ class Server:
         connection.lost_at = None
         connection.flushed = 0.0
         if connection.kind != transport.kind:
-            old_uids = self.connected_uids
+            old_uids = self.registry.connected_uids
             self.registry.move(one.uid, connection.kind, transport.kind)
             connection.kind = transport.kind
             self._changed(old_uids)
@@ -285,7 +363,8 @@ class Server:
             self._catch_up(connection)
         except BrokerError as error:
             log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
-            return  # still behind: the next wake tries again
+            self.hub.call(self.hub.timer, RETRY, lambda: self.wake(connection))
+            return
         self.hub.call(self.wake, connection)
 
     def _next_page(self, connection: Connection) -> bool:
@@ -327,6 +406,64 @@ class Server:
             self._tell_gap(connection)
             self.wake(connection)
 
+    def lapsed(self) -> None:
+        """Events may have been missed: every client reads from history before anything else."""
+        for connection in self.registry:
+            connection.session.fall_behind()
+            self.wake(connection)
+
+    def reattach(self, quiet: bool) -> None:
+        """The broker lost sight of our clients: let them in again, one after another."""
+        self.hub.spawn(self._reattach, list(self.registry), quiet)
+
+    def _reattach(self, connections: list[Connection], quiet: bool) -> None:
+        for connection in connections:
+            uid, client_id = connection.key
+            token = connection.token
+            if self.registry.get(uid, client_id) is not connection or not token:
+                continue
+            try:
+                arrival = self.broker.attach(
+                    uid, client_id, connection.kind, connection.session.v1, token
+                )
+            except (BrokerError, Refused) as error:
+                log.warning("uid %r could not be let in again: %s", uid, error)
+                continue
+            if arrival is None:  # it went elsewhere while we were cut off
+                self.hub.call(self.released, uid, client_id, token)
+            else:
+                self.hub.call(self._attached_again, connection, arrival, quiet)
+
+    def _claim(self, connection: Connection) -> None:
+        """A WebSocket proved itself: its client polls elsewhere no more."""
+        uid, client_id = connection.key
+        try:
+            arrival = self.broker.attach(uid, client_id, "ws", connection.session.v1)
+        except (BrokerError, Refused) as error:
+            log.warning("uid %r stays known as polling: %s", uid, error)
+            return
+        if arrival is not None:
+            self.hub.call(self._attached_again, connection, arrival, False)
+
+    def _attached_again(self, connection: Connection, arrival: Arrival, quiet: bool) -> None:
+        uid, client_id = connection.key
+        if self.registry.get(uid, client_id) is connection:
+            connection.token = arrival.token
+            self._presence(uid, arrival.first and not quiet, came=True)
+        else:  # it went in between
+            self.hub.spawn(self._detach, uid, client_id, arrival.token)
+
+    def needs(self, name: str) -> bool:
+        """Whether a client here listens to a channel."""
+        kind, _, rest = name.partition(":")
+        if kind == "t":
+            return rest in self._members
+        if kind == "u":
+            return rest in self._arriving or self.registry.count(rest) > 0
+        if kind == "c":
+            return self.registry.get(None, rest) is not None
+        return self.registry.count(None) > 0
+
     # topics, as far as users of this process are members ----------------------------------
 
     def _learn_topics(self, uid: str, topics: Mapping[str, int]) -> None:
@@ -343,6 +480,7 @@ class Server:
             members.discard(uid)
             if not members:
                 del self._members[topic]
+                self.broker.unused(topic_channel(topic))
         if not self._topics.get(uid, True):
             del self._topics[uid]
 
@@ -357,6 +495,8 @@ class Server:
                 self.close(*connection.key, code, reason)
             return
         uid = push.channel.partition(":")[2]
+        for controls in self._arriving.get(uid, ()):
+            controls.append(push)
         if not self.registry.count(uid):
             return
         if id == JOINED:
@@ -379,13 +519,16 @@ class Server:
             connection.trial = None
             websocket.proven = True
             self._attach(connection, websocket)
+            if not self.broker.local:
+                self.hub.spawn(self._claim, connection)
             websocket.wake()
         happening = one.receive(data, self.hub.now())
-        if self.config.rate is not None and self._too_fast(connection):
+        if self.config.rate is not None and self._too_fast(connection, happening):
+            self.counters["flooding"] += 1
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
         if isinstance(happening, s.Received):
-            self._take(connection, happening, websocket)
+            self._take(connection, happening, websocket, len(data))
         elif isinstance(happening, s.Pinged):
             if happening.cb is not None:
                 cursor = one.cursor(self.broker.watermark(), self.hub.now())
@@ -398,25 +541,31 @@ class Server:
         elif isinstance(happening, s.Ponged):
             self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
         elif isinstance(happening, s.Answered):
-            self._answered(connection, happening)
+            self._answered(connection.key, happening)
         else:
+            size = len(data) // (len(happening.events) or 1)
             for received in happening.events:
-                self._take(connection, received, websocket)
+                self._take(connection, received, websocket, size)
 
-    def _take(self, connection: Connection, received: s.Received, websocket: WebSocket) -> None:
+    def _take(
+        self, connection: Connection, received: s.Received, websocket: WebSocket, size: int = 0
+    ) -> None:
         channel = SocketChannel(self, connection, websocket, received.cb)
         uid, client_id = connection.key
         if received.key is not None and self._came_before(connection.key, received.key, channel):
             return
-        self.dispatcher.take(received.event, uid, client_id, channel, connection.request, websocket)
+        self.dispatcher.take(
+            received.event, uid, client_id, channel, connection.request, websocket, size
+        )
 
     def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
         came = self._repeats.came_before(client, key, channel, self.hub.now())
         self.counters["repeated"] += came
         return came
 
-    def _too_fast(self, connection: Connection) -> bool:
-        connection.bucket = _drawn(connection.bucket, self.config.rate, self.hub.now())
+    def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
+        count = len(happening.events) if isinstance(happening, s.Batched) else 1
+        connection.bucket = _drawn(connection.bucket, self.config.rate, self.hub.now(), count)
         return connection.bucket[0] < 0
 
     def address_too_fast(self, address: str | None) -> bool:
@@ -430,13 +579,20 @@ class Server:
         )
         return bucket[0] < 0
 
-    def posted(self, opening: Opening, happening: s.Happening) -> Data | Waiter:
+    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Waiter:
         """A message came by POST: its answer, or what will be told it.
 
-        :raises Refused: 429 where too many of this client's events wait already.
+        :param size: bytes of its request's body.
+        :raises Refused: 403 a client id of somebody else; 429 where too many of this client's
+            events wait already, or come too fast; 503 where too much waits in this process.
         """
         composer = opening.composer
         key = (opening.uid, opening.client_id)
+        if self.intake.full:
+            self.counters["intake_full"] += 1
+            raise Refused(
+                503, "too many events wait for their handlers (CHSK_MAX_INBOUND_BYTES)", 1
+            )
         if self.dispatcher.is_full(key):
             self.counters["inbox_full"] += 1
             raise Refused(
@@ -445,12 +601,19 @@ class Server:
                 retry_after=1,
             )
         connection = self.registry.get(*key)
+        if connection is not None:
+            self._refuse_stranger(opening, connection)
+            if self.config.rate is not None and self._too_fast(connection, happening):
+                self.counters["flooding"] += 1
+                raise Refused(429, "more events per second than CHSK_RATE", 1)
         done = composer.message(s.DUMMY_CB_200)
         if isinstance(happening, s.Pinged):
             return done if happening.cb is None else composer.message("pong")
         if isinstance(happening, s.Answered):
             if connection is not None:
-                self._answered(connection, happening)
+                self._answered(connection.key, happening)
+            elif opening.trusted:
+                self._answered(key, happening)
             return done
         if isinstance(happening, s.Ponged):
             return done
@@ -462,7 +625,9 @@ class Server:
             known = opening.trusted or opening.uid is not None  # else another's reply could be had
             if known and received.key is not None and self._came_before(key, received.key, channel):
                 continue
-            self.dispatcher.take(received.event, *key, channel, opening.request)
+            self.dispatcher.take(
+                received.event, *key, channel, opening.request, size=size // len(events)
+            )
         return done if waiter is None else waiter
 
     # sending ---------------------------------------------------------------------------
@@ -647,9 +812,12 @@ class Server:
             answer = self.hub.run(self._poll_known, opening, wait)
             if answer is not None:
                 return answer
-        entered = self.enter(opening, "ajax")
+        entered = self._enter(opening, "ajax" if handshake else "poll")
+        if entered is None:
+            return body(opening.composer.message(s.TIMEOUT))
         # A client that came from another process, with all it needs to go on, just polls.
-        greets = handshake or not entered.recovered
+        known = entered.recovered if opening.v1 else entered.known
+        greets = handshake or not known
         return self.hub.run(self._open_poller, entered, greets, wait)
 
     def _open_poller(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
@@ -698,7 +866,7 @@ class Server:
                 raise Refused(429, "polls of this client chase each other", retry_after=1)
         if one.v1 and opening.cursor is not None:
             cursor = s.read_cursor(opening.cursor, self.broker.epoch)
-            if cursor is None or cursor > self.broker.watermark():
+            if cursor is None or (self.broker.local and cursor > self.broker.watermark()):
                 self._tell_gap(connection)
             else:
                 one.resume(cursor)
@@ -828,10 +996,15 @@ class Server:
             transport.end(s.NORMAL)
         self._end_trial(connection)
         self.counters["closed"] += 1
-        if uid is not None and not self.registry.count(uid):
+        self.broker.unused(client_channel(uid, client_id))
+        if uid is None:
+            if not self.registry.count(None):
+                self.broker.unused(ANONYMOUS)
+        elif not self.registry.count(uid):
             for topic in list(self._topics.get(uid, ())):
                 self._left(uid, topic)
-        self._asks.gone(connection)
+        if self.broker.local:
+            self._asks.gone(connection.key)
         return True
 
     def _detach(self, uid: Uid, client_id: str, token: str) -> None:
@@ -846,10 +1019,11 @@ class Server:
         """A client of ours was let in by another process."""
         connection = self.registry.get(uid, client_id)
         if connection is not None and connection.token == token:
-            if connection.transport is not None:
-                connection.transport.end(
-                    s.REPLACED, "replaced by a newer connection of this client"
-                )
+            transport = connection.transport
+            if isinstance(transport, Poller):
+                transport.give_up()
+            elif transport is not None:
+                transport.end(s.REPLACED, REPLACED)
             self._remove(connection)
 
     def presence(self, uid: str, came: bool) -> None:
@@ -891,12 +1065,35 @@ class Server:
     @property
     def connected_uids(self) -> ConnectedUids:
         """Who is connected; from any thread."""
-        return self.registry.connected_uids
+        return self.registry.connected_uids if self.broker.local else self.broker.connected()
+
+    def changed(self) -> None:
+        """Users came or went, in whatever process."""
+        if self.watchers and not self._comparing:
+            self._comparing = True
+            self.hub.spawn(self._compare)
+
+    def _compare(self) -> None:
+        try:
+            now = self.broker.connected()
+        except BrokerError as error:
+            log.debug("who is connected is not known: %s", error)
+            return
+        finally:
+            self._comparing = False
+        before, self._seen = self._seen, now
+        if now != before:
+            for watch in list(self.watchers):
+                self.host.run_plain(watch, before, now)
 
     def _presence(self, uid: Uid, changed: bool, came: bool) -> None:
         if uid is None or not changed:
             return
         log.info("uid %r %s", uid, "connected" if came else "disconnected")
+        if not self.broker.local:
+            event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
+            self.dispatcher.take_own(event, uid, Elsewhere(self), lambda: self._signal(uid, came))
+            return
         now = self.connected_uids
         before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
         event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
@@ -907,12 +1104,17 @@ class Server:
     def _tell_presence(
         self, uid: str, came: bool, before: ConnectedUids, now: ConnectedUids
     ) -> None:
-        for tell in self.opened:
-            self.host.run_plain(tell, uid, came)
+        self._signal(uid, came)
         for watch in list(self.watchers):
             self.host.run_plain(watch, before, now)
 
+    def _signal(self, uid: str, came: bool) -> None:
+        for tell in self.opened:
+            self.host.run_plain(tell, uid, came)
+
     def _changed(self, before: ConnectedUids) -> None:
+        if not self.broker.local:
+            return  # the broker says so
         now = self.connected_uids
         if self.watchers and now != before:
             for watch in list(self.watchers):
@@ -931,11 +1133,11 @@ class Server:
         id, data = assert_event(event)
         self.canonical.pack(data, root="event")
         waiter = self.hub.waiter_here()
-        ask_id = secrets.token_urlsafe(12)
-        self.hub.run(self._begin_ask, ask_id, uid, client_id, waiter)
+        ask_id = f"{self.broker.name}.{secrets.token_urlsafe(12)}"
+        self._begin_ask(ask_id, uid, client_id, waiter)
         try:
             self.send(uid, [s.ASK, [ask_id, [id, data]]], client_id, flush=True)
-            answer = waiter.wait(timeout)
+            answer = self._wait_for_answer(ask_id, uid, waiter, timeout)
         finally:
             self.hub.call(self._asks.end, ask_id)
         if answer is None:
@@ -949,17 +1151,49 @@ class Server:
 
     def _begin_ask(self, ask_id: str, uid: Uid, client_id: str | None, waiter: Waiter) -> None:
         asked = {
-            connection
-            for connection in self.registry.of(uid)
-            if connection.session.v1
-            and (client_id is None or connection.session.client_id == client_id)
+            (uid, one) for one in self._clients(uid) if client_id is None or one == client_id
         }
         if not asked:
             raise NoClient(f"uid {uid!r} has no client that can be asked")
-        self._asks.begin(ask_id, asked, waiter)
+        self.hub.run(self._asks.begin, ask_id, asked, waiter)
 
-    def _answered(self, connection: Connection, answer: s.Answered) -> None:
-        if not self._asks.answered(connection, answer):
+    def _clients(self, uid: Uid) -> Iterable[str]:
+        """The clients of a user, in whatever process, that can be asked."""
+        if not self.broker.local:
+            return self.broker.clients(uid)
+        return self.hub.run(
+            lambda: [c.session.client_id for c in self.registry.of(uid) if c.session.v1]
+        )
+
+    def _wait_for_answer(self, ask_id: str, uid: Uid, waiter: Waiter, timeout: float) -> Any:
+        if self.broker.local:
+            return waiter.wait(timeout)
+        until = self.hub.now() + timeout
+        while True:
+            left = until - self.hub.now()
+            answer = waiter.wait(max(0.0, min(left, ASKED_STILL)))
+            if answer is not None or left <= ASKED_STILL:
+                return answer
+            there = self._clients(uid)
+            self.hub.run(self._asks.only, ask_id, {(uid, one) for one in there})
+
+    def _answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
+        name, dot, _ = answer.id.partition(".")
+        if dot and name != self.broker.name and ASKER.fullmatch(name) and not self.broker.local:
+            self.hub.spawn(self._tell_asker, name, client, answer)
+        elif not self._asks.answered(client, answer):
+            self.counters["answers_unasked"] += 1
+
+    def _tell_asker(self, name: str, client: tuple[Uid, str], answer: s.Answered) -> None:
+        try:
+            self.broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
+        except ChskError as error:
+            log.warning("an answer of uid %r did not get through: %s", client[0], error)
+
+    def told(self, text: str) -> None:
+        """A client of another process answered what was asked here."""
+        uid, client_id, *answer = CANONICAL.unpack(text)
+        if not self._asks.answered((uid, client_id), s.Answered(*answer)):
             self.counters["answers_unasked"] += 1
 
     # ending ----------------------------------------------------------------------------
@@ -998,16 +1232,25 @@ class Server:
                 transport.wake()
                 transport.end(s.RESTART, self._spread())
 
+    def retire(self) -> None:
+        """End for good: the application is gone."""
+        self.end()
+        for connection in self.registry:
+            connection.filed = None
+            self.registry.remove(*connection.key, connection.kind)
+        self.hub.no_more_sweeps(self._sweep)
+        self.broker.stop()
+
     def _spread(self) -> str:
         # 500 clients a second are let in without trouble by one worker.
         return f"spread={min(60, 2 + len(self.registry) // 500)}"
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and gauges of now; from any thread."""
-        return {**self.counters, **self.hub.run(self._gauges)}
+        return {**self.counters, **self.broker.stats(), **self.hub.run(self._gauges)}
 
     def _gauges(self) -> dict[str, int]:
-        uids = self.connected_uids
+        uids = self.registry.connected_uids  # of this process
         return {
             "clients": len(self.registry),
             "parked": sum(
@@ -1022,9 +1265,9 @@ class Server:
 
 
 def _drawn(
-    bucket: tuple[float, float] | None, limit: tuple[float, int] | None, now: float
+    bucket: tuple[float, float] | None, limit: tuple[float, int] | None, now: float, count: int = 1
 ) -> tuple[float, float]:
-    """A token bucket, (tokens, when they were counted), with one token taken."""
+    """A token bucket, (tokens, when they were counted), with *count* tokens taken."""
     rate, burst = limit or (0.0, 0)
     tokens, counted = bucket or (float(burst), now)
-    return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - 1.0, now
+    return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - count, now

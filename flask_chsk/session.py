@@ -57,6 +57,7 @@ DUMMY_CB_200 = Keyword("chsk/dummy-cb-200")
 
 BAD_PACKAGE_SHOWN = 1024  # characters of a bad package that handlers get to see
 SHARED_FRAMES = 256  # batches remembered within one tick, at most a page each
+BATCHED = 1000  # events in one message: our clients gather 64
 KEY_LENGTH = 64  # of a send that may be repeated
 PAGE_BYTES = 256 * 1024  # of pushes in one frame or poll answer, or one event if larger
 
@@ -508,7 +509,7 @@ def _meaning(value: Any, cb: Any, packer: str) -> Happening:
         if type(data) is list and 2 <= len(data) <= 3 and isinstance(data[0], str):
             error = data[2] if len(data) == 3 else None
             return Answered(str(data[0]), data[1], None if error is None else str(error))
-    elif id == BATCH and type(event.data) is list:
+    elif id == BATCH and type(event.data) is list and len(event.data) <= BATCHED:
         return Batched(
             tuple(
                 x if isinstance(x := _meaning(item, None, packer), Received) else _bad(item)

@@ -182,7 +182,7 @@ class Endpoint:
             )
         uid = state.uid_of_request()
         v1 = values.get("v") == "1"
-        epoch = server.rules.epoch
+        epoch = server.epoch
         key = state.resume_key
         data = hooks.handshake_data() if hooks.handshake_data is not None else None
         number = values.get("n")

@@ -33,6 +33,7 @@ class WebSocket:
     """One taken-over socket of a client. ``kind``, ``wake`` and ``end``: see longpoll.py."""
 
     __slots__ = (
+        "_arriving",
         "_closing",
         "_connection",
         "_full",
@@ -52,6 +53,7 @@ class WebSocket:
         self._connection = connection
         self._link = link
         self._reader = FrameReader("server", server.config.max_message_bytes)
+        self._arriving = False  # a message of which a part has come
         self._closing = False
         self._full = False  # the client's inbox is
         self._waiting: list[Message] | None = None  # read, and not looked at yet
@@ -107,13 +109,20 @@ class WebSocket:
         if self._closing:
             return
         self._closing = True
+        self._forget_arriving()
         self._link.write(frames.close_frame(code, reason))
         self._link.close_when_flushed(CLOSING)
 
     # what a link calls ---------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._take(self._reader.feed(data))
+        messages = self._reader.feed(data)
+        held = self._reader.held
+        if held or self._arriving:
+            self._arriving = bool(held)
+            self._server.intake.arriving(self, held)
+        if not self._closing:
+            self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
         """Look at *messages*, until the inbox is full or other sockets must have their turn.
@@ -165,6 +174,18 @@ class WebSocket:
         self._answer_ping()
         self.wake()
 
+    def give_up(self) -> None:
+        """What is arriving, here and elsewhere, is too much: let go of it."""
+        self._arriving = False
+        self._reader = FrameReader("server", 0)
+        self.end(session.TRY_LATER, "too much is arriving: try later")
+
+    def _forget_arriving(self) -> None:
+        if self._arriving:
+            self._arriving = False
+            self._server.intake.arriving(self, 0)
+
     def link_closed(self, error: Exception | None) -> None:
         self._closing = True
+        self._forget_arriving()
         self._server.lost(self._connection, self)

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 LADDER = [
     ["errors", "values", "event", "config", "backoff"],
     ["packers"],
-    ["wire", "push", "frames", "session", "registry", "router"],
+    ["wire", "push", "frames", "session", "registry", "router", "intake"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["connection", "replies", "asks", "dispatch", "recv", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.

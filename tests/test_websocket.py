@@ -11,6 +11,7 @@ import pytest
 
 from flask_chsk import frames
 from flask_chsk.hub import SLICE
+from flask_chsk.intake import Intake
 from flask_chsk.websocket import WebSocket
 
 MASK = b"mask"
@@ -48,6 +49,7 @@ class FakeServer:
         self.counters: Counter[str] = Counter()
         self.frames: dict[Any, bytes] = {}
         self.hub = self
+        self.intake = Intake(1000, self.counters)
         self.time = 0.0
         self.later: list[Callable[[], object]] = []
         self.seen: list[Any] = []
@@ -186,3 +188,30 @@ def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
 def test_a_close_is_answered_with_its_code(socket: Socket) -> None:
     socket.reads("a", frames.Close(4321))
     assert socket.link.sent == [frames.Close(4321)]
+
+
+# What is arriving ----------------------------------------------------------------------
+
+
+def test_a_part_of_a_message_counts_until_it_is_whole(socket: Socket) -> None:
+    whole = framed("x" * 600)
+    socket.websocket.data_received(whole[:308])
+    assert socket.server.intake.bytes == 300
+    socket.websocket.data_received(whole[308:])
+    assert (socket.server.intake.bytes, socket.server.seen) == (0, ["x" * 600])
+
+
+def test_a_part_of_a_message_counts_no_more_when_the_peer_is_gone(socket: Socket) -> None:
+    lost: list[Any] = []
+    socket.server.lost = lambda connection, websocket: lost.append(websocket)  # type: ignore[attr-defined]
+    socket.websocket.data_received(framed("x" * 600)[:308])
+    socket.websocket.link_closed(None)
+    assert (socket.server.intake.bytes, lost) == (0, [socket.websocket])
+
+
+def test_who_holds_most_of_too_much_is_sent_away_until_later(socket: Socket) -> None:
+    socket.server.intake.waiting = 500
+    socket.websocket.data_received(framed("x" * 900)[:608])
+    assert socket.link.sent == [frames.Close(1013, "too much is arriving: try later")]
+    assert socket.server.intake.bytes == 500
+    assert socket.server.counters == {"arrivals_given_up": 1}

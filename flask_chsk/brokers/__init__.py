@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import ConfigError
+from ..packers.edn import EdnPacker
 from ..push import Push
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..hub import Hub
+    from ..registry import ConnectedUids
 
 EVERYONE = "*"
 ANONYMOUS = "-"
+MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
 
 
 def user_channel(uid: str) -> str:
@@ -34,6 +37,11 @@ def client_channel(uid: str | None, client_id: str) -> str:
 def topic_channel(topic: str) -> str:
     """The channel of the members of one topic."""
     return f"t:{topic}"
+
+
+def control(id: str, topic: str) -> str:
+    """``[:chsk/joined topic]``: what a broker tells by way of a user's channel."""
+    return f"[{id} {EdnPacker().pack(topic)}]"
 
 
 class Page(NamedTuple):
@@ -54,12 +62,19 @@ class Arrival(NamedTuple):
 
     ``token`` names this opening: a late end of an older one disturbs nothing. ``first``: its
     user had no client before, anywhere. ``topics``: the user's, with the offset at which
-    each membership began.
+    each membership began. From a broker of many processes: ``offset``, the "now" of the
+    opening; ``known``: another process had this client; ``cursor``: how far it was served
+    there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
+    WebSocket is proven, nothing was changed.
     """
 
     token: str
     first: bool
     topics: Mapping[str, int]
+    offset: int = 0
+    known: bool = False
+    cursor: int | None = None
+    trial: bool = False
 
 
 class Listener(Protocol):
@@ -77,6 +92,24 @@ class Listener(Protocol):
     def reset(self) -> None:
         """The epoch is a new one: what was before cannot be told from what was lost."""
 
+    def lapsed(self) -> None:
+        """Events may have been missed: what follows is to be read from history first."""
+
+    def reattach(self, quiet: bool) -> None:
+        """The broker knows this process's clients no more: let them in again.
+
+        *quiet*: without telling that their users came.
+        """
+
+    def needs(self, name: str) -> bool:
+        """Whether a client here still listens to a channel (a user's stands for its clients')."""
+
+    def told(self, text: str) -> None:
+        """What another process had to say to this one."""
+
+    def changed(self) -> None:
+        """Users came or went, anywhere."""
+
 
 class Broker(Protocol):
     """What the server asks of a broker; from any thread, and it may block, where not said.
@@ -85,13 +118,24 @@ class Broker(Protocol):
     """
 
     local: bool
+    name: str  # of this process, for tell()
 
     @property
     def epoch(self) -> str:
         """The name of the counter's life; offsets compare within one epoch only."""
 
     def start(self, hub: Hub, listener: Listener) -> None:
-        """Begin; once, before anything else."""
+        """Begin; once, before anything else. Does not block."""
+
+    def ready(self) -> None:
+        """Wait until the epoch is known.
+
+        :raises BrokerUnavailable: it is not yet.
+        :raises ConfigError: this broker cannot be used.
+        """
+
+    def retire(self, seconds: float) -> None:
+        """This process ends: clients that are not elsewhere in *seconds* are gone."""
 
     def stop(self) -> None:
         """End; what was published stays published."""
@@ -113,8 +157,23 @@ class Broker(Protocol):
     def watermark(self) -> int:
         """The offset up to which everything was delivered. On the hub, does not block."""
 
-    def attach(self, uid: str | None, client_id: str) -> Arrival:
-        """Let a client in; from now on its channels are delivered here."""
+    def attach(
+        self,
+        uid: str | None,
+        client_id: str,
+        kind: str = "ws",
+        v1: bool = False,
+        token: str | None = None,
+    ) -> Arrival | None:
+        """Let a client in; from now on its channels are delivered here.
+
+        :param kind: ``"ws"``, ``"ajax"``; ``"poll"``: no handshake, so it changes nothing
+            (None) where the client has a WebSocket elsewhere; ``"try"``: a WebSocket that
+            has yet to prove itself to one that polls.
+        :param v1: it keeps its cursor itself.
+        :param token: of its opening here, to let it in again: changes nothing (None) where
+            there was a later one.
+        """
 
     def detach(self, uid: str | None, client_id: str, token: str) -> bool:
         """A client is gone for good; True where it was its user's last.
@@ -135,6 +194,30 @@ class Broker(Protocol):
     def members(self, topic: str) -> frozenset[str]:
         """The users of a topic."""
 
+    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+        """Note that a client which keeps no cursor is served up to *offset*.
+
+        False where *token* is not that of its latest opening: another process serves it.
+        """
+
+    def unused(self, channel: str) -> None:
+        """A channel may have lost its last client here. On the hub, does not block."""
+
+    def connected(self) -> ConnectedUids:
+        """Who is connected, anywhere."""
+
+    def clients(self, uid: str | None) -> frozenset[str]:
+        """The clients of a user, anywhere, that can be asked (``v=1``)."""
+
+    def tell(self, name: str, text: str) -> None:
+        """Say something to one process."""
+
+    def health(self) -> str:
+        """What is wrong, in one line; empty: nothing. Does not block."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters and gauges. Does not block."""
+
     def sweep(self) -> None:
         """Forget what is past its time; on the hub, about once a second; does not block."""
 
@@ -149,4 +232,10 @@ def make(config: Config) -> Broker:
         from .memory import MemoryBroker
 
         return MemoryBroker(config)
-    raise ConfigError(f"CHSK_BROKER_URL {scheme}:… is not known; use memory://")
+    if scheme in ("redis", "rediss", "unix"):
+        from .redis import RedisBroker
+
+        return RedisBroker(config)
+    raise ConfigError(
+        f"CHSK_BROKER_URL {scheme}:… is not known; use memory:// or redis://host:6379/0"
+    )

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..errors import UsageError
-from ..packers.edn import EdnPacker
 from ..push import Push
-from . import Arrival, Listener, Page, user_channel
+from . import MAX_TOPICS, Arrival, Listener, Page, control, user_channel
 
 if TYPE_CHECKING:
     from ..hub import Hub
-
-
-MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
+    from ..registry import ConnectedUids
 
 
 class History:
@@ -60,6 +57,7 @@ class MemoryBroker:
     """For one process; with several, each would reach its own clients only."""
 
     local = True
+    name = ""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
         self.epoch = secrets.token_hex(4)
@@ -81,6 +79,12 @@ class MemoryBroker:
         self._hub = hub
         self._lock = hub.native_lock()
         self._listener = listener
+
+    def ready(self) -> None:
+        pass
+
+    def retire(self, seconds: float) -> None:
+        pass
 
     def stop(self) -> None:
         pass
@@ -167,17 +171,24 @@ class MemoryBroker:
                 self._last = self._drained = max(self._last, int(self._clock() * 1e6))
             return self._drained
 
-    def attach(self, uid: str | None, client_id: str) -> Arrival:
+    def attach(
+        self,
+        uid: str | None,
+        client_id: str,
+        kind: str = "ws",
+        v1: bool = False,
+        token: str | None = None,
+    ) -> Arrival:
         with self._lock:
             self._openings += 1
-            token = str(self._openings)
+            opening = str(self._openings)
             clients = self._clients.setdefault(uid, {})
             first = not clients
-            clients[client_id] = token
+            clients[client_id] = opening
             if uid is None:
-                return Arrival(token, first, {})
+                return Arrival(opening, first, {})
             self._grace.pop(uid, None)
-            return Arrival(token, first, dict(self._topics.get(uid, ())))
+            return Arrival(opening, first, dict(self._topics.get(uid, ())))
 
     def detach(self, uid: str | None, client_id: str, token: str) -> bool:
         with self._lock:
@@ -204,7 +215,7 @@ class MemoryBroker:
             self._members.setdefault(topic, set()).add(uid)
             channel = user_channel(uid)
             if self._is_there(channel, now):
-                topics[topic] = self._append(channel, _control(":chsk/joined", topic), None, now)
+                topics[topic] = self._append(channel, control(":chsk/joined", topic), None, now)
             else:
                 topics[topic] = self._last = max(self._last, int(now * 1e6))
         self._hub.call(self._drain)
@@ -225,13 +236,34 @@ class MemoryBroker:
                 del self._members[topic]
             channel = user_channel(uid)
             if self._is_there(channel, now):
-                self._append(channel, _control(":chsk/left", topic), None, now)
+                self._append(channel, control(":chsk/left", topic), None, now)
         self._hub.call(self._drain)
         return True
 
     def members(self, topic: str) -> frozenset[str]:
         with self._lock:
             return frozenset(self._members.get(topic, ()))
+
+    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+        return True  # the server keeps it
+
+    def unused(self, channel: str) -> None:
+        pass
+
+    def connected(self) -> ConnectedUids:
+        raise NotImplementedError("with one process its server knows")
+
+    def clients(self, uid: str | None) -> frozenset[str]:
+        raise NotImplementedError("with one process its server knows")
+
+    def tell(self, name: str, text: str) -> None:
+        raise NotImplementedError("there is one process")
+
+    def health(self) -> str:
+        return ""
+
+    def stats(self) -> dict[str, int]:
+        return {}
 
     def sweep(self) -> None:
         now = self._clock()
@@ -246,7 +278,3 @@ class MemoryBroker:
                 else:
                     while history.pushes and history.pushes[0].time < oldest:
                         history.drop_oldest()
-
-
-def _control(id: str, topic: str) -> str:
-    return f"[{id} {EdnPacker().pack(topic)}]"

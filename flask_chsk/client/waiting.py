@@ -250,6 +250,9 @@ class Lane:
         self._running = False
         self._overflow = overflow
 
+    def __len__(self) -> int:
+        return len(self._jobs)
+
     def put(self, job: Callable[[], object]) -> None:
         """Run *job* after those that were put before it; what it raises is logged."""
         dropped = self._jobs.dropped

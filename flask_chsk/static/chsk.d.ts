@@ -147,6 +147,8 @@ export interface Internal {
   "chsk/ws-ping": undefined;
   /** What could not be read. */
   "chsk/bad-package": any;
+  /** What was pushed, and is no event. */
+  "chsk/bad-event": any;
 }
 
 /**

@@ -463,7 +463,7 @@ export class ChannelSocket {
     this.#turn++;
     this.#candidate?.end();
     this.#candidate = this.#link = null;
-    this.#last = link;
+    this.#last = link ?? this.#last;
     this.#stop("retry");
     this.#stop("upgrade");
     for (const item of this.#pending.values()) {
@@ -766,7 +766,8 @@ export class ChannelSocket {
     }
   }
 
-  /** One message from a link; returns its value where that is a word. @param {Link} link @param {any} data */
+  /** One message from a link; returns its value, for those that are one word.
+   * @param {Link} link @param {any} data */
   #frame(link, data) {
     const frame = this.#unpack(data);
     const [value, cb] = frame;
@@ -775,7 +776,7 @@ export class ChannelSocket {
       // What an untrusted link says counts only when it is trusted: if it fails, the next one
       // begins at the same cursor, and nothing is lost or doubled.
       link.held.push(frame);
-      const ids = eventsOf(value).map(([id]) => plain(id));
+      const ids = eventsOf(value).map((event) => plain(event?.[0]));
       if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) {
         if (!--link.wants) this.#adopt(link);
       }
@@ -785,20 +786,20 @@ export class ChannelSocket {
 
   /** @param {Link} link @param {any[]} frame */
   #receive(link, [value, cb, third]) {
-    const events = eventsOf(value);
+    const events = cb == null ? eventsOf(value) : [];
     const { epoch, offsets } = cursorOf(third);
+    // A frame without events tells how far there is nothing more.
+    if (!events.length && epoch === this.#cursor.epoch) this.#passes(epoch, offsets[0]);
     if (cb != null) return this.#reply(this.#pending.get(cb), value, third);
     if (plain(value) === "chsk/ws-ping") {
       this.#say(["chsk/ws-pong"]);
       this.#deliver(["chsk/ws-ping"]);
     }
-    // A frame without events tells how far there is nothing more.
-    if (!events.length && epoch === this.#cursor.epoch) this.#passes(epoch, offsets[0]);
     events.forEach((event, i) => {
       // A handler, or the server, may have closed it.
       if (link !== this.#link) return;
       if (i in offsets && !this.#passes(epoch, offsets[i])) return;
-      this.#event(link, event);
+      guarded(() => this.#event(link, event)); // odd data shall not end a link
     });
   }
 
@@ -813,6 +814,7 @@ export class ChannelSocket {
   /** @param {Link} link @param {any[]} event */
   #event(link, event) {
     const [id, data] = event;
+    // Ids of ours; all else is the application's.
     switch (plain(id)) {
       case "chsk/handshake":
         return this.#handshake(link, data);
@@ -822,7 +824,7 @@ export class ChannelSocket {
       case "chsk/ask":
         return this.#answer(data);
     }
-    this.#deliver(event, true);
+    this.#deliver(asEvent(event), true);
   }
 
   /** @param {Link} link @param {any} data */

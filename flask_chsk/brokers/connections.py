@@ -1,0 +1,250 @@
+"""Connections to one Redis, and calls of scripts over them: each answered, failed or unknown.
+
+redis-py's connections, without its client: that repeats commands whose answer was lost, and
+waits where a caller should be told. Here nothing is repeated that could happen twice, and
+while Redis is away a call fails at once. Knows no gevent: under a patched server the sockets
+and locks are gevent's, else native; a connection serves one call at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from ..errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
+from .scripts import HELLO, Script
+
+try:
+    import redis.connection
+    from redis.exceptions import NoScriptError, RedisError, ResponseError
+except ImportError as error:  # the extra was not installed
+    raise ConfigError(
+        "CHSK_BROKER_URL redis://… needs redis-py: pip install 'flask-chsk[redis]'"
+    ) from error
+
+CONNECT = 1.0  # seconds to be connected: Redis is near, or away
+ANSWER = 2.0  # seconds for an answer; a script takes microseconds
+AWAY = 0.5  # seconds after a failure to connect in which nobody tries again
+CONNECTIONS = 16  # of a process, for calls; each call holds one for a round trip
+FAILURES = (RedisError, OSError)
+
+
+class Greeting(NamedTuple):
+    """What Redis says to a new connection."""
+
+    epoch: str
+    offset: int
+    policy: str  # what it does when its memory is full
+
+
+class Connection:
+    """A connection that was greeted; ``slot`` and ``number`` name its latest publish."""
+
+    def __init__(self, wire: Any, greeting: Greeting) -> None:
+        self.wire = wire
+        self.greeting = greeting
+        self.slot = secrets.token_hex(6)
+        self.numbers = count(1)
+
+    def close(self) -> None:
+        """End it."""
+        with contextlib.suppress(*FAILURES):
+            self.wire.disconnect()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the other end closed it (or said something unasked) while it rested."""
+        try:
+            return bool(self.wire.can_read(0))
+        except FAILURES:
+            return True
+
+
+class Redis:
+    """Scripts of one Redis, from any thread or greenlet of one hub.
+
+    :param limits: events, bytes and milliseconds of history, for the publish script; None
+        from those who only publish.
+    :param greeted: told of every new connection, before it is used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        limits: tuple[int, int, int] | None = None,
+        greeted: Callable[[Greeting], None] = lambda greeting: None,
+    ) -> None:
+        split = urlsplit(url)
+        query = dict(parse_qsl(split.query))
+        prefix = query.pop("prefix", "chsk")
+        try:
+            rest = urlunsplit(split._replace(query=urlencode(query)))
+            options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            raise ConfigError(f"CHSK_BROKER_URL cannot be used: {error}") from error
+        self._class = options.pop("connection_class", redis.connection.Connection)
+        self._options = {
+            "socket_connect_timeout": CONNECT,
+            "socket_timeout": ANSWER,
+            "protocol": 2,
+            **options,
+        }
+        # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
+        self.base = f"{prefix}:{options.get('db', 0)}:"
+        self.where = f"{options.get('host', options.get('path', 'localhost'))}"
+        self._limits = ("", "", "") if limits is None else limits
+        self._greeted = greeted
+        self._idle: list[Connection] = []
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._away_until = 0.0
+        self._error = ""
+
+    # connections -------------------------------------------------------------------------
+
+    def connect(self) -> Connection:
+        """A new connection, greeted.
+
+        :raises BrokerUnavailable: none can be had.
+        """
+        wire = self._class(**self._options)
+        try:
+            wire.connect()
+            epoch, offset, policy = _run(
+                wire, HELLO, self.base, (secrets.token_hex(4), *self._limits)
+            )
+        except FAILURES as error:
+            with contextlib.suppress(*FAILURES):
+                wire.disconnect()
+            self._away_until = time.monotonic() + AWAY
+            self._error = f"Redis at {self.where} is away: {_short(error)}"
+            raise BrokerUnavailable(self._error) from error
+        except BaseException:
+            wire.disconnect()
+            raise
+        self._away_until = 0.0
+        greeting = Greeting(epoch.decode(), int(offset), policy.decode())
+        self._greeted(greeting)
+        return Connection(wire, greeting)
+
+    @contextlib.contextmanager
+    def _one(self) -> Iterator[Connection]:
+        """A connection for one call; not used again where that failed half-way."""
+        if not self._free.acquire(timeout=ANSWER):
+            raise BrokerUnavailable(f"Redis at {self.where} is slow: {CONNECTIONS} calls wait")
+        connection: Connection | None = None
+        try:
+            while self._idle and connection is None:
+                connection = self._idle.pop()
+                if connection.stale:
+                    connection.close()
+                    connection = None
+            if connection is None:
+                if time.monotonic() < self._away_until:
+                    raise BrokerUnavailable(self._error)
+                connection = self.connect()
+            yield connection
+        except BaseException as error:
+            if connection is not None:
+                if isinstance(error, ResponseError | BrokerError):
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+            raise
+        else:
+            self._idle.append(connection)
+        finally:
+            self._free.release()
+
+    def close(self) -> None:
+        """Close what rests; calls that follow connect anew."""
+        while self._idle:
+            self._idle.pop().close()
+
+    # calls -------------------------------------------------------------------------------
+
+    def call(self, script: Script, *args: Any) -> Any:
+        """What *script* returns. For scripts that may happen twice: it is repeated once.
+
+        :raises BrokerUnavailable: Redis is away, refuses, or does not answer.
+        """
+        try:
+            return self._call(script, args)
+        except FAILURES:
+            try:
+                return self._call(script, args)
+            except FAILURES as again:
+                raise BrokerUnavailable(f"Redis at {self.where}: {_short(again)}") from again
+
+    def _call(self, script: Script, args: Sequence[Any]) -> Any:
+        with self._one() as connection, _refusals(self.where):
+            try:
+                return _run(connection.wire, script, self.base, args)
+            except ResponseError as error:
+                if not str(error).startswith("NOEPOCH"):
+                    raise
+            self._greet(connection)
+            return _run(connection.wire, script, self.base, args)
+
+    def _greet(self, connection: Connection) -> None:
+        """Begin a new epoch: all keys were deleted under a Redis that went on."""
+        args = (secrets.token_hex(4), *self._limits)
+        epoch, offset, policy = _run(connection.wire, HELLO, self.base, args)
+        connection.greeting = Greeting(epoch.decode(), int(offset), policy.decode())
+        self._greeted(connection.greeting)
+
+    def publish(self, script: Script, *args: Any) -> Any:
+        """The same for a script that must not happen twice; it gets slot, number and again.
+
+        :raises BrokerUnavailable: it did not happen.
+        :raises PublishUnknown: it may have happened.
+        """
+        slot, number, epoch = "", 0, ""
+        lost: BaseException
+        try:
+            with self._one() as connection, _refusals(self.where):
+                slot, number = connection.slot, next(connection.numbers)
+                epoch = connection.greeting.epoch
+                try:
+                    return _run(connection.wire, script, self.base, (*args, slot, number, 0))
+                except ResponseError as error:
+                    if not str(error).startswith("NOEPOCH"):
+                        raise
+                self._greet(connection)
+                return _run(connection.wire, script, self.base, (*args, slot, number, 0))
+        except FAILURES as error:
+            lost = error  # sent, perhaps; Redis knows the number, if it is the same one
+        with contextlib.suppress(BrokerUnavailable, *FAILURES), self._one() as connection:
+            if connection.greeting.epoch == epoch:
+                with _refusals(self.where):
+                    return _run(connection.wire, script, self.base, (*args, slot, number, 1))
+        raise PublishUnknown(
+            f"Redis at {self.where} did not answer ({_short(lost)}): the event may have been sent"
+        ) from lost
+
+
+def _run(wire: Any, script: Script, base: str, args: Sequence[Any]) -> Any:
+    wire.send_command("EVALSHA", script.sha, 1, base, *args)
+    try:
+        return wire.read_response()
+    except NoScriptError:  # nothing happened: Redis does not know it yet
+        wire.send_command("EVAL", script.text, 1, base, *args)
+        return wire.read_response()
+
+
+@contextlib.contextmanager
+def _refusals(where: str) -> Iterator[None]:
+    """What Redis says no to (out of memory, loading, a replica) did not happen."""
+    try:
+        yield
+    except ResponseError as error:
+        raise BrokerUnavailable(f"Redis at {where} refuses: {_short(error)}") from error
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

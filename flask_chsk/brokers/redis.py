@@ -1,0 +1,615 @@
+"""The broker of many processes and hosts: offsets, histories and presence in one Redis.
+
+Publishing is one script, one round trip. Each process has one subscriber connection, and all
+events reach its connections through that, in offset order; it comes back by itself, and
+sessions then read from history what it missed. Presence is decided by scripts, so a client
+may hop between processes with every request. Not for Redis Cluster; no KEYS, no PSUBSCRIBE,
+no pickle.
+
+Under a patched server the subscriber is a greenlet, else a native thread. What callers ask
+blocks them alone; a native thread of a patched process hands its call to the hub, so that no
+connection crosses hubs.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+from gevent.monkey import get_original, is_module_patched
+
+from ..backoff import exp_backoff
+from ..config import Config
+from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
+from ..event import is_event
+from ..push import CANONICAL, Push
+from ..registry import NOBODY, ConnectedUids
+from . import ANONYMOUS, EVERYONE, MAX_TOPICS, Arrival, Listener, Page, control, scripts
+from .connections import FAILURES, Connection, Greeting, Redis
+
+if TYPE_CHECKING:
+    from ..hub import Hub, Waiter
+
+log = logging.getLogger("flask_chsk.broker")
+T = TypeVar("T")
+
+LEASE = 9.0  # seconds after which a worker that says nothing counts as dead
+RENEW = 3.0  # seconds between leases; each sends a probe through the subscription
+DEAF = 8.0  # seconds without a probe heard, after which the subscription is made anew
+READY = 2.0  # seconds that a first request waits for Redis
+CONFIRM = 3.0  # seconds to wait for a subscription; then Redis counts as away
+LINGER = 15.0  # seconds a subscription outlives its last client: clients hop and come back
+REAPED = 100  # clients of a dead worker per call
+BATCH = 256  # messages of one turn of the hub
+SNAPSHOT = 1.0  # seconds for which who is connected is not asked again
+
+
+class RedisBroker:
+    """Shared by all processes that name the same Redis, database and prefix.
+
+    ``redis://host:6379/0?prefix=chsk``; ``rediss://`` for TLS.
+    """
+
+    local = False
+
+    def __init__(self, config: Config) -> None:
+        self.name = secrets.token_hex(8)
+        self.counters: Counter[str] = Counter()
+        self._config = config
+        window = int(config.recovery_seconds * 1000)
+        self._redis = Redis(
+            config.broker_url,
+            (config.recovery_events, config.recovery_bytes, window),
+            self._greeted,
+        )
+        self._base = self._redis.base.encode()
+        self._inbox = f"w:{self.name}"
+        self._epoch = ""
+        self._past: set[str] = set()  # epochs that are over
+        self._offset = 0  # read from the subscription up to here
+        self._refusal = ""  # why this Redis cannot be used at all
+        self._error = "Redis was not reached yet"  # why there is no subscription; "": there is
+        self._stopped = False
+        self._waiting_for_epoch: list[Waiter] = []
+        # Subscriptions, by name without the base; on the hub.
+        self._wanted: dict[str, float] = {self._inbox: 0.0, "!": 0.0, EVERYONE: 0.0}
+        self._confirmed: set[str] = set()
+        self._unconfirmed: dict[str, list[_Confirmation]] = {}
+        self._unused: dict[str, float] = {}
+        self._to_send: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._sending = threading.Lock()  # gevent's where that is patched
+        self._subscriber: Connection | None = None
+        self._probed = 0.0  # when a probe was last heard
+        self._connected = (0.0, NOBODY)
+
+    # life --------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> str:
+        """The name of the counter's life; empty until Redis was reached."""
+        return self._epoch
+
+    def start(self, hub: Hub, listener: Listener) -> None:
+        self._hub = hub
+        self._listener = listener
+        self._cooperative = not hub.native_threads and is_module_patched("socket")
+        if self._cooperative:
+            hub.call(hub.soon, gevent.spawn, self._subscribe_forever)
+        else:
+            get_original("_thread", "start_new_thread")(self._subscribe_forever, ())
+        hub.call(hub.deadline, self, hub.now() + RENEW)
+
+    def due(self, now: float) -> float:
+        """Renew the lease, and hear the probe that goes with it; on the hub."""
+        if self._error:
+            return now + 1.0
+        self._hub.spawn(self._renew)
+        return now + RENEW
+
+    def ready(self) -> None:
+        """Wait until the epoch is known; at once, but for the first requests.
+
+        :raises BrokerUnavailable: Redis is away, and was so ever since.
+        :raises ConfigError: this Redis may forget what it was told.
+        """
+        if not self._epoch and not self._refusal:
+            waiter = self._hub.waiter_here()
+            self._hub.run(self._await_epoch, waiter)
+            waiter.wait(READY)
+        if self._refusal:
+            raise ConfigError(self._refusal)
+        if not self._epoch:
+            raise BrokerUnavailable(self._error)
+
+    def _await_epoch(self, waiter: Waiter) -> None:
+        if self._epoch or self._refusal:
+            waiter.set(True)
+        else:
+            self._waiting_for_epoch.append(waiter)
+
+    def retire(self, seconds: float) -> None:
+        self._do(self._redis.call, scripts.RETIRE, self.name, int(seconds * 1000))
+
+    def stop(self) -> None:
+        self._stopped = True
+        subscriber = self._subscriber
+        if subscriber is not None:
+            subscriber.close()
+        self._redis.close()
+
+    def _do(self, fn: Callable[..., T], *args: Any) -> T:
+        """Call *fn* where connections may be used: here, but for a foreign native thread."""
+        if not self._cooperative or self._hub.here():
+            return fn(*args)
+        waiter = self._hub.waiter_here()
+
+        def there() -> None:
+            try:
+                result = (fn(*args), None)
+            except BaseException as error:
+                waiter.set((None, error))
+            else:
+                waiter.set(result)
+
+        self._hub.call(self._hub.spawn, there)
+        done = waiter.wait(30.0)  # above the sum of all waits in one call
+        if done is None:
+            raise BrokerUnavailable("the hub of this process does not answer")
+        if done[1] is not None:
+            raise done[1]
+        return done[0]  # type: ignore[no-any-return]
+
+    # epochs ------------------------------------------------------------------------------
+
+    def _greeted(self, greeting: Greeting) -> None:
+        """A connection was made: is it to the Redis that we know?"""
+        if greeting.policy not in ("", "noeviction"):
+            refusal = (
+                f"Redis at {self._redis.where} has maxmemory-policy {greeting.policy}: it may"
+                " drop history without a word, and clients would miss events unnoticed; set"
+                " maxmemory-policy noeviction"
+            )
+            if not self._refusal:
+                log.error("%s", refusal)
+            self._refusal = refusal
+        else:
+            self._refusal = ""
+        self._hub.call(self._in_epoch, greeting.epoch, greeting.offset)
+
+    def _in_epoch(self, epoch: str, offset: int) -> None:
+        """On the hub."""
+        waiting, self._waiting_for_epoch = self._waiting_for_epoch, []
+        if epoch != self._epoch and epoch not in self._past:
+            first = not self._epoch
+            self._past.add(self._epoch)
+            self._epoch = epoch
+            self._offset = offset
+            if not first:
+                log.warning("Redis began anew (epoch %s): clients are told of the gap", epoch)
+                self.counters["epochs"] += 1
+            self._listener.reset()
+            if not first:
+                self._listener.reattach(quiet=True)
+        for waiter in waiting:
+            waiter.set(True)
+
+    # subscribing ---------------------------------------------------------------------------
+
+    def _subscribe_forever(self) -> None:
+        tries = 0
+        while not self._stopped:
+            connection = None
+            try:
+                connection = self._redis.connect()
+                # Before anything of the new subscription: what it missed comes from history.
+                self._hub.run(self._begin_listening, connection)
+                self._flush()
+                tries = 0
+                self._listen(connection)
+            except (BrokerUnavailable, *FAILURES) as error:
+                if self._stopped:
+                    break
+                self._hub.run(self._deaf, str(error))
+            except Exception as error:
+                log.exception("the subscription failed")
+                self._hub.run(self._deaf, repr(error))
+            finally:
+                if connection is not None:
+                    connection.close()
+            time.sleep(exp_backoff(tries, base=0.2, cap=2.0))
+            tries += 1
+
+    def _begin_listening(self, connection: Connection) -> None:
+        again = self._subscriber is not None or bool(self._confirmed)
+        self._subscriber = connection
+        self._confirmed.clear()
+        self._to_send.clear()
+        self._to_send.append(("SUBSCRIBE", tuple(self._wanted)))
+        self._probed = self._hub.now()
+        self._error = ""
+        if again:
+            log.info("subscribed to Redis again")
+        self._listener.lapsed()
+
+    def _deaf(self, error: str) -> None:
+        if not self._error:
+            log.warning("no subscription: %s", error)
+            self.counters["subscriptions_lost"] += 1
+        self._error = error or "the subscription was lost"
+        self._confirmed.clear()
+        waiting, self._waiting_for_epoch = self._waiting_for_epoch, []
+        for waiter in waiting:
+            waiter.set(True)
+
+    def _listen(self, connection: Connection) -> None:
+        wire = connection.wire
+        while not self._stopped:
+            if not wire.can_read(1.0):
+                if self._hub.now() - self._probed > DEAF:
+                    raise BrokerUnavailable("no probe came back for 8 seconds")
+                continue
+            batch: list[Any] = []
+            with self._sending:  # one at a time uses the socket: TLS wants it so
+                while len(batch) < BATCH:
+                    batch.append(wire.read_response())
+                    if not wire.can_read(0):
+                        break
+            self._hub.call(self._arrived, batch)
+            if self._cooperative:
+                gevent.sleep(0)
+
+    def _flush(self) -> None:
+        """Send what was decided on the hub, in that order; in a worker."""
+        with self._sending:
+            connection = self._subscriber
+            while self._to_send:
+                command, names = self._to_send.popleft()
+                if connection is None:
+                    return
+                try:
+                    connection.wire.send_command(
+                        command, *[self._base + _bytes(name) for name in names]
+                    )
+                except FAILURES:
+                    return  # the listener notices too, and subscribes to all of it again
+
+    def _subscribe(self, names: Iterable[str]) -> bool:
+        """See that *names* are heard; False where all were already.
+
+        :raises BrokerUnavailable: not within CONFIRM seconds.
+        """
+        waiter = self._hub.waiter_here()
+        missing, new = self._hub.run(self._want, set(names), waiter)
+        if new:
+            self._flush()
+        if missing and waiter.wait(CONFIRM) is None:
+            raise BrokerUnavailable(self._error or "Redis did not confirm a subscription in time")
+        return missing
+
+    def _want(self, names: set[str], waiter: Waiter) -> tuple[bool, bool]:
+        if self._error:
+            raise BrokerUnavailable(self._error)
+        now = self._hub.now()
+        new = [name for name in names if name not in self._wanted]
+        for name in names:
+            self._wanted[name] = now
+        missing = names - self._confirmed
+        if missing:
+            confirmation = _Confirmation(missing, waiter)
+            for name in missing:
+                self._unconfirmed.setdefault(name, []).append(confirmation)
+        if new:
+            self._to_send.append(("SUBSCRIBE", tuple(new)))
+        return bool(missing), bool(new)
+
+    def unused(self, channel: str) -> None:
+        name = pubsub_of(channel)
+        if name in self._wanted and name != EVERYONE:
+            self._unused[name] = self._hub.now() + LINGER
+
+    def sweep(self) -> None:
+        now = self._hub.now()
+        gone = []
+        for name, when in list(self._unused.items()):
+            if when > now:
+                continue
+            del self._unused[name]
+            used = self._wanted.get(name)
+            if used is None or self._listener.needs(name):
+                continue
+            if now - used < LINGER:  # a client is just being let in
+                self._unused[name] = used + LINGER
+                continue
+            del self._wanted[name]
+            self._confirmed.discard(name)
+            gone.append(name)
+        if gone:
+            self._to_send.append(("UNSUBSCRIBE", tuple(gone)))
+            self._hub.spawn(self._flush)
+
+    # what arrives; on the hub ----------------------------------------------------------------
+
+    def _arrived(self, batch: list[list[Any]]) -> None:
+        for message in batch:
+            try:
+                kind, name = message[0], message[1][len(self._base) :]
+                if kind == b"subscribe":
+                    self._confirm(_str(name))
+                elif kind == b"message":
+                    self._message(name, message[2])
+            except (ValueError, IndexError, TypeError, KeyError, UnpackError) as error:
+                self.counters["malformed"] += 1
+                log.warning("a malformed message in Redis was refused: %r", error)
+            except Exception:
+                log.exception("error in a delivery")
+
+    def _confirm(self, name: str) -> None:
+        if name in self._wanted:
+            self._confirmed.add(name)
+        for confirmation in self._unconfirmed.pop(name, ()):
+            confirmation.missing.discard(name)
+            if not confirmation.missing:
+                confirmation.waiter.set(True)
+
+    def _message(self, name: bytes, data: bytes) -> None:
+        if name == b"!":
+            self._connected = (0.0, self._connected[1])
+            self._listener.changed()
+            return
+        if name[:2] != b"w:":
+            push = self._parsed(data)
+            if push is not None:
+                self._offset = push.offset
+                self._listener.deliver(push)
+            return
+        kind, rest = data[:2], data[2:]
+        if kind == b"P ":
+            epoch, offset = rest.split()
+            if self._is_current(epoch.decode(), int(offset)):
+                self._offset = max(self._offset, int(offset))
+            self._probed = self._hub.now()
+        elif kind == b"R ":
+            token, _, field = rest.partition(b" ")
+            client_id, _, uid = _str(field).partition(":")
+            self._listener.released(uid or None, client_id, token.decode())
+        elif kind == b"T ":
+            self._listener.told(_str(rest))
+        else:
+            raise ValueError(f"unknown kind {kind!r}")
+
+    def _is_current(self, epoch: str, offset: int) -> bool:
+        if epoch != self._epoch:
+            if epoch in self._past:
+                return False
+            self._in_epoch(epoch, offset - 1)
+        return True
+
+    def _parsed(self, data: bytes) -> Push | None:
+        """An event as the publish script writes it; None for what is over.
+
+        :raises ValueError: for what no script of ours wrote.
+        """
+        head, _, body = data.partition(b"\n")
+        epoch, offset, channel, but, size = head.split()
+        a = int(channel)
+        b = a + int(but)
+        if len(body) != b + int(size):
+            raise ValueError("lengths that do not fit")
+        push = _push(body[:a], int(offset), 0, body[b:], body[a:b])
+        if not self._is_current(epoch.decode(), push.offset):
+            return None
+        if push.offset <= self._offset:
+            self.counters["repeated"] += 1
+            return None
+        return push
+
+    def watermark(self) -> int:
+        return self._offset
+
+    # publishing and history --------------------------------------------------------------------
+
+    def publish(
+        self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
+    ) -> int | None:
+        args = (channel, pubsub_of(channel), text, "" if but is None else _but_text(but))
+        offset = self._do(self._redis.publish, scripts.PUBLISH, *map(_bytes, args))
+        return None if offset is None else int(offset)
+
+    def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
+        return self._do(self._since, channels, cursor, page_bytes)
+
+    def _since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
+        self._subscribe({pubsub_of(channel) for channel in channels})
+        args: list[Any] = [cursor, page_bytes]
+        for channel, joined in channels.items():
+            args += [_bytes(channel), joined]
+        epoch, end, more, complete, *rest = self._redis.call(scripts.SINCE, *args)
+        if not complete or epoch.decode() != self._epoch:
+            return Page((), int(end), False, False)
+        high = int(end)
+        found = [
+            _push(channel, int(offset), int(before), text, but)
+            for channel, offset, before, text, but in rest[0]
+            if int(offset) <= high
+        ]
+        found.sort(key=lambda push: push.offset)
+        size = 0
+        for count, push in enumerate(found):
+            size += push.size
+            if size > page_bytes and count:
+                return Page(tuple(found[:count]), found[count - 1].offset, True, True)
+        return Page(tuple(found), high, bool(more), True)
+
+    # presence ----------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        uid: str | None,
+        client_id: str,
+        kind: str = "ws",
+        v1: bool = False,
+        token: str | None = None,
+    ) -> Arrival | None:
+        return self._do(self._attach, uid, client_id, kind, v1, token)
+
+    def _attach(
+        self, uid: str | None, client_id: str, kind: str, v1: bool, before: str | None
+    ) -> Arrival | None:
+        names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
+        self._subscribe({EVERYONE, *names})
+        token = secrets.token_hex(8)
+        answer = self._redis.call(
+            scripts.ATTACH,
+            _bytes(uid or ""),
+            client_id,
+            token,
+            self.name,
+            kind,
+            int(v1),
+            int(LEASE * 1000),
+            self._config.max_clients_per_uid,
+            before or "",
+        )
+        if answer[0] == b"late":
+            return None
+        if answer[0] == b"full":
+            raise Refused(
+                429,
+                f"this user has {self._config.max_clients_per_uid} clients already"
+                " (CHSK_MAX_CLIENTS_PER_UID)",
+                retry_after=10,
+            )
+        if answer[0] == b"trial":
+            return Arrival("", False, {}, trial=True)
+        _, offset, first, known, cursor, flat = answer
+        topics = {_str(topic): int(joined) for topic, joined in zip(*[iter(flat)] * 2, strict=True)}
+        if topics:
+            self._subscribe({f"t:{topic}" for topic in topics})
+        return Arrival(
+            token,
+            bool(first),
+            topics,
+            offset=int(offset),
+            known=bool(known),
+            cursor=int(cursor) if cursor else None,
+        )
+
+    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
+        args = (_bytes(uid or ""), client_id, token)
+        return bool(self._do(self._redis.call, scripts.DETACH, *args))
+
+    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+        args = (_bytes(uid or ""), client_id, token, offset)
+        return bool(self._do(self._redis.call, scripts.TAKE, *args))
+
+    def _renew(self) -> None:
+        """Go on living, and sign off who does not; in a worker."""
+        try:
+            known, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
+            if not known:
+                self._hub.call(self._listener.reattach, False)
+            while dead and random.random() < 0.5:  # one of the others may do it, too
+                more, *gone = self._redis.call(scripts.REAP, REAPED)
+                for uid in gone:
+                    self._hub.call(self._listener.presence, _str(uid), False)
+                dead = more
+        except BrokerUnavailable as error:
+            log.debug("no lease: %s", error)
+
+    def connected(self) -> ConnectedUids:
+        asked, snapshot = self._connected
+        now = self._hub.now()
+        if now - asked < SNAPSHOT:
+            return snapshot
+        ws, ajax = (
+            frozenset(map(_str, uids)) for uids in self._do(self._redis.call, scripts.CONNECTED)
+        )
+        snapshot = ConnectedUids(ws, ajax, ws | ajax)
+        self._connected = (now, snapshot)
+        return snapshot
+
+    def clients(self, uid: str | None) -> frozenset[str]:
+        ids = self._do(self._redis.call, scripts.CLIENTS, _bytes(uid or ""))
+        return frozenset(map(_str, ids))
+
+    def tell(self, name: str, text: str) -> None:
+        self._do(self._redis.call, scripts.TELL, name, _bytes(text))
+
+    # topics ------------------------------------------------------------------------------------
+
+    def join(self, uid: str, topic: str) -> bool:
+        args = (_bytes(uid), _bytes(topic), _bytes(control(":chsk/joined", topic)), MAX_TOPICS)
+        joined = self._do(self._redis.call, scripts.JOIN, *args)
+        if joined < 0:
+            raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
+        return bool(joined)
+
+    def leave(self, uid: str, topic: str) -> bool:
+        args = (_bytes(uid), _bytes(topic), _bytes(control(":chsk/left", topic)))
+        return bool(self._do(self._redis.call, scripts.LEAVE, *args))
+
+    def members(self, topic: str) -> frozenset[str]:
+        found = self._do(self._redis.call, scripts.MEMBERS, _bytes(topic))
+        return frozenset(map(_str, found))
+
+    # looking -----------------------------------------------------------------------------------
+
+    def health(self) -> str:
+        return self._refusal or self._error
+
+    def stats(self) -> dict[str, int]:
+        counted = {f"broker_{name}": value for name, value in self.counters.items()}
+        return {**counted, "subscriptions": len(self._confirmed)}
+
+
+class _Confirmation:
+    """Subscriptions that somebody waits for."""
+
+    __slots__ = ("missing", "waiter")
+
+    def __init__(self, missing: set[str], waiter: Waiter) -> None:
+        self.missing = set(missing)
+        self.waiter = waiter
+
+
+def pubsub_of(channel: str) -> str:
+    """By which subscription a channel is heard: a client's by its user's."""
+    if channel.startswith("c:"):
+        client_id, _, uid = channel[2:].partition(":")
+        return f"u:{uid}" if uid else f"c:{client_id}"
+    return channel
+
+
+def _but_text(but: tuple[str | None, str]) -> str:
+    uid, client_id = but
+    return client_id if uid is None else f"{client_id}:{uid}"
+
+
+def _push(channel: bytes, offset: int, before: int, text: bytes, but: bytes) -> Push:
+    """An event as it was kept.
+
+    :raises ValueError: where it is none.
+    """
+    event = _str(text)
+    if not is_event(CANONICAL.unpack(event)):
+        raise ValueError("not an event")
+    excepted = None
+    if but:
+        client_id, _, uid = _str(but).partition(":")
+        excepted = (uid or None, client_id)
+    return Push(_str(channel), event, offset, before, excepted, offset / 1e6)
+
+
+def _str(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,375 @@
+"""What the Redis broker has Redis do, each as one Lua script: all of it happens, or nothing.
+
+Keys (under one prefix and database number; the variable part last):
+
+===============  ==============================================================================
+``m``            the counter: ``epoch run o`` (last offset), limits ``events bytes window``
+``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
+``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes``, ``count``
+``c:<uid>``      clients: id -> ``token worker kind v1 cursor``; ``c:`` are the anonymous
+``g:<uid>``      exists while a user who went is waited for
+``w:<worker>``   that worker's clients: ``<id>:<uid>`` -> token
+``ws`` ``ajax``  user -> number of their clients on that transport
+``leases``       worker -> until when (ms) it counts as living
+``j:<uid>``      topics of a user -> offset at which the membership began
+``k:<topic>``    users that joined a topic; ``j`` has the last word
+``r:<slot>``     the last publish of one connection, by which a repetition is known
+===============  ==============================================================================
+
+Offsets stay below 2^53, so Lua's numbers hold them; its ``tostring`` would round them, so
+they are written with ``%.0f``. Not for Redis Cluster: names of keys are made in the scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+_PRELUDE = """
+local base = KEYS[1]
+local function text(n) return string.format('%.0f', n) end
+local function micros()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+local function counter()
+  local m = redis.call('HMGET', base .. 'm', 'epoch', 'o', 'events', 'bytes', 'window')
+  if not m[1] then return nil end
+  return {epoch = m[1], o = tonumber(m[2]), events = tonumber(m[3] or 256),
+          bytes = tonumber(m[4] or 1048576), window = tonumber(m[5] or 120000)}
+end
+local LOST = redis.error_reply('NOEPOCH the counter is gone')
+local function there(uid)
+  return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
+end
+local function append(m, channel, pubsub, event, but)
+  local now, offset = micros(), m.o + 1
+  if now > offset then offset = now end
+  local o = text(offset)
+  redis.call('HSET', base .. 'm', 'o', o)
+  local skey, hkey = base .. 's:' .. channel, base .. 'h:' .. channel
+  local h = redis.call('HMGET', hkey, 'last', 'bytes', 'count')
+  local before = h[1] or '0'
+  local bytes, count = (tonumber(h[2]) or 0) + #event, (tonumber(h[3]) or 0) + 1
+  redis.call('XADD', skey, o .. '-0', 'p', before, 't', event, 'b', but)
+  while count > 0 and (count > m.events or bytes > m.bytes) do
+    local oldest = redis.call('XRANGE', skey, '-', '+', 'COUNT', 1)[1]
+    if not oldest then bytes, count = 0, 0 break end
+    redis.call('XDEL', skey, oldest[1])
+    bytes, count = bytes - #oldest[2][4], count - 1
+  end
+  redis.call('HSET', hkey, 'last', o, 'bytes', text(bytes), 'count', text(count))
+  -- Longer than any cursor is good for: a channel that was forgotten had nothing since.
+  redis.call('PEXPIRE', skey, m.window + 60000)
+  redis.call('PEXPIRE', hkey, m.window + 60000)
+  redis.call('PUBLISH', base .. pubsub, table.concat(
+    {m.epoch, o, #channel, #but, #event}, ' ') .. '\\n' .. channel .. but .. event)
+  return o
+end
+local function count(kind, uid, by)
+  if uid ~= '' and redis.call('HINCRBY', base .. kind, uid, by) <= 0 then
+    redis.call('HDEL', base .. kind, uid)
+  end
+end
+local function drop(m, uid, id, token)
+  local ckey = base .. 'c:' .. uid
+  local held = redis.call('HGET', ckey, id)
+  if not held then return 0 end
+  local t, worker, kind = string.match(held, '^(%S+) (%S+) (%S+)')
+  if t ~= token then return 0 end
+  redis.call('HDEL', ckey, id)
+  redis.call('HDEL', base .. 'w:' .. worker, id .. ':' .. uid)
+  count(kind, uid, -1)
+  if redis.call('EXISTS', ckey) == 1 then return 0 end
+  if uid ~= '' then
+    if m.window > 0 then redis.call('SET', base .. 'g:' .. uid, 1, 'PX', m.window) end
+    redis.call('PEXPIRE', base .. 'j:' .. uid, 86400000)
+    redis.call('PUBLISH', base .. '!', worker)
+  end
+  return 1
+end
+"""
+
+
+class Script:
+    """A script, and the name Redis knows it by."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, body: str) -> None:
+        self.text = _PRELUDE + body
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+HELLO = Script("""
+-- new epoch, events, bytes, window (ms; '' from who has none to say)
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')
+local m = redis.call('HMGET', base .. 'm', 'epoch', 'run', 'o')
+local epoch, now = m[1], micros()
+if not epoch or m[2] ~= run then
+  epoch = ARGV[1]
+  redis.call('HSET', base .. 'm', 'epoch', epoch, 'run', run, 'since', text(now))
+end
+if ARGV[2] ~= '' then
+  redis.call('HSET', base .. 'm', 'events', ARGV[2], 'bytes', ARGV[3], 'window', ARGV[4])
+end
+local o = tonumber(m[3] or 0)
+if now > o then o = now end
+redis.call('HSET', base .. 'm', 'o', text(o))
+return {epoch, text(o), policy or ''}
+""")
+"""At the start of every connection: whether the counter is still the one it was."""
+
+PUBLISH = Script("""
+-- channel, pubsub, event, but, slot, number, again
+local channel = ARGV[1]
+local m = counter()
+if not m then return LOST end
+if ARGV[7] == '1' then
+  local number, o = string.match(redis.call('GET', base .. 'r:' .. ARGV[5]) or '', '^(%d+) (%d+)')
+  if number == ARGV[6] then return o end
+end
+local kind = string.sub(channel, 1, 2)
+if kind == 'u:' then
+  if not there(string.sub(channel, 3)) then return false end
+elseif kind == 'c:' then
+  local id, uid = string.match(channel, '^c:([^:]*):?(.*)$')
+  if redis.call('HEXISTS', base .. 'c:' .. uid, id) == 0
+    and redis.call('EXISTS', base .. 'g:' .. uid) == 0 then return false end
+end
+local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4])
+redis.call('SET', base .. 'r:' .. ARGV[5], ARGV[6] .. ' ' .. o, 'PX', 60000)
+return o
+""")
+"""Assign an offset, keep the event and send it to the workers: its offset, nil for an absentee."""
+
+SINCE = Script("""
+-- cursor, page bytes, then channel, joined ...
+local m = counter()
+if not m then return LOST end
+local cursor, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local out, high, more = {}, m.o, 0
+if cursor > m.o or cursor < micros() - m.window * 1000 then return {m.epoch, text(m.o), 0, 0} end
+for i = 3, #ARGV, 2 do
+  local channel, from = ARGV[i], math.max(cursor, tonumber(ARGV[i + 1]))
+  local last = tonumber(redis.call('HGET', base .. 'h:' .. channel, 'last') or 0)
+  local size, first = 0, true
+  local at = from
+  while last > at do
+    local found = redis.call('XRANGE', base .. 's:' .. channel, '(' .. text(at) .. '-0', '+',
+      'COUNT', 32)
+    if first and (#found == 0 or tonumber(found[1][2][2]) > from) then
+      return {m.epoch, text(m.o), 0, 0}
+    end
+    first = false
+    if #found == 0 then break end
+    for _, entry in ipairs(found) do
+      local o = string.match(entry[1], '^%d+')
+      at, size = tonumber(o), size + #entry[2][4]
+      out[#out + 1] = {channel, o, entry[2][2], entry[2][4], entry[2][6]}
+      if size > most then break end
+    end
+    if size > most and at < last then
+      more = 1
+      if at < high then high = at end
+      break
+    end
+  end
+end
+return {m.epoch, text(high), more, 1, out}
+""")
+"""What channels had after a cursor, up to where all of them were read; whether that is all."""
+
+ATTACH = Script("""
+-- uid, id, token, worker, kind, v1, lease (ms), most clients, token before
+local uid, id, token, me, kind, v1 = unpack(ARGV, 1, 6)
+local m = counter()
+if not m then return LOST end
+local ckey, now = base .. 'c:' .. uid, micros()
+local ms = math.floor(now / 1000)
+local held = redis.call('HGET', ckey, id)
+local cursor, okind, otoken, oworker, ov1 = '', nil, nil, nil, nil
+if held then
+  otoken, oworker, okind, ov1, cursor = string.match(held, '^(%S+) (%S+) (%S+) (%S+) ?(%d*)$')
+  if ARGV[9] ~= '' and otoken ~= ARGV[9] then return {'late'} end
+  local lease = tonumber(redis.call('ZSCORE', base .. 'leases', oworker) or 0)
+  -- A poll that was on its way while its client changed to WebSocket changes nothing.
+  if kind == 'poll' and okind == 'ws' and lease > ms then return {'late'} end
+  if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > ms then return {'trial'} end
+elseif uid ~= '' and redis.call('HLEN', ckey) >= tonumber(ARGV[8]) then
+  return {'full'}
+end
+if kind == 'poll' then kind = 'ajax' elseif kind == 'try' then kind = 'ws' end
+local first = redis.call('EXISTS', ckey) == 0
+local field = id .. ':' .. uid
+if held and oworker ~= me then
+  redis.call('HDEL', base .. 'w:' .. oworker, field)
+  redis.call('PUBLISH', base .. 'w:' .. oworker, 'R ' .. otoken .. ' ' .. field)
+end
+redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, cursor}, ' '))
+redis.call('HSET', base .. 'w:' .. me, field, token)
+redis.call('ZADD', base .. 'leases', 'NX', ms + tonumber(ARGV[7]), me)
+if okind ~= kind then
+  if okind then count(okind, uid, -1) end
+  count(kind, uid, 1)
+end
+local o = m.o
+if now > o then
+  o = now
+  redis.call('HSET', base .. 'm', 'o', text(o))
+end
+local topics = {}
+if uid ~= '' then
+  redis.call('DEL', base .. 'g:' .. uid)
+  redis.call('PERSIST', base .. 'j:' .. uid)
+  topics = redis.call('HGETALL', base .. 'j:' .. uid)
+  if first or okind ~= kind then redis.call('PUBLISH', base .. '!', me) end
+end
+return {'in', text(o), first and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, topics}
+""")
+"""Let a client in here, tell the worker that had it; or what stands against it."""
+
+DETACH = Script("""
+-- uid, id, token
+local m = counter()
+if not m then return LOST end
+return drop(m, ARGV[1], ARGV[2], ARGV[3])
+""")
+"""A client is gone, if its opening is still this one; 1 where it was its user's last."""
+
+LEASE = Script("""
+-- worker, lease (ms), a probe for its own subscription?
+local m = counter()
+if not m then return LOST end
+local now = micros()
+local ms = math.floor(now / 1000)
+local known = redis.call('ZSCORE', base .. 'leases', ARGV[1]) and 1 or 0
+redis.call('ZADD', base .. 'leases', ms + tonumber(ARGV[2]), ARGV[1])
+local o = m.o
+if now > o then
+  o = now
+  redis.call('HSET', base .. 'm', 'o', text(o))
+end
+if ARGV[3] == '1' then
+  redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. text(o))
+end
+-- After a restart everybody's lease is over: give them time to come.
+local since = tonumber(redis.call('HGET', base .. 'm', 'since') or 0)
+if now - since < 2000 * tonumber(ARGV[2]) then return {known, 0} end
+return {known, redis.call('ZCOUNT', base .. 'leases', '-inf', ms)}
+""")
+"""Go on living, and hear so by the subscription; how many others do not."""
+
+REAP = Script("""
+-- most clients of one call
+local m = counter()
+if not m then return LOST end
+local ms = math.floor(micros() / 1000)
+local worker = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', ms, 'LIMIT', 0, 1)[1]
+if not worker then return {0} end
+local wkey = base .. 'w:' .. worker
+local gone, seen = {0}, redis.call('HSCAN', wkey, '0', 'COUNT', ARGV[1])[2]
+for i = 1, #seen, 2 do
+  local id, uid = string.match(seen[i], '^([^:]*):(.*)$')
+  if drop(m, uid, id, seen[i + 1]) == 1 and uid ~= '' then gone[#gone + 1] = uid end
+  redis.call('HDEL', wkey, seen[i])
+end
+if redis.call('EXISTS', wkey) == 0 then
+  redis.call('ZREM', base .. 'leases', worker)
+else
+  gone[1] = 1
+end
+return gone
+""")
+"""Sign off clients of a worker that is no more: whether there are more, and users that went."""
+
+TAKE = Script("""
+-- uid, id, token, offset
+local ckey = base .. 'c:' .. ARGV[1]
+local held = redis.call('HGET', ckey, ARGV[2])
+if not held then return 0 end
+local start = string.match(held, '^%S+ %S+ %S+ %S+')
+if string.match(start, '^%S+') ~= ARGV[3] then return 0 end
+redis.call('HSET', ckey, ARGV[2], start .. ' ' .. ARGV[4])
+return 1
+""")
+"""Keep how far a client without a cursor of its own was served; 0: it is another worker's."""
+
+JOIN = Script("""
+-- uid, topic, control event, most topics
+local m = counter()
+if not m then return LOST end
+local jkey = base .. 'j:' .. ARGV[1]
+if redis.call('HEXISTS', jkey, ARGV[2]) == 1 then return 0 end
+if redis.call('HLEN', jkey) >= tonumber(ARGV[4]) then return -1 end
+local o
+if there(ARGV[1]) then
+  o = append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '')
+else
+  local offset, now = m.o + 1, micros()
+  if now > offset then offset = now end
+  o = text(offset)
+  redis.call('HSET', base .. 'm', 'o', o)
+end
+redis.call('HSET', jkey, ARGV[2], o)
+if redis.call('EXISTS', base .. 'c:' .. ARGV[1]) == 0 then
+  redis.call('PEXPIRE', jkey, 86400000)
+end
+redis.call('SADD', base .. 'k:' .. ARGV[2], ARGV[1])
+return 1
+""")
+"""Make a user a member: 1; 0 where they were one, -1 where they are in too many topics."""
+
+LEAVE = Script("""
+-- uid, topic, control event
+local m = counter()
+if not m then return LOST end
+redis.call('SREM', base .. 'k:' .. ARGV[2], ARGV[1])
+if redis.call('HDEL', base .. 'j:' .. ARGV[1], ARGV[2]) == 0 then return 0 end
+if there(ARGV[1]) then append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '') end
+return 1
+""")
+"""End a membership: 1; 0 where there was none."""
+
+MEMBERS = Script("""
+-- topic
+local kkey, members = base .. 'k:' .. ARGV[1], {}
+for _, uid in ipairs(redis.call('SMEMBERS', kkey)) do
+  if redis.call('HEXISTS', base .. 'j:' .. uid, ARGV[1]) == 1 then
+    members[#members + 1] = uid
+  else
+    redis.call('SREM', kkey, uid)  -- absent for a day
+  end
+end
+return members
+""")
+"""The users of a topic."""
+
+CONNECTED = Script("""
+return {redis.call('HKEYS', base .. 'ws'), redis.call('HKEYS', base .. 'ajax')}
+""")
+"""The users that are connected, by transport."""
+
+CLIENTS = Script("""
+-- uid
+local ids, held = {}, redis.call('HGETALL', base .. 'c:' .. ARGV[1])
+for i = 1, #held, 2 do
+  if string.match(held[i + 1], '^%S+ %S+ %S+ (%S+)') == '1' then ids[#ids + 1] = held[i] end
+end
+return ids
+""")
+"""A user's clients that can be asked."""
+
+TELL = Script("""
+-- worker, text
+return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'T ' .. ARGV[2])
+""")
+"""Say something to one worker."""
+
+RETIRE = Script("""
+-- worker, ms it has left
+local now = math.floor(micros() / 1000)
+redis.call('ZADD', base .. 'leases', 'XX', now + tonumber(ARGV[2]), ARGV[1])
+return 1
+""")
+"""Let a lease end soon: what this worker still had is signed off by another."""
