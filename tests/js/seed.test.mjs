@@ -276,6 +276,62 @@ describe("what is no channel socket", () => {
   });
 });
 
+describe("odd frames", () => {
+  const odd = [
+    "nil",
+    "5",
+    "[]",
+    "[nil]",
+    "[nil nil]",
+    "[[] nil]",
+    "[[[:a/x] 5] nil]",
+    "[[[:chsk/ask nil]] nil]",
+    "[[[:chsk/ask [1]]] nil]",
+    "[[:chsk/handshake nil] nil]",
+    "[1 {:no :such}]",
+    '[[[:a/x]] nil "nonsense"]',
+    '[:chsk/ws-ping nil "e1:x,+"]',
+  ];
+
+  it("end no WebSocket", async (t) => {
+    const { chsk, socket } = await overWs(t);
+    for (const text of odd) socket.says(text);
+    socket.says('[[[:a/last]] nil "e1:11"]');
+    await settle();
+    assert.equal(chsk.state.open, true);
+    assert.equal(chsk.chRecv.dropped, 0);
+    const ids = [];
+    const bad = [];
+    chsk.on("chsk/bad-event", (ev) => bad.push(ev.data));
+    for (const text of ["[[5] nil]", "[[[]] nil]"]) socket.says(text);
+    chsk.destroy();
+    for await (const ev of chsk.events()) if (ev.id.startsWith("a/")) ids.push(ev.id);
+    assert.deepEqual(ids, ["a/x", "a/x", "a/last"]);
+    assert.deepEqual(bad, [[5], []]);
+  });
+
+  it("end no polling", async (t) => {
+    const here = await overAjax(t);
+    for (const text of odd) {
+      await here.get.answers(text);
+      await here.tick(1000);
+      if (here.get.params["handshake?"]) await here.get.answers('[[:chsk/handshake ["ann"]] nil]');
+    }
+    assert.equal(here.chsk.state.open, true);
+    assert.equal(here.get.done, false);
+  });
+
+  it("may carry a cursor on a reply", async (t) => {
+    const here = await overWs(t);
+    const reply = here.chsk.request(["a/b"]);
+    here.socket.says('[[[:no/event]] "c1" "e1:20"]');
+    assert.deepEqual(await reply, [["no/event"]]);
+    here.socket.drops();
+    await here.tick(1000);
+    assert.equal(here.socket.params.cursor, "e1:20");
+  });
+});
+
 describe("what waits while closed", () => {
   it("is kept by reconnect(), and given up by disconnect()", async (t) => {
     const here = await world(t, { type: "ws", offlineQueue: 5 });
