@@ -4,6 +4,7 @@
 import { ChannelSocket } from "../chsk/static/chsk.js";
 
 const MEASURE_MS = 3000;
+const SETTLED_MS = 300; // a page that still loads would measure itself
 const LOG_LINES = 40;
 const CURVE_POINTS = 40;
 const RUN = 500;
@@ -28,7 +29,7 @@ function connect() {
   on("chsk/handshake", ([uid, csrfToken, data]) => {
     showPresent(data.present);
     catchUp();
-    measure();
+    setTimeout(measure, SETTLED_MS);
   });
   on("chsk/gap", catchUp); // too long away: what was missed is not coming by itself
   on("chat/said", showLine);
@@ -55,9 +56,8 @@ function send(event) {
 
 /** As chsk.request, and noted. @param {any[]} event @param {any} [opts] */
 async function request(event, opts) {
-  const reply = chsk.request(event, opts);
-  noted("out", event);
-  return reply;
+  if (chsk.state.open) noted("out", event);
+  return chsk.request(event, opts);
 }
 
 /** What went wrong with a request, in words. @param {any} error */

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import socket
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.proxy import Proxy
-from tests.process import ROOT, Server, eventually
+from tests.process import ROOT, Process, Server, eventually, free_port, program
+from tests.servers import certificate
 
 AXE = ROOT / "tests/js/node_modules/axe-core/axe.min.js"
 
@@ -284,3 +288,65 @@ def test_the_policy_lets_nothing_foreign_in_and_nothing_is_refused_by_it(
     desk.press("Post the form")
     expect(page.locator(".notice")).to_have_count(1)
     assert told == []
+
+
+@pytest.mark.parametrize("transport", ["WebSocket", "Ajax"])
+def test_it_works_behind_nginx_as_the_documentation_has_it(
+    start: Callable[..., Any],
+    gunicorn: Callable[..., Server],
+    new_page: NewPage,
+    tmp_path: Path,
+    transport: str,
+) -> None:
+    (tmp_path / "documented.py").write_text(documented("wsgi.py"), encoding="utf-8")
+    inner = gunicorn("documented:app", env={"PYTHONPATH": str(tmp_path)})
+    certificate(tmp_path)
+    port = free_port()
+    server = documented("nginx.conf").replace("listen 443", f"listen 127.0.0.1:{port}")
+    server = server.replace("127.0.0.1:8000", f"127.0.0.1:{inner.port}")
+    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, server=server))
+    nginx = ["-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+    start(Process, [program("nginx"), *nginx])
+    eventually(lambda: answers(port))
+    page = new_page(ignore_https_errors=True)
+    desk = Desk(page, f"https://127.0.0.1:{port}/board").sign_in("Ann", transport)
+    desk.say("through a proxy")
+    desk.expect_lines("through a proxy")
+    desk.press("Send 500 events")
+    expect(page.locator("#order")).to_contain_text("500 handled in order")
+    desk.press("Sign out")
+    expect(page).to_have_url(f"https://127.0.0.1:{port}/board/login")
+
+
+NGINX = """
+daemon off;
+user root;  # else its workers are somebody who may not write here
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{server}
+}}
+"""
+
+
+def documented(name: str) -> str:
+    """A block of docs/deployment.rst, by its name."""
+    text = (ROOT / "docs/deployment.rst").read_text(encoding="utf-8")
+    found = re.search(rf"   :name: {re.escape(name)}\n\n((?:   .*\n|\n)+)", text)
+    assert found is not None
+    return textwrap.dedent(found[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
