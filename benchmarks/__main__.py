@@ -1,0 +1,144 @@
+"""Measure it all: ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import micro, report
+from .load import Lost
+from .scenarios import SCENARIOS, Figures, Scenario, Steps
+from .servers import HERE, LOAD_CPU, PEERS_ALL, ROOT, NotHere, Peer
+
+
+def main() -> int:
+    options = _options()
+    if LOAD_CPU is not None:
+        os.sched_setaffinity(0, {LOAD_CPU})
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the servers inherit it
+
+    results: report.Results = {
+        "date": date.today().isoformat(),
+        "machine": report.machine(),
+        "scenarios": {},
+        "missing": {},
+    }
+    before = None
+    if options.against.exists():
+        before = json.loads(options.against.read_text(encoding="utf-8"))
+    started = time.monotonic()
+    for scenario in SCENARIOS:
+        if options.scenario and not _matches(scenario.name, options.scenario):
+            continue
+        measured = _measure(scenario, options, results["missing"])
+        if measured["peers"]:
+            results["scenarios"][scenario.name] = measured
+            rows = report.lines({"scenarios": {scenario.name: measured}})
+            print(report.text_table(rows), flush=True)
+            print()
+    if not options.scenario:
+        results["micro"] = micro.figures()
+        print(micro.table(results["micro"]))
+    for peer, why in results["missing"].items():
+        print(f"not measured: {peer}: {why}")
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
+    if before is not None:
+        changes = report.compare(before, results) or ["nothing that the spread does not explain"]
+        print(f"\nagainst the run of {before['date']}:", *changes, sep="\n  ")
+    if options.scenario or options.peer:
+        return 0  # a part replaces no whole
+    report.save(options.json, results)
+    table = report.rst_table(results)
+    pages = [ROOT / "docs" / "benchmarks.rst"]
+    if options.write:
+        pages.append(ROOT / "README.rst")
+    for page in pages:
+        if report.insert(page, table):
+            print(f"written: {page.relative_to(ROOT)}")
+    picture = ROOT / "docs" / "benchmarks.svg"
+    if picture.parent.exists():
+        picture.write_text(report.chart(results), encoding="utf-8")
+    return 0
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--scenario", help="only these, by the beginning of their names: edn,burst")
+    parser.add_argument("--peer", help="only these servers: flask_chsk,raw")
+    parser.add_argument("--rounds", type=int, help="of each scenario")
+    parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where to keep it")
+    parser.add_argument(
+        "--against", type=Path, default=HERE / "results.json", help="an earlier run to compare with"
+    )
+    parser.add_argument("--write", action="store_true", help="the table of README.rst, too")
+    return parser.parse_args()
+
+
+def _matches(name: str, wanted: str) -> bool:
+    return any(name.startswith(one) for one in wanted.split(","))
+
+
+class Turn(NamedTuple):
+    """One server in a scenario."""
+
+    peer: Peer
+    figures: Figures
+    steps: Steps
+
+
+def _measure(scenario: Scenario, options: Any, missing: dict[str, str]) -> dict[str, Any]:
+    """All servers of one scenario, in turn, round by round."""
+    turns = [
+        Turn(peer, figures := Figures(), scenario.run(peer, figures, scenario.kind))
+        for peer in PEERS_ALL
+        if scenario.kind in peer.speaks
+        and (not options.peer or peer.name in options.peer.split(","))
+        and (not scenario.only or peer.name in scenario.only)
+        and peer.name not in missing
+    ]
+    rounds = options.rounds or scenario.rounds
+    going = list(turns)
+    try:
+        for number in range(rounds + 1):  # the first step is the way to the first round
+            for turn in list(going):
+                _progress(f"{scenario.name} {number}/{rounds} {turn.peer.name}")
+                try:
+                    next(turn.steps)
+                except StopIteration:
+                    going.remove(turn)
+                except NotHere as why:
+                    missing[turn.peer.name] = str(why)
+                    going.remove(turn)
+                except Lost as why:
+                    missing[f"{turn.peer.name}, {scenario.name}"] = str(why)
+                    going.remove(turn)
+    finally:
+        for turn in turns:
+            turn.steps.close()  # ends its server
+        _progress("")
+    return {
+        "title": scenario.title,
+        "unit": scenario.unit,
+        "peers": {
+            turn.peer.name: {"label": turn.peer.label, "samples": turn.figures.samples}
+            for turn in turns
+            if turn.figures.samples
+        },
+    }
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text:70}\r", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
