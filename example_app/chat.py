@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -41,12 +42,11 @@ class Lines:
 
     def __init__(self) -> None:
         self.kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._count = 0
 
     def add(self, who: str | None, text: str) -> dict[str, Any]:
-        """A new line, numbered: a page that gets it twice shows it once."""
-        self._count += 1
-        line = {"n": self._count, "who": who, "text": text, "at": datetime.now(timezone.utc)}
+        """A new line, with an id: a page that gets it twice shows it once."""
+        at = datetime.now(timezone.utc)
+        line = {"id": secrets.token_urlsafe(9), "who": who, "text": text, "at": at}
         self.kept.append(line)
         return line
 
@@ -61,7 +61,7 @@ def say(ev: EventMessage) -> dict[str, Any]:
     """Tell everybody; the reply tells the sender which line it became."""
     line = current_app.extensions["lines"].add(ev.uid, ev.data.text)
     chsk.broadcast(["chat/said", line])
-    return {"n": line["n"]}
+    return {"id": line["id"]}
 
 
 @handlers.on("recent")

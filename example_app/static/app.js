@@ -94,16 +94,16 @@ async function catchUp() {
   }
 }
 
-/** @param {{n: number, who: string, text: string, at: Date}} line */
-function showLine({ n, who, text, at }) {
-  if (seen.has(n)) return;
-  seen.add(n);
+/** @param {{id: string, who: string, text: string, at: Date}} line */
+function showLine({ id, who, text, at }) {
+  if (seen.has(id)) return;
+  seen.add(id);
   const lines = $("lines");
   const line = element("p", { className: who === me ? "line mine" : "line" });
   const time = element("time", { textContent: clock(at), dateTime: at.toISOString() });
-  line.dataset.n = String(n);
+  line.dataset.at = String(at.getTime());
   line.append(element("b", { textContent: who }), " ", time, element("span", { textContent: text }));
-  const later = [...lines.children].find((other) => Number(other.dataset.n) > n);
+  const later = [...lines.children].find((other) => Number(other.dataset.at) > at.getTime());
   lines.querySelector(".nothing")?.remove();
   lines.insertBefore(line, later ?? null);
   lines.scrollTop = lines.scrollHeight;

@@ -160,6 +160,22 @@ def noted(desk: Desk, way: str, id: str) -> int:
     return sum(map(int, times))
 
 
+@pytest.mark.parametrize("transport", ["WebSocket", "Ajax"])
+def test_a_restart_of_the_server_is_survived(
+    gunicorn: Callable[..., Server], page: Page, transport: str
+) -> None:
+    env = {"SECRET_KEY": "kept"}
+    first = gunicorn("example_app:app", env=env)
+    ann = Desk(page, first.url).sign_in("Ann", transport)
+    ann.say("before")
+    first.stop()
+    expect(page.locator("#state")).not_to_have_text("open")
+    gunicorn("example_app:app", port=first.port, env=env)
+    ann.wait_open(transport)
+    ann.say("after")
+    ann.expect_lines("before", "after")
+
+
 @pytest.mark.parametrize("button", ["Cut the connection", "Reconnect"])
 def test_the_buttons_close_and_the_line_opens_again(ann: Desk, button: str) -> None:
     assert noted(ann, "out", "chat/recent") == 1  # what each handshake makes the page ask for
