@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 KEYS = 256  # keyed sends of one client that are remembered
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
+KEPT_BYTES = 64 * 1024 * 1024  # of all clients' replies; then whose first is oldest lose theirs
+KEPT_COST = 400  # bytes of one, besides its reply
 
 
 class Kept:
     """A keyed send that was dispatched: its answer, or who waits for it."""
 
-    __slots__ = ("answer", "since", "waiting")
+    __slots__ = ("answer", "repeats", "since", "waiting")
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, repeats: Repeats) -> None:
         self.since = since
+        self.repeats: Repeats | None = repeats  # None: forgotten
         self.answer: tuple[Any, Any] | None = None
         self.waiting: list[ReplyChannel] | None = None
 
@@ -39,10 +42,18 @@ class Kept:
         else:
             self.waiting.append(channel)
 
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes."""
+        piece = None if self.answer is None else self.answer[0]
+        return KEPT_COST + (len(piece) if isinstance(piece, str | bytes) else 0)
+
     def settle(self, piece: Any, third: Any) -> None:
         """The send was answered."""
         if not isinstance(piece, str | bytes) or len(piece) <= KEPT_REPLY:
             self.answer = (piece, third)
+            if self.repeats is not None and isinstance(piece, str | bytes):
+                self.repeats.bytes += len(piece)
         waiting, self.waiting = self.waiting, None
         for channel in waiting or ():
             channel.give(piece, third)
@@ -218,6 +229,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Uid, str], dict[str, Kept]] = {}
+        self.bytes = 0
 
     def came_before(
         self, client: tuple[Uid, str], key: str, channel: ReplyChannel, now: float
@@ -227,8 +239,13 @@ class Repeats:
         before = kept.get(key)
         if before is None:
             if len(kept) >= KEYS:
-                del kept[next(iter(kept))]
-            channel.kept = kept[key] = Kept(now)
+                self._drop(kept.pop(next(iter(kept))))
+            channel.kept = kept[key] = Kept(now, self)
+            self.bytes += KEPT_COST
+            while self.bytes > KEPT_BYTES:
+                oldest = next(iter(self._kept))
+                for one in self._kept.pop(oldest).values():
+                    self._drop(one)
             return False
         before.repeat(channel)
         return True
@@ -237,6 +254,10 @@ class Repeats:
         """Let go of what came before that time."""
         for client, kept in list(self._kept.items()):
             for key in [key for key, one in kept.items() if one.since < before]:
-                del kept[key]
+                self._drop(kept.pop(key))
             if not kept:
                 del self._kept[client]
+
+    def _drop(self, kept: Kept) -> None:
+        self.bytes -= kept.cost
+        kept.repeats = None

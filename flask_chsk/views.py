@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from flask import Blueprint, Request, Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -35,6 +37,9 @@ TEST_CLIENT = "flask_chsk.test_client"
 
 # Of a WebSocket's request, which stays as long as its socket: what nginx lets through.
 MOST_KEPT = 32 * 1024
+
+PIECE = 65_536  # bytes of a body that are read at once
+BODY_SECONDS = 60.0  # for all of a body: then clients give their request up
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
@@ -107,12 +112,12 @@ class Endpoint:
     def post(self) -> Response:
         """Take a message in; answer it, or wait for its reply."""
         try:
-            data = self._posted()
+            size, data = self._posted()
             server, opening, origin = self._open(None, PostRequest(request._get_current_object()))  # type: ignore[attr-defined]
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening = read_message(opening.composer, data)
-            answer = server.hub.run(server.posted, opening, happening)
+            answer = server.hub.run(server.posted, opening, happening, size)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
@@ -222,10 +227,10 @@ class Endpoint:
             return self.state.hooks.expected_csrf_token()
         return None
 
-    def _posted(self) -> str | bytes | None:
-        """The message of a POST, within the limit.
+    def _posted(self) -> tuple[int, str | bytes | None]:
+        """The bytes of a POST, and the message in it, within the limit.
 
-        :raises Refused: 413.
+        :raises Refused: 400, 413; 503 where too much is arriving.
         """
         limit = self.config.max_message_bytes
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -236,15 +241,41 @@ class Endpoint:
         if (request.content_length or 0) > most:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
         try:
+            size = self._read_body()
             if "binary?" in request.args:
                 data: str | bytes | None = request.get_data(cache=False)
             else:
                 data = request.values.get("ppstr")
         except RequestEntityTooLarge:
-            data = b"\0" * (limit + 1)
+            raise Refused(
+                413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)"
+            ) from None
         if data is not None and len(data) > limit:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
-        return data
+        return size, data
+
+    def _read_body(self) -> int:
+        """Read the body, for everybody who asks for it after; its bytes.
+
+        In pieces, which count while they arrive, and not for ever.
+        """
+        stream = request.stream
+        body: Body | None = None
+        here = isinstance(gevent.getcurrent(), gevent.Greenlet)  # else the server's own timeouts
+        late = Refused(400, f"the body did not arrive within {BODY_SECONDS:g} seconds")
+        try:
+            with gevent.Timeout(BODY_SECONDS, late) if here else nullcontext():
+                data = stream.read(PIECE)
+                while piece := data and stream.read(PIECE):
+                    body = body or Body(self.state.server(), data)
+                    body.add(piece)
+        finally:
+            if body is not None:
+                data = bytes(body.data)
+                body.done()
+        if data:  # else there is none, or somebody has read it
+            request.stream = BytesIO(data)
+        return len(data)
 
     # answers ---------------------------------------------------------------------------
 
@@ -283,6 +314,37 @@ class Endpoint:
         if request.method == "POST":
             response.headers["Connection"] = "close"  # its body may not have been read
         return response
+
+
+class Body:
+    """A large body as it arrives; see :class:`flask_chsk.intake.Arrival`."""
+
+    def __init__(self, server: Server, data: bytes) -> None:
+        self.data = bytearray()
+        self._server = server
+        self._too_much = False
+        self.add(data)
+
+    def add(self, piece: bytes) -> None:
+        """Take *piece* in.
+
+        :raises Refused: 503.
+        """
+        self.data += piece
+        if not self._too_much:
+            self._server.hub.run(self._server.intake.arriving, self, len(self.data))
+        if self._too_much:
+            self.data = bytearray()
+            raise Refused(503, "too much is arriving: try later (CHSK_MAX_INBOUND_BYTES)", 1)
+
+    def give_up(self) -> None:
+        self._too_much = True
+        self.data = bytearray()
+
+    def done(self) -> None:
+        """It has arrived, or never will."""
+        if not self._too_much:
+            self._server.hub.run(self._server.intake.arriving, self, 0)
 
 
 class _Answered(Refused):
