@@ -589,6 +589,7 @@ class ChannelSocket:
                 "udt": int(time.time() * 1000),
                 "packer": session.composer.packer.name,
                 "v": 1,
+                "resume": session.resume,
             }
         )
         if link is not None:
@@ -596,7 +597,7 @@ class ChannelSocket:
                 self._polls += 1
                 if link.kind == "ajax":
                     link.cursor = session.cursor
-                params.update(cursor=link.cursor, resume=session.resume, n=self._polls)
+                params.update(cursor=link.cursor, n=self._polls)
             if link.kind == "ajax" and link.wants:
                 params["handshake?"] = 1
         return params
