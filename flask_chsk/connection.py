@@ -64,7 +64,9 @@ class Connection:
         "kind",
         "lost_at",
         "request",
+        "served",
         "server",
+        "serving",
         "session",
         "token",
         "transport",
@@ -84,6 +86,8 @@ class Connection:
         self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
         self.catching = False  # a page of history is being read
         self.token = ""  # of its opening, at the broker
+        self.served = 0  # a poller without a cursor: the broker knows it is served up to here
+        self.serving = False  # the broker is being told
 
     @property
     def key(self) -> tuple[Uid, str]:

@@ -184,6 +184,10 @@ class State:
         """The server of this process, if it has started."""
         return self._server if self._pid == os.getpid() else None
 
+    def sending(self) -> Server | None:
+        """The server to send by. Clients of a shared broker may be elsewhere: it starts then."""
+        return self.running() if self.config.broker_url.startswith("memory:") else self.server()
+
     def _start(self) -> Server:
         server = Server(self.config, brokers.make(self.config), self.handlers, self)
         server.canonical = EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
@@ -336,7 +340,7 @@ class Sender:
         :raises BrokerUnavailable: where the broker is away; nothing was sent.
         """
         state = self._state()
-        server = state.running()
+        server = state.sending()
         key = as_uid(uid)
         if server is None:
             return Server.check_event(event)  # no request yet in this process: nobody is there
@@ -350,7 +354,7 @@ class Sender:
 
         :param exclude: the event message whose sender shall not get it.
         """
-        server = self._state().running()
+        server = self._state().sending()
         if server is None:
             return Server.check_event(event)
         but = None
@@ -374,7 +378,7 @@ class Sender:
         :param reconnect: False: they stay closed and tell their application
             (``signed-out``); call it so after a logout.
         """
-        server = self._state().running()
+        server = self._state().sending()
         if server is not None:
             server.close_everywhere(as_uid(uid), client_id, reconnect)
 
@@ -392,7 +396,7 @@ class Sender:
 
     def publish(self, topic: str, event: Any) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
-        server = self._state().running()
+        server = self._state().sending()
         return Server.check_event(event) if server is None else server.publish(_topic(topic), event)
 
     def members(self, topic: str) -> frozenset[str]:
@@ -402,7 +406,7 @@ class Sender:
     @property
     def connected_uids(self) -> ConnectedUids:
         """A snapshot ``ConnectedUids(ws, ajax, any)`` of frozensets of uids."""
-        server = self._state().running()
+        server = self._state().sending()
         return NOBODY if server is None else server.connected_uids
 
     def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:

@@ -56,7 +56,10 @@ class Poller:
         one = connection.session
         if one.behind and not one.outbox:
             self._server.catch_up(connection)
-        return one.answer(body, self._server.frames)
+        upto = None
+        if not one.v1 and not self._server.broker.local:
+            upto = self._server.may_serve(connection)
+        return one.answer(body, self._server.frames, upto)
 
     def park(self, waiter: Waiter) -> None:
         """Let a request wait; an older one that still waits is released."""
@@ -88,8 +91,8 @@ class Poller:
 
     def expire(self, waiter: Waiter) -> bytes | None:
         """The answer for *waiter*, whose time is over; None: it was answered just now."""
-        if self._waiter is not waiter:
-            return None
+        if self._waiter is not waiter or self._connection.serving:
+            return None  # or is about to be
         self._waiter = None
         self._server.between_polls(self._connection)
         return body(self._server.poll_end(self._connection))

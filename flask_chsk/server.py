@@ -238,7 +238,8 @@ class Server:
             connection = Connection(self, one, kind)
             if uid is not None and not self.registry.count(uid):
                 self._learn_topics(uid, arrival.topics)
-            self.registry.add(uid, client_id, connection, kind)
+            with self._noting(uid):
+                self.registry.add(uid, client_id, connection, kind)
             self.counters["opened"] += 1
             if cursor is not None and opening.v1:
                 one.resume_unknown(cursor)
@@ -261,6 +262,8 @@ class Server:
                 one.resume_unknown(cursor)  # forged, or from another process: history knows
             elif cursor is not None:
                 one.resume(cursor)
+            elif not opening.v1 and arrival.cursor is not None:
+                one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
             one.composer = opening.composer
             one.v1 = opening.v1
         if not arrival.trial:
@@ -910,6 +913,36 @@ class Server:
         if connection is not None and isinstance(connection.transport, Poller):
             connection.transport.abandon(waiter)
 
+    def may_serve(self, connection: Connection) -> int:
+        """Up to which offset a poller that keeps no cursor may be given events.
+
+        The broker is told before they are, so that none is given twice wherever the next
+        poll goes; the transport is woken when it knows.
+        """
+        page = connection.session.page()
+        if page and page[-1].offset > connection.served and not connection.serving:
+            connection.serving = True
+            self.hub.spawn(self._serve, connection, page[-1].offset)
+        return connection.served
+
+    def _serve(self, connection: Connection, offset: int) -> None:
+        try:
+            ours = self.broker.take(*connection.key, connection.token, offset)
+        except BrokerError as error:
+            log.warning("uid %r cannot be served: %s", connection.session.uid, error)
+            self.hub.call(self.hub.timer, RETRY, lambda: self._served(connection, 0))
+            return
+        self.hub.call(self._served, connection, offset if ours else None)
+
+    def _served(self, connection: Connection, offset: int | None) -> None:
+        connection.serving = False
+        if offset is None:
+            self.released(*connection.key, connection.token)
+            return
+        connection.served = max(connection.served, offset)
+        if connection.transport is not None:
+            connection.transport.wake()
+
     def between_polls(self, connection: Connection) -> None:
         """A poll was answered: the connection lives on for its grace."""
         connection.lost_at = self.hub.now()
@@ -940,8 +973,17 @@ class Server:
         connection.transport = None
         connection.lost_at = self.hub.now()
         self.dispatcher.forget_transport(connection.key)
+        if not connection.session.v1 and not self.broker.local:
+            self.hub.spawn(self._leave_cursor, connection)
         if isinstance(websocket, WebSocket):
             self._file(connection, connection.lost_at + self.config.close_grace_ws)
+
+    def _leave_cursor(self, connection: Connection) -> None:
+        """A client without a cursor may come back elsewhere: say how far it was served."""
+        try:
+            self.broker.take(*connection.key, connection.token, connection.session.acked)
+        except BrokerError as error:
+            log.debug("uid %r may miss events: %s", connection.session.uid, error)
 
     def look_at(self, connection: Connection, now: float) -> float | None:
         """Do what is due of one connection; when to look again, None: never."""
@@ -989,7 +1031,8 @@ class Server:
         uid, client_id = connection.key
         if self.registry.get(uid, client_id) is not connection:
             return False
-        self.registry.remove(uid, client_id, connection.kind)
+        with self._noting(uid):
+            self.registry.remove(uid, client_id, connection.kind)
         connection.filed = None
         transport, connection.transport = connection.transport, None
         if transport is not None:
@@ -1112,6 +1155,17 @@ class Server:
         for tell in self.opened:
             self.host.run_plain(tell, uid, came)
 
+    @contextmanager
+    def _noting(self, uid: Uid) -> Iterator[None]:
+        """Tell watchers where a user who stays is on one transport more, or less."""
+        if uid is None or not self.watchers:
+            yield
+            return
+        before = self.registry.connected_uids
+        yield
+        if uid in before.any and self.registry.count(uid):
+            self._changed(before)
+
     def _changed(self, before: ConnectedUids) -> None:
         if not self.broker.local:
             return  # the broker says so
@@ -1150,9 +1204,7 @@ class Server:
         return value
 
     def _begin_ask(self, ask_id: str, uid: Uid, client_id: str | None, waiter: Waiter) -> None:
-        asked = {
-            (uid, one) for one in self._clients(uid) if client_id is None or one == client_id
-        }
+        asked = {(uid, one) for one in self._clients(uid) if client_id is None or one == client_id}
         if not asked:
             raise NoClient(f"uid {uid!r} has no client that can be asked")
         self.hub.run(self._asks.begin, ask_id, asked, waiter)

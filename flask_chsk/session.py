@@ -381,11 +381,8 @@ class ServerSession:
             del outbox[:taken]
         return b"".join(out)
 
-    def answer(self, encode: Encode, frames: dict[Any, bytes]) -> bytes | None:
-        """What answers a poll now: one message of pushes, about a page; None: nothing waits.
-
-        To a ``v=1`` client they are given again until its next cursor acknowledges them.
-        """
+    def page(self) -> list[Push]:
+        """The pushes that one answer to a poll has room for."""
         batch: list[Push] = []
         size = 0
         for item in self.outbox or ():
@@ -394,6 +391,20 @@ class ServerSession:
                     break
                 batch.append(item)
                 size += item.size
+        return batch
+
+    def answer(
+        self, encode: Encode, frames: dict[Any, bytes], upto: int | None = None
+    ) -> bytes | None:
+        """What answers a poll now: one message of pushes, about a page; None: nothing waits.
+
+        To a ``v=1`` client they are given again until its next cursor acknowledges them.
+
+        :param upto: nothing above this offset.
+        """
+        batch = self.page()
+        if upto is not None:
+            batch = [push for push in batch if push.offset <= upto]
         if not batch:
             return None
         if not self.keeps:

@@ -206,7 +206,6 @@ if held and oworker ~= me then
   redis.call('HDEL', base .. 'w:' .. oworker, field)
   redis.call('PUBLISH', base .. 'w:' .. oworker, 'R ' .. otoken .. ' ' .. field)
 end
-redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, cursor}, ' '))
 redis.call('HSET', base .. 'w:' .. me, field, token)
 redis.call('ZADD', base .. 'leases', 'NX', ms + tonumber(ARGV[7]), me)
 if okind ~= kind then
@@ -218,6 +217,13 @@ if now > o then
   o = now
   redis.call('HSET', base .. 'm', 'o', text(o))
 end
+-- What a WebSocket is given nobody notes: its cursor is known again when it is lost.
+local kept = ''
+if kind == 'ajax' and v1 == '0' then
+  kept = cursor
+  if kept == '' then kept = text(o) end
+end
+redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, kept}, ' '))
 local topics = {}
 if uid ~= '' then
   redis.call('DEL', base .. 'g:' .. uid)

@@ -1,0 +1,102 @@
+"""What several workers serve in tests. Who one is, the uid parameter says."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+
+from flask_chsk import AskError, BrokerError, Chsk, EventMessage
+
+app = Flask(__name__)
+app.secret_key = "of the tests"
+app.config.update(
+    CHSK_CSRF=False,
+    CHSK_LP_TIMEOUT=float(os.environ.get("LP_TIMEOUT", "2.0")),
+    CHSK_CLOSE_GRACE_WS=1.0,
+    CHSK_CLOSE_GRACE_AJAX=1.0,
+)
+chsk = Chsk(app)
+
+
+@chsk.user_id
+def user_id() -> str | None:
+    return request.values.get("uid")
+
+
+@chsk.on("test/echo")
+def echo(ev: EventMessage) -> Any:
+    return ev.data
+
+
+@chsk.on("chsk/uidport-open")
+def came(ev: EventMessage) -> None:
+    app.logger.warning("came %s", ev.uid)
+
+
+@chsk.on("chsk/uidport-close")
+def went(ev: EventMessage) -> None:
+    app.logger.warning("went %s", ev.uid)
+
+
+@app.errorhandler(BrokerError)
+def unavailable(error: BrokerError) -> ResponseReturnValue:
+    return {"error": type(error).__name__}, 503
+
+
+@app.post("/send/<uid>")
+def send(uid: str) -> ResponseReturnValue:
+    numbers = range(int(request.args.get("first", 0)), int(request.args["last"]) + 1)
+    return {"offsets": [chsk.send(uid, ["test/item", number]) for number in numbers]}
+
+
+@app.post("/broadcast/<int:number>")
+def broadcast(number: int) -> ResponseReturnValue:
+    return {"offset": chsk.broadcast(["test/item", number])}
+
+
+@app.post("/ask/<uid>")
+def ask(uid: str) -> ResponseReturnValue:
+    try:
+        return {"answer": chsk.ask(uid, ["test/question", 42], timeout=3.0)}
+    except AskError as error:
+        return {"error": type(error).__name__}
+
+
+@app.post("/close/<uid>")
+def close(uid: str) -> ResponseReturnValue:
+    chsk.close(uid, reconnect=False)
+    return {}
+
+
+@app.post("/join/<uid>/<topic>")
+def join(uid: str, topic: str) -> ResponseReturnValue:
+    return {"joined": chsk.join(uid, topic)}
+
+
+@app.post("/leave/<uid>/<topic>")
+def leave(uid: str, topic: str) -> ResponseReturnValue:
+    return {"left": chsk.leave(uid, topic)}
+
+
+@app.post("/publish/<topic>/<int:number>")
+def publish(topic: str, number: int) -> ResponseReturnValue:
+    return {"offset": chsk.publish(topic, ["test/item", number])}
+
+
+@app.get("/who")
+def who() -> ResponseReturnValue:
+    connected = chsk.connected_uids
+    return {"ws": sorted(connected.ws), "ajax": sorted(connected.ajax), "pid": os.getpid()}
+
+
+@app.get("/members/<topic>")
+def members(topic: str) -> ResponseReturnValue:
+    return {"members": sorted(chsk.members(topic))}
+
+
+@app.get("/stats")
+def stats() -> ResponseReturnValue:
+    return {**chsk.stats(), "pid": os.getpid()}

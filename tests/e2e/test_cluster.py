@@ -1,0 +1,309 @@
+"""Four workers behind a proxy that gives every request to the next one, and a Redis.
+
+No session is sticky: a poll, a POST and the next poll of one client reach three workers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.proxy import Proxy
+from tests.peer import EDN, Closed, Peer
+from tests.process import Redis, Server, eventually
+
+APP = "tests.e2e.apps.cluster:app"
+WORKERS = 4
+numbers = itertools.count()
+
+
+class Cluster:
+    """Workers in pairs under two masters, so that one proxy port can be had per request."""
+
+    def __init__(self, servers: list[Server], proxy: Proxy, redis: Redis) -> None:
+        self.servers = servers
+        self.proxy = proxy
+        self.redis = redis
+        self.peers: list[Peer] = []
+
+    def peer(self, uid: str, **params: str) -> Peer:
+        peer = Peer(self.proxy.port, uid=uid, **{"v": "1", **params})
+        self.peers.append(peer)
+        return peer
+
+    def sente(self, uid: str) -> Peer:
+        """A client of Sente's kind."""
+        peer = Peer(self.proxy.port, uid=uid)
+        self.peers.append(peer)
+        return peer
+
+    def post(self, path: str) -> Any:
+        return self._json(urllib.request.Request(self.proxy.url + path, b""))
+
+    def get(self, path: str) -> Any:
+        return self._json(urllib.request.Request(self.proxy.url + path))
+
+    def _json(self, wanted: urllib.request.Request) -> Any:
+        try:
+            with urllib.request.urlopen(wanted, timeout=15) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    def who(self, uid: str) -> str:
+        """How a user is connected, as any worker says: ``"ws"``, ``"ajax"``, both or ``""``."""
+        said = self.get("/who")
+        return " ".join(kind for kind in ("ws", "ajax") if uid in said[kind])
+
+    def seen(self, uid: str) -> list[str]:
+        """A user's comings and goings as handlers heard of them, all workers together."""
+        found = re.findall(rf"([0-9:,]+)\] WARNING in cluster: (came|went) {uid}$", self.log, re.M)
+        return [what for _, what in sorted(found)]
+
+    def stop(self) -> None:
+        for peer in self.peers:
+            peer.cut()
+        self.proxy.close()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.stop, self.servers))
+
+    @property
+    def log(self) -> str:
+        return "".join(server.log for server in self.servers)
+
+    def polled(self, peer: Peer, count: int) -> list[Any]:
+        """What *peer* gets until it has *count* events."""
+        got: list[Any] = []
+        eventually(lambda: got.extend(peer.poll()) or len(got) >= count, 20.0)
+        return got
+
+
+def start_cluster(folder: Path, redis: Redis, **env: str) -> Cluster:
+    """One worker a server: the proxy takes turns among them, the kernel would not."""
+    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"]
+    command += ["--graceful-timeout", "5", APP]
+    env = {"CHSK_BROKER_URL": redis.url, **env}
+    with ThreadPoolExecutor() as pool:
+        starting = [
+            pool.submit(Server, command, folder / f"worker-{number}.log", env)
+            for number in range(WORKERS)
+        ]
+        servers = [one.result() for one in starting]
+    proxy = Proxy(*(server.port for server in servers), one_request=True)
+    return Cluster(servers, proxy, redis)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    redis = Redis(folder / "redis.log")
+    cluster = start_cluster(folder, redis)
+    yield cluster
+    cluster.stop()
+    redis.stop()
+    assert [server.tracebacks for server in cluster.servers] == [0] * WORKERS, cluster.log
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Iterator[Cluster]:
+    """A cluster that tests share: each has users of its own."""
+    yield shared
+    for peer in shared.peers:
+        peer.cut()
+    shared.peers.clear()
+
+
+@pytest.fixture
+def ann() -> str:
+    return f"ann-{next(numbers)}"
+
+
+@pytest.fixture
+def bob() -> str:
+    return f"bob-{next(numbers)}"
+
+
+def items(*numbers: int) -> list[Any]:
+    return [["test/item", number] for number in numbers]
+
+
+def offset_of(cursor: str) -> int:
+    return sum(int(offset) for offset in cursor.partition(":")[2].split(","))
+
+
+def test_an_event_reaches_a_websocket_wherever_it_was_sent(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.open()
+    for number in range(8):
+        assert cluster.post(f"/send/{ann}?first={number}&last={number}")["offsets"] != [None]
+    assert tab.events(8) == items(*range(8))
+
+
+def test_each_poll_may_reach_another_worker(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    got: list[Any] = []
+    for number in range(12):
+        cluster.post(f"/send/{ann}?first={number}&last={number}")
+        got += tab.poll()
+    while len(got) < 12:
+        got += tab.poll()
+    assert got == items(*range(12))
+
+
+def test_a_parked_poll_on_one_worker_is_answered_from_another(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    assert tab.poll() == []  # parked until its end somewhere
+    cluster.post(f"/send/{ann}?last=2")
+    assert cluster.polled(tab, 3) == items(0, 1, 2)
+
+
+def test_sentes_pollers_shake_hands_once(cluster: Cluster, ann: str) -> None:
+    tab = cluster.sente(ann)
+    tab.hello()
+    got: list[Any] = []
+    for number in range(12):
+        cluster.post(f"/send/{ann}?first={number}&last={number}")
+        status, text = tab.get()
+        value = EDN.unpack(text)[0]
+        assert status == 200
+        assert "chsk/handshake" not in text
+        got += value if isinstance(value, list) else []
+    while len(got) < 12:
+        value = EDN.unpack(tab.get()[1])[0]
+        got += value if isinstance(value, list) else []
+    assert got == items(*range(12))
+
+
+def test_a_reconnect_to_another_worker_misses_nothing(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.open()
+    cluster.post(f"/send/{ann}?last=4")
+    assert tab.events(5) == items(*range(5))
+    tab.cut()
+    cluster.post(f"/send/{ann}?first=5&last=9")
+    handshake = tab.open()
+    assert handshake[3]["recovered"] is True
+    cluster.post(f"/send/{ann}?first=10&last=11")
+    assert tab.events(7) == items(*range(5, 12))
+
+
+def test_a_client_moves_from_ajax_to_websocket(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    cluster.post(f"/send/{ann}?last=2")
+    assert cluster.polled(tab, 3) == items(0, 1, 2)
+    tab.open()
+    cluster.post(f"/send/{ann}?first=3&last=3")
+    assert cluster.polled(tab, 1) == items(3)  # not proven yet: its polls go on
+    had = offset_of(tab.cursor)
+    tab.say("[:test/echo 1]", '"cb"')
+    message = tab.read()
+    while message[1] != "cb":  # what history has after the handshake's cursor is given again,
+        assert offset_of(message[2]) <= had  # and its offset says that the client has it
+        message = tab.read()
+    assert message[0] == 1
+    cluster.post(f"/send/{ann}?first=4&last=5")
+    assert tab.events(2) == items(4, 5)
+    status, text = tab.get(n="99")  # a poll that was on its way
+    assert (status, EDN.unpack(text)[0]) == (200, "chsk/timeout")
+    assert tab.ask("[:test/echo 2]") == 2
+    eventually(lambda: cluster.who(ann) == "ws")
+
+
+def test_a_question_finds_its_client_and_the_answer_its_asker(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.open()
+    with ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            asked = pool.submit(cluster.post, f"/ask/{ann}")
+            [[_, [ask_id, event]]] = tab.events(1)
+            assert event == ["test/question", 42]
+            tab.say(f'[:chsk/answer ["{ask_id}" 43]]')
+            assert asked.result() == {"answer": 43}
+
+
+def test_an_answer_by_post_finds_its_asker(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    with ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            asked = pool.submit(cluster.post, f"/ask/{ann}")
+            [[_, [ask_id, _]]] = cluster.polled(tab, 1)
+            tab.post(f'[:chsk/answer ["{ask_id}" 43]]')
+            assert asked.result() == {"answer": 43}
+
+
+def test_nobody_to_ask_is_said_at_once(cluster: Cluster) -> None:
+    assert cluster.post("/ask/nobody") == {"error": "NoClient"}
+
+
+def test_whom_asked_and_who_went_is_gone(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.open()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(cluster.post, f"/ask/{ann}")
+        tab.events(1)
+        tab.cut()
+        assert asked.result() == {"error": "ClientGone"}
+
+
+def test_close_reaches_every_worker(cluster: Cluster, ann: str) -> None:
+    tabs = [cluster.peer(ann) for _ in range(4)]
+    for tab in tabs:
+        tab.open()
+    cluster.post(f"/close/{ann}")
+    for tab in tabs:
+        with pytest.raises(Closed) as closed:
+            tab.read()
+        assert closed.value.code == 4005
+
+
+def test_opens_and_closes_alternate_however_a_client_hops(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    for _ in range(6):
+        cluster.post(f"/send/{ann}?last=0")
+        cluster.polled(tab, 1)
+    assert cluster.who(ann) == "ajax"
+    assert cluster.seen(ann) == ["came"]
+    eventually(lambda: cluster.seen(ann) == ["came", "went"])
+    tab.hello()
+    eventually(lambda: cluster.seen(ann) == ["came", "went"] * 2)
+    eventually(lambda: cluster.who(ann) == "")
+
+
+def test_a_topic_reaches_the_members_tabs_everywhere(cluster: Cluster, ann: str, bob: str) -> None:
+    tabs = [cluster.peer(ann) for _ in range(3)]
+    for tab in tabs:
+        tab.open()
+    other = cluster.peer(bob)
+    other.open()
+    cluster.post("/publish/news/0")
+    assert cluster.post(f"/join/{ann}/news") == {"joined": True}
+    assert cluster.post(f"/join/{ann}/news") == {"joined": False}
+    cluster.post("/publish/news/1")
+    cluster.post(f"/send/{bob}?last=0")
+    for tab in tabs:
+        assert tab.events(1) == items(1)
+    assert other.events(1) == items(0)
+    late = cluster.peer(ann)
+    late.open()
+    cluster.post("/publish/news/2")
+    assert late.events(1) == items(2)
+    assert cluster.get("/members/news") == {"members": [ann]}
+    assert cluster.post(f"/leave/{ann}/news") == {"left": True}
+    cluster.post("/publish/news/3")
+    cluster.post(f"/send/{ann}?first=4&last=4")
+    assert late.events(1) == items(4)
