@@ -191,6 +191,7 @@ _STRINGS: dict[str, Callable[[str], Any]] = {
     "u": _read_uuid,
     "m": _read_millis,
     "t": _read_instant,
+    "'": str,
 }
 
 
