@@ -1314,6 +1314,7 @@ class Server:
             "uids_ajax": len(uids.ajax),
             "inboxes": len(self.dispatcher),
             "asks": len(self._asks),
+            "arriving": self.intake.bytes,
         }
 
 

@@ -41,6 +41,7 @@ class Target:
         self.server = server
         self.port = server.port
         self.pid = server.workers()[0]
+        self.wires: list[Wire] = []
 
     def get(self, path: str) -> Any:
         """An ordinary GET, as JSON."""
@@ -63,12 +64,18 @@ class Target:
         eventually(lambda: self.stats()[name] > before)
 
     def wire(self) -> Wire:
-        """A new connection; the caller closes it."""
-        return Wire(self.port)
+        """A new connection, closed after the test at the latest."""
+        self.wires.append(Wire(self.port))
+        return self.wires[-1]
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        while self.wires:
+            self.wires.pop().reset()
 
     def opened(self, client_id: str = "attacker", query: str = "") -> Wire:
-        """A new WebSocket, greeted; the caller closes it."""
-        wire = Wire(self.port)
+        """A new WebSocket, greeted."""
+        wire = self.wire()
         wire.open(f"/chsk?client-id={client_id}{query}")
         return wire
 
@@ -169,6 +176,7 @@ def attacked(config: dict[str, Any], folder: Path) -> Iterator[Target]:
     with running("gunicorn-gevent", "tests.hostile.app:app", folder / "log", env) as server:
         target = Target(server)
         yield target
+        target.cut()
     assert server.tracebacks == 0, server.log[-20_000:]
     assert re.findall(r'.* HTTP/1\..+" 500 .*', server.log) == []
 
@@ -189,6 +197,7 @@ def target(module_target: Target) -> Iterator[Target]:
     module_target.get("/stats?collect=1")
     lines = module_target.lines()
     yield module_target
+    module_target.cut()
     bystander.stop()
     assert bystander.answers > 0
     new = module_target.lines() - lines

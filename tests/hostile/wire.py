@@ -68,8 +68,9 @@ class Wire:
         self.socket.close()
 
     def reset(self) -> None:
-        """Be gone with a RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Be gone with a RST, where it is still there."""
+        if self.socket.fileno() >= 0:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def send(self, data: bytes) -> None:
