@@ -106,8 +106,9 @@ export async function world(t, opts = {}) {
     backoff: () => 1000,
     ...opts,
   });
-  t.after(() => {
+  t.after(async () => {
     chsk.destroy();
+    await settle(); // what ends now starts nothing on the real clock
     mock.timers.reset();
   });
   await settle();
