@@ -1,0 +1,98 @@
+"""One server for the tests of a module, and a way to talk to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.peer import Peer
+from tests.servers import WsgiServer, running
+
+APP = "tests.wire.app:app"
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+class Wire:
+    """A running server of :mod:`tests.wire.app`."""
+
+    def __init__(self, server: WsgiServer) -> None:
+        self.server = server
+        self.port = server.port
+        self.peers: list[Peer] = []
+        self.expected_tracebacks = 0
+
+    def peer(self, uid: str = "", **params: str) -> Peer:
+        """One of our clients (``v="1"``); *uid* "" is nobody. ``v=""``: one of Sente's."""
+        mine: Any = {"v": "1", "uid": uid, **params}
+        self.peers.append(Peer(self.port, **mine))
+        return self.peers[-1]
+
+    def sente(self, uid: str = "", **params: str) -> Peer:
+        """One of Sente's clients."""
+        return self.peer(uid, v="", **params)
+
+    def get(self, path: str) -> Any:
+        """What the application says of itself."""
+        return self._json("GET", path)
+
+    def do(self, path: str, **form: Any) -> Any:
+        """Have the application do something."""
+        return self._json("POST", path, urlencode(form))
+
+    def _json(self, method: str, path: str, body: str | None = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        assert response.status == 200, text
+        return json.loads(text)
+
+    def seen(self, **want: Any) -> list[str]:
+        """Events that handlers saw, of those where all of *want* (uid, cid, cb) holds."""
+        return [
+            entry["ev"]
+            for entry in self.get("/seen")
+            if all(entry[name] == value for name, value in want.items())
+        ]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wire]]:
+    """``serve(kind="gunicorn-gevent", scale=1, **config)``: a server until the module ends.
+
+    A traceback in its log fails the last of the module's tests, unless it was expected.
+    """
+    with pytest.MonkeyPatch.context():
+        started: list[tuple[Any, Wire]] = []
+
+        def serve(
+            kind: str = "gunicorn-gevent", *, scale: float = 1, app: str = APP, **config: Any
+        ) -> Wire:
+            log = tmp_path_factory.mktemp("wire") / "log"
+            env = {"WIRE_CONFIG": json.dumps(config), "WIRE_SCALE": str(scale)}
+            context = running(kind, app, log, env)
+            wire = Wire(context.__enter__())
+            started.append((context, wire))
+            return wire
+
+        yield serve
+        for context, wire in started:
+            for peer in wire.peers:
+                peer.cut()
+            context.__exit__(None, None, None)
+        for _, wire in started:
+            assert wire.server.tracebacks == wire.expected_tracebacks, wire.server.log
