@@ -38,7 +38,7 @@ from ..values import Keyword
 from ..wire import WIRES, Composer, Data
 from . import session as s
 from .links import MAX_MESSAGE, Polling, WebSocket
-from .session import ClientSession, Cut, Item, Link, Options, State
+from .session import AT_REST, ClientSession, Cut, Item, Link, Options, State
 from .waiting import Closed, Crew, Flag, Lane, Queue
 from .web import Web, cookie_jar
 
@@ -50,7 +50,6 @@ JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends b
 REPLY = 10.0  # seconds to wait for a reply where nothing else is said
 TICK = 5.0  # seconds between looks whether the machine slept
 
-AtRest = ("closed", "refused", "destroyed")
 Token = str | Callable[[], str | None] | None
 
 
@@ -274,7 +273,7 @@ class ChannelSocket:
                 state = self.state
                 if state["open"]:
                     return
-                if state["status"] in AtRest or not flag.wait(until - time.monotonic()):
+                if state["status"] in AT_REST or not flag.wait(until - time.monotonic()):
                     raise ChannelClosed(f"not open: {_why(state)}")
             finally:
                 _remove(self._opening, flag)
@@ -329,6 +328,7 @@ class ChannelSocket:
         timeout: float | Mapping[str, Any] | None = None,
         cb: Any = None,
         *,
+        key: str | bool | None = None,
         flush: bool = False,
     ) -> bool:
         """Send ``[id, data]``; whether it left, or waits in line.
@@ -336,24 +336,33 @@ class ChannelSocket:
         :param timeout: seconds until *cb* gets ``chsk/timeout``; or all three as a mapping.
         :param cb: called with the reply, or with ``chsk/closed``, ``chsk/timeout`` or
             ``chsk/error``; or a queue, which gets ``[Keyword("chat/say.cb"), reply]``.
+        :param key: where a cut leaves it open whether the event arrived, send it again; the
+            server dispatches one key of a client once. True: a new key.
         :param flush: accepted as Sente does; nothing is held back here.
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
         """
         if isinstance(timeout, Mapping):
             timeout, cb = _send_options(timeout)
-        item = self._session.item(assert_event(event), cb, REPLY if timeout is None else timeout)
+        if key is True:
+            key = secrets.token_urlsafe(9)
+        if key and cb is None:
+            cb = _ignore
+        item = self._session.item(
+            assert_event(event), cb, REPLY if timeout is None else timeout, key=key or None
+        )
         return self._do(self._session.send, item) and not item.lost
 
-    def request(self, event: Any, timeout: float = REPLY) -> Any:
+    def request(self, event: Any, timeout: float = REPLY, *, key: str | bool | None = None) -> Any:
         """Send ``[id, data]`` and block for its reply.
 
+        :param key: as for :meth:`send`; a cut then costs time, but no answer.
         :raises ReplyTimeout: after *timeout* seconds.
         :raises ChannelClosed: it was not open, or closed before the reply.
         :raises ReplyError: the server answered with an error; with its status.
         """
         waiting = _Request()
-        self.send(event, timeout, waiting)
+        self.send(event, timeout, waiting, key=key)
         waiting.flag.wait()
         reply, details = waiting.reply, waiting.details
         if cb_success(reply):
@@ -429,7 +438,7 @@ class ChannelSocket:
                     if transport.take(effect.item):
                         written.append(transport)
                     else:
-                        self._session.unsent(effect.item)
+                        self._session.unsent(effect.item, time.monotonic())
                 elif isinstance(effect, s.Deliver):
                     self._deliver(effect.event, effect.pushed)
                 elif isinstance(effect, s.Replied):
@@ -458,7 +467,7 @@ class ChannelSocket:
         if status != old["status"]:
             level = logging.ERROR if status == "refused" else logging.DEBUG
             log.log(level, "%s: %s", self._location["href"], _why(new))
-            if status == "open" or status in AtRest:
+            if status == "open" or status in AT_REST:
                 for flag in self._opening:
                     flag.set()
         for fn in self._watchers:
@@ -499,18 +508,18 @@ class ChannelSocket:
             if not fns:
                 raise ChskError(f"no handler for {event.id}")
             value = fns[0](EventMsg(event))
-            self._do(lambda now: self._session.answer(ask_id, value))
+            self._do(partial(self._session.answer, ask_id, value=value))
         except Exception as error:
             if fns and not isinstance(error, PackError):
                 log.exception("answering %s failed", event.id)
             text = str(error) or type(error).__name__
-            self._do(lambda now: self._session.answer(ask_id, error=text))
+            self._do(partial(self._session.answer, ask_id, error=text))
 
     # time ----------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
         """See that somebody looks when something is due."""
-        resting = self.state["status"] in AtRest
+        resting = self.state["status"] in AT_REST
         if self._alarm is None:
             if not resting:
                 self._alarm = Flag()
@@ -524,7 +533,7 @@ class ChannelSocket:
     def _keep_time(self) -> None:
         while True:
             with self.lock:
-                if self.state["status"] in AtRest:
+                if self.state["status"] in AT_REST:
                     self._alarm = None
                     return
                 now = time.monotonic()
@@ -640,6 +649,10 @@ class ChannelSocket:
         """The answer to a POST."""
         self._do(lambda now: self._session.posted(item, data))
 
+    def cut_off(self, item: Item) -> None:
+        """Whether *item* arrived is not known."""
+        self._do(self._session.cut_off, item)
+
     def replied(self, item: Item, reply: Any, details: Any = None) -> None:
         """*item* has its reply."""
         self._do(lambda now: self._session.reply(item, reply, details))
@@ -658,6 +671,10 @@ class _Request:
     def set(self, reply: Any, details: Any) -> None:
         self.reply, self.details = reply, details
         self.flag.set()
+
+
+def _ignore(reply: Any) -> None:
+    """A callback for nobody."""
 
 
 def _send_options(options: Mapping[str, Any]) -> tuple[float | None, Any]:

@@ -25,7 +25,7 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 from .. import frames
 from ..errors import ChskError
 from ..frames import FrameReader
-from ..session import CLOSED, ERROR, NORMAL, TIMEOUT
+from ..session import ERROR, NORMAL, TIMEOUT
 from ..wire import Data
 from .session import Cut, Item, Link
 from .waiting import Crew
@@ -98,6 +98,9 @@ class Owner(Protocol):
 
     def posted(self, item: Item, data: Data) -> None:
         """The answer to a POST."""
+
+    def cut_off(self, item: Item) -> None:
+        """Whether *item* arrived is not known."""
 
     def replied(self, item: Item, reply: Any, details: Any = None) -> None:
         """*item* has its reply."""
@@ -560,7 +563,10 @@ class Polling:
                 answer = self._post_once(item, data)
             except WebError as error:
                 log.warning("a POST of %s failed: %s", item.name, error)
-                owner.replied(item, TIMEOUT if error.kind == "timeout" else CLOSED)
+                if error.kind == "timeout":
+                    owner.replied(item, TIMEOUT)
+                else:
+                    owner.cut_off(item)
                 return
             if answer.status == 200:
                 owner.posted(item, self._data(answer))

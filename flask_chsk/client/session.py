@@ -57,6 +57,8 @@ PROBE = 3.0  # seconds: a server that lives answers before a user loses patience
 SPREAD = 2.0  # seconds over which to come back after a restart that names none
 UPGRADE = 30.0  # seconds from a fallback to the next try of a WebSocket, then doubling
 UPGRADE_CAP = 600.0
+AGAIN = 1.0  # seconds until what a failed POST carried is said again
+KEEP = 100.0  # seconds for which a key holds: the server's 120 less what may be under way
 WOKEN = 5.0  # seconds by which the wall clock runs ahead where the machine slept
 
 REQUESTED_RECONNECT = 3000  # close codes of ours, for logs of the server
@@ -68,6 +70,7 @@ _FINAL = {NORMAL: "clean", REPLACED: "replaced", SIGNED_OUT: "signed-out"}
 _REFUSED = (401, 403)
 _SPOKEN = (*_REFUSED, 429, 503)
 _NIL_UIDS = ("sente/nil-uid", "taoensso.sente/nil-uid")
+AT_REST = ("closed", "refused", "destroyed")
 _WORDS = (CLOSED, TIMEOUT, ERROR)
 
 
@@ -112,10 +115,25 @@ class Link:
 class Item:
     """One message on its way; with an *id* it waits for its reply.
 
-    ``lost``: the link that got it did not take it.
+    One with a *key* may be said again after a cut: the server dispatches it once, for the
+    same user, within the same ``life`` of its counter and until ``keep``. ``lost``: the link
+    that got it did not take it.
     """
 
-    __slots__ = ("cb", "data", "due", "id", "lost", "name", "piece", "timeout", "via")
+    __slots__ = (
+        "cb",
+        "data",
+        "due",
+        "id",
+        "keep",
+        "key",
+        "life",
+        "lost",
+        "name",
+        "piece",
+        "timeout",
+        "via",
+    )
 
     def __init__(
         self,
@@ -125,6 +143,7 @@ class Item:
         id: str | None = None,
         cb: Any = None,
         timeout: float = 0.0,
+        key: str | None = None,
     ) -> None:
         self.name = name
         self.piece = piece  # the packed event alone
@@ -132,6 +151,9 @@ class Item:
         self.id = id
         self.cb = cb
         self.timeout = timeout
+        self.key = key
+        self.life: Any = None
+        self.keep = 0.0
         self.due = 0.0
         self.via: Link | None = None
         self.lost = False
@@ -294,6 +316,7 @@ class ClientSession:
         self._deadlines: list[tuple[float, int, Item]] = []
         self._sends = count(1)
         self._offline: list[Item] = []
+        self._again: list[Item] = []  # cut off, and to be said again
         self._tries = 0
         self._renewed = False  # refused since the last opening, tried again with new credentials
         self._downgraded = False  # WebSockets failed where Ajax works
@@ -325,8 +348,11 @@ class ClientSession:
         timeout: float = 0.0,
         *,
         cb_id: str | None = None,
+        key: str | None = None,
     ) -> Item:
         """*event* packed, in the caller's thread; it waits for a reply where it has a *cb*.
+
+        One with a *key* needs a *cb*: only its reply tells that it need not be said again.
 
         :raises PackError: for what cannot be packed, or is over the server's limit.
         """
@@ -340,13 +366,17 @@ class ClientSession:
             raise PackError(str(error).replace("data[1]", "data", 1)) from error.__cause__
         if cb_id is None and cb is not None:
             cb_id = f"c{next(self._sends)}"
-        message = composer.compose(piece, None if cb_id is None else composer.piece(cb_id))
+        message = composer.compose(
+            piece,
+            None if cb_id is None else composer.piece(cb_id),
+            None if key is None else composer.piece({"key": key}),
+        )
         limit = self.server.get("max-bytes")
         if isinstance(limit, int) and len(message) * 4 > limit:
             size = len(message.encode() if isinstance(message, str) else message)
             if size > limit:
                 raise PackError(f"data: {size} bytes, of the {limit} that the server takes")
-        return Item(id, piece, message, None if cb is None else cb_id, cb, timeout)
+        return Item(id, piece, message, None if cb is None else cb_id, cb, timeout, key)
 
     def batch(self, items: list[Item]) -> Data:
         """Events without callbacks as one message."""
@@ -367,12 +397,14 @@ class ClientSession:
             self._offline.append(item)
             return True
         if status == "open":
-            self._transmit(item)
+            self._transmit(item, now)
             return True
         self.reply(item, CLOSED)
         return False
 
-    def answer(self, ask_id: str, value: Any = None, error: str | None = None) -> None:
+    def answer(
+        self, ask_id: str, now: float, *, value: Any = None, error: str | None = None
+    ) -> None:
         """Answer an ask.
 
         :raises PackError: for a *value* that cannot be packed.
@@ -380,15 +412,18 @@ class ClientSession:
         data = [ask_id, value] if error is None else [ask_id, None, error]
         item = self.item(Event(ANSWER, data))
         if self.state["open"]:
-            self._transmit(item)
+            self._transmit(item, now)
 
-    def _transmit(self, item: Item) -> None:
+    def _transmit(self, item: Item, now: float) -> None:
         # What was given to the link before arrives before what is sent now.
         last = self.last
         link = last if last is not None and last.busy else self.link
         if link is None:
             self.reply(item, CLOSED)
             return
+        if item.key is not None and item.life is None:
+            item.life = self._life
+            item.keep = now + KEEP
         item.via = link
         self._effects.append(Say(link, item))
 
@@ -400,10 +435,36 @@ class ClientSession:
             value, details = ERROR, {"status": None, "message": f"no reply: {error}"}
         self.reply(item, value, details)
 
-    def unsent(self, item: Item) -> None:
+    def cut_off(self, item: Item, now: float) -> None:
+        """Whether *item* arrived is not known: it is said again where that is safe."""
+        if item.id not in self._pending or item in self._again:
+            return
+        if item.key is None or item.life is None or self.state["status"] in AT_REST:
+            self.reply(item, CLOSED)
+            return
+        self._again.append(item)
+        if self.state["open"]:  # a POST failed, the polls did not: not in a rush
+            self._timers.due.setdefault("again", now + AGAIN)
+
+    def _say_again(self, now: float) -> None:
+        items, self._again = self._again, []
+        for item in items:
+            if item.id not in self._pending:
+                continue
+            if item.life == self._life and now < item.keep:
+                self._transmit(item, now)
+            else:
+                self.reply(item, CLOSED)
+
+    @property
+    def _life(self) -> tuple[Any, Any]:
+        """For whom, and in which life of the server, a key holds."""
+        return self.state["uid"], self._cursor and self._cursor[0]
+
+    def unsent(self, item: Item, now: float) -> None:
         """Its link did not take *item*."""
-        item.lost = True
-        self.reply(item, CLOSED)
+        self.cut_off(item, now)
+        item.lost = item not in self._again
 
     def reply(self, item: Item, reply: Any, details: Any = None) -> None:
         """*item* has its reply; only the first counts."""
@@ -462,28 +523,29 @@ class ClientSession:
         self._renewed = False
         if self.link is not None:
             self._effects.append(End(self.link, code))
-        self._drop()
+        self._drop(now)
         if was_open:
             self._set(last_close={"udt": self._udt(now), "reason": reason})
         return True
 
-    def _drop(self) -> None:
+    def _drop(self, now: float) -> None:
         """No link any more, nor one that is being tried; what is next begins afresh."""
         link = self.link
         if self.candidate is not None:
             self._effects.append(End(self.candidate, NORMAL))
         self.link = self.candidate = None
         self.last = link
-        self._timers.stop("retry", "ordered", "stable", "upgrade")
         if link is not None and link.kind == "ws":  # posts answer for themselves
             for item in [item for item in self._pending.values() if item.via is link]:
-                self.reply(item, CLOSED)
+                self.cut_off(item, now)
+        self._timers.stop("retry", "ordered", "stable", "upgrade", "again")
 
     def _rest(self, status: str) -> None:
         self._timers.due.clear()
         for item in list(self._pending.values()):
             self.reply(item, CLOSED)
         self._offline.clear()
+        self._again.clear()
         self.last = None
         self._set(status=status, udt_next_reconnect=None)
 
@@ -547,7 +609,7 @@ class ClientSession:
             self.candidate = None
             self._failed(link, cut, now)
         else:
-            self._drop()
+            self._drop(now)
             self._retry(cut, now)
 
     def _failed(self, link: Link, cut: Cut, now: float) -> None:
@@ -652,7 +714,7 @@ class ClientSession:
         events = _events(value)
         epoch, offsets = _read_offsets(third)
         if value == WS_PING or (events and events[0][:1] == [WS_PING]):
-            self._transmit(self.item(Event(WS_PONG)))
+            self._transmit(self.item(Event(WS_PONG)), now)
             self._effects.append(Deliver(Event(WS_PING)))
             events = []
         if not events:
@@ -680,7 +742,7 @@ class ClientSession:
         if not id.startswith("chsk/"):
             self._effects.append(Deliver(event, True))
         elif id == HANDSHAKE and isinstance(data, list):
-            self._handshake(link, [*data, None, None, None, None])
+            self._handshake(link, [*data, None, None, None, None], now)
         elif id == CLOSE:  # over a link that has no close frames
             more = data if isinstance(data, dict) else {}
             code = more.get("code", NORMAL)
@@ -694,7 +756,7 @@ class ClientSession:
         else:
             self._effects.append(Deliver(event, True))
 
-    def _handshake(self, link: Link, body: list[Any]) -> None:
+    def _handshake(self, link: Link, body: list[Any], now: float) -> None:
         uid, csrf, handshake_data, server = body[:4]
         was_open, ever_opened = self.state["open"], self.state["ever_opened"]
         self.server = server if isinstance(server, dict) else {}
@@ -722,10 +784,11 @@ class ClientSession:
         if gap:
             self._effects.append(Deliver(Event(GAP)))
         if not was_open:
+            self._say_again(now)
             offline, self._offline = self._offline, []
             for item in offline:
                 if item.id is None or item.id in self._pending:
-                    self._transmit(item)
+                    self._transmit(item, now)
 
     # time ----------------------------------------------------------------------------
 
@@ -764,6 +827,8 @@ class ClientSession:
     def _timer(self, name: str, now: float) -> None:
         if name == "stable":
             self._tries = 0
+        elif name == "again":
+            self._say_again(now)
         elif name == "upgrade":
             if self.candidate is None:
                 self._try("ws", now)

@@ -56,6 +56,13 @@ def note(ev: EventMessage) -> None:
     heard.append(ev.data)
 
 
+@chsk.on("test/slowly")
+def slowly(ev: EventMessage) -> object:
+    threading.Event().wait(0.02)
+    heard.append(ev.data)
+    return ev.data[1]
+
+
 @chsk.on("test/noted")
 def noted(ev: EventMessage) -> object:
     """What came with ``test/note`` under one token."""

@@ -183,6 +183,25 @@ def test_a_cut_loses_nothing(
     assert (data, gaps) == (said, [])
 
 
+def test_a_send_with_a_key_survives_cuts_and_is_dispatched_once(
+    open_client: Open, over: dict[str, str], uid: str
+) -> None:
+    chsk = open_client(uid, backoff=lambda attempt: 0.05, **over)
+    other = open_client(uid)
+    token = uuid4().hex
+    replies: Queue[Any] = Queue()
+    for number in range(20):
+        chsk.send(["test/slowly", [token, number]], 10, replies.put_nowait, key=True)
+    for _ in range(3):
+        eventually(lambda: replies.qsize(), timeout=10)
+        chsk._session.link.transport.cut()  # type: ignore[union-attr]
+        if over["type"] == "ajax":
+            chsk.break_connection()
+        chsk.wait_open()
+    assert sorted(replies.get(timeout=10) for _ in range(20)) == list(range(20))
+    assert sorted(other.request(["test/noted", token])) == list(range(20))
+
+
 def test_closed_by_the_application_it_comes_back(
     open_client: Open, over: dict[str, str], uid: str, server: TestServer
 ) -> None:

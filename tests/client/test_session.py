@@ -114,8 +114,10 @@ class World:
             self.session.tick(self.now)
         self.now = until
 
-    def send(self, event: Any, cb: Any = None, timeout: float = 10.0) -> tuple[bool, Item]:
-        item = self.session.item(Event(*event), cb, timeout)
+    def send(
+        self, event: Any, cb: Any = None, timeout: float = 10.0, key: str | None = None
+    ) -> tuple[bool, Item]:
+        item = self.session.item(Event(*event), cb, timeout, key=key)
         return self.call("send", item), item
 
     @property
@@ -616,6 +618,66 @@ def test_events_leave_in_batches(world: World) -> None:
     assert world.session.batch(items[:1]) == "[[:chat/say 1] nil]"
 
 
+def cut_with_a_keyed_send(world: World, timeout: float = 200.0) -> Link:
+    """Send with a key, lose the connection before the reply, and give the next link."""
+    link = world.open()
+    _, item = world.send(["chat/pay", 1], cb=print, timeout=timeout, key="k1")
+    world.call("down", link, Cut(1006))
+    if link.kind == "ajax":
+        world.call("cut_off", item)
+    world.turn(1)
+    return world.tried()
+
+
+def said_again(world: World) -> list[Any]:
+    return [say.item.data for say in world.take(Say) if say.item.name == "chat/pay"]
+
+
+def test_a_send_with_a_key_is_said_again_after_a_cut(world: World) -> None:
+    link = cut_with_a_keyed_send(world)
+    world.trust(link, recovered=True)
+    assert said_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
+    world.say(link, "paid", "c1")
+    assert world.told() == [("chat/pay", "paid")]
+
+
+def test_a_key_holds_for_one_user(world: World) -> None:
+    link = cut_with_a_keyed_send(world)
+    world.session.take_effects()
+    world.trust(link, uid="bob")
+    assert ("chat/pay", "chsk/closed") in world.told()
+
+
+def test_a_key_holds_for_one_life_of_the_server(world: World) -> None:
+    link = cut_with_a_keyed_send(world)
+    world.trust(link, recovered=False, cursor="e2:1")
+    assert said_again(world) == []
+
+
+def test_a_key_does_not_hold_for_ever(world: World) -> None:
+    link = cut_with_a_keyed_send(world)
+    world.now += 100
+    world.trust(link, recovered=True)
+    assert ("chat/pay", "chsk/closed") in world.told()
+
+
+def test_a_post_with_a_key_that_failed_is_said_again_a_little_later() -> None:
+    world = World(type="ajax")
+    world.open()
+    _, item = world.send(["chat/pay", 1], cb=print, key="k1")
+    world.session.take_effects()
+    world.call("cut_off", item)
+    assert said_again(world) == []
+    world.turn(1)
+    assert said_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
+
+
+def test_disconnected_nothing_is_said_again(world: World) -> None:
+    cut_with_a_keyed_send(world)
+    world.call("disconnect")
+    assert world.told() == [("chat/pay", "chsk/closed"), "closed"]
+
+
 # Receiving ------------------------------------------------------------------------------
 
 
@@ -687,8 +749,8 @@ def test_an_ask_is_handed_on_and_answered(world: World) -> None:
     link = world.open()
     world.say(link, [[Keyword("chsk/ask"), ["id1", [Keyword("chat/where"), 1]]]], None, "e1:101")
     assert world.take(Asked) == [Asked("id1", Event(Keyword("chat/where"), 1))]
-    world.session.answer("id1", {"x": 2})
-    world.session.answer("id2", error="no handler")
+    world.session.answer("id1", world.now, value={"x": 2})
+    world.session.answer("id2", world.now, error="no handler")
     assert [say.item.data for say in world.take(Say)] == [
         '[[:chsk/answer ["id1" {:x 2}]] nil]',
         '[[:chsk/answer ["id2" nil "no handler"]] nil]',
