@@ -196,6 +196,16 @@ def test_force_ajax_holds_and_lets_go(ann: Desk) -> None:
     expect(button).to_have_attribute("aria-pressed", "false")
 
 
+def test_presence_follows_a_user_from_one_transport_to_the_other(ann: Desk) -> None:
+    """By a second client: the first stays there for its grace."""
+    over = ann.page.locator("#present small")
+    expect(over).to_have_text(["WebSocket"])
+    ann.press("Force Ajax")
+    expect(over).to_have_text(["Ajax"])
+    ann.press("Force Ajax")
+    expect(over).to_have_text(["WebSocket"], timeout=10_000)
+
+
 def test_every_link_to_code_leads_to_its_line(ann: Desk) -> None:
     links: list[Any] = ann.page.locator("a.code").evaluate_all(
         "links => links.map(link => [link.firstChild.data.trim(), link.href])"
