@@ -76,23 +76,31 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wi
 
     A traceback in its log fails the last of the module's tests, unless it was expected.
     """
-    with pytest.MonkeyPatch.context():
-        started: list[tuple[Any, Wire]] = []
+    started: list[tuple[Any, Wire]] = []
 
-        def serve(
-            kind: str = "gunicorn-gevent", *, scale: float = 1, app: str = APP, **config: Any
-        ) -> Wire:
-            log = tmp_path_factory.mktemp("wire") / "log"
-            env = {"WIRE_CONFIG": json.dumps(config), "WIRE_SCALE": str(scale)}
-            context = running(kind, app, log, env)
-            wire = Wire(context.__enter__())
-            started.append((context, wire))
-            return wire
+    def serve(
+        kind: str = "gunicorn-gevent", *, scale: float = 1, app: str = APP, **config: Any
+    ) -> Wire:
+        log = tmp_path_factory.mktemp("wire") / "log"
+        env = {"WIRE_CONFIG": json.dumps(config), "WIRE_SCALE": str(scale)}
+        context = running(kind, app, log, env)
+        wire = Wire(context.__enter__())
+        started.append((context, wire))
+        return wire
 
-        yield serve
-        for context, wire in started:
-            for peer in wire.peers:
-                peer.cut()
-            context.__exit__(None, None, None)
-        for _, wire in started:
-            assert wire.server.tracebacks == wire.expected_tracebacks, wire.server.log
+    yield serve
+    for context, wire in started:
+        for peer in wire.peers:
+            peer.cut()
+        context.__exit__(None, None, None)
+    for _, wire in started:
+        assert wire.server.tracebacks == wire.expected_tracebacks, wire.server.log
+
+
+@pytest.fixture(scope="module", params=["gunicorn-gevent", "flask-run"])
+def wire(request: pytest.FixtureRequest, serve: Callable[..., Wire]) -> Wire:
+    """A server of either kind: greenlets, and native threads with a hub in the background.
+
+    The module's ``CONFIG`` has its settings.
+    """
+    return serve(request.param, **getattr(request.module, "CONFIG", {}))
