@@ -1,4 +1,4 @@
-"""``flask chsk …``: a look at the settings from the command line."""
+"""``flask chsk …``: look at the settings, send an event from the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import fields
 import click
 from flask import current_app
 from flask.cli import AppGroup
+
+from .errors import ChskError, UnpackError
+from .packers.edn import EdnPacker
+from .publisher import Publisher
 
 commands = AppGroup("chsk", help="Channel sockets.")
 
@@ -17,3 +21,24 @@ def show_config() -> None:
     config = current_app.extensions["chsk"].config
     for field in fields(config):
         click.echo(f"CHSK_{field.name.upper()} = {getattr(config, field.name)!r}")
+
+
+@commands.command("send")
+@click.argument("uid")
+@click.argument("event")
+def send(uid: str, event: str) -> None:
+    """Push EVENT, as EDN, to every client of UID: flask chsk send ann '[:order/shipped {:id 7}]'.
+
+    Needs CHSK_BROKER_URL redis://…, by which the running workers hear of it.
+    """
+    config = current_app.extensions["chsk"].config
+    try:
+        with Publisher(config.broker_url, max_bytes=config.max_outbox_bytes // 2) as publisher:
+            offset = publisher.send(uid, EdnPacker().unpack(event))
+    except UnpackError as error:
+        raise click.BadParameter(f"not EDN: {error}", param_hint="EVENT") from error
+    except ChskError as error:
+        raise click.ClickException(str(error)) from error
+    if offset is None:
+        raise click.ClickException(f"{uid} is not connected: nothing was sent")
+    click.echo(offset)

@@ -39,6 +39,14 @@ def topic_channel(topic: str) -> str:
     return f"t:{topic}"
 
 
+def pubsub_of(channel: str) -> str:
+    """By which subscription a channel is heard: a client's by its user's."""
+    if channel.startswith("c:"):
+        client_id, _, uid = channel[2:].partition(":")
+        return f"u:{uid}" if uid else f"c:{client_id}"
+    return channel
+
+
 def control(id: str, topic: str) -> str:
     """``[:chsk/joined topic]``: what a broker tells by way of a user's channel."""
     return f"[{id} {EdnPacker().pack(topic)}]"

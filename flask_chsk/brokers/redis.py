@@ -31,7 +31,17 @@ from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, Usage
 from ..event import is_event
 from ..push import CANONICAL, Push
 from ..registry import NOBODY, ConnectedUids
-from . import ANONYMOUS, EVERYONE, MAX_TOPICS, Arrival, Listener, Page, control, scripts
+from . import (
+    ANONYMOUS,
+    EVERYONE,
+    MAX_TOPICS,
+    Arrival,
+    Listener,
+    Page,
+    control,
+    pubsub_of,
+    scripts,
+)
 from .connections import FAILURES, Connection, Greeting, Redis
 
 if TYPE_CHECKING:
@@ -47,6 +57,7 @@ READY = 2.0  # seconds that a first request waits for Redis
 CONFIRM = 3.0  # seconds to wait for a subscription; then Redis counts as away
 LINGER = 15.0  # seconds a subscription outlives its last client: clients hop and come back
 REAPED = 100  # clients of a dead worker per call
+CLOCKS = 86_400.0  # seconds that clocks of hosts may differ
 BATCH = 256  # messages of one turn of the hub
 SNAPSHOT = 1.0  # seconds for which who is connected is not asked again
 
@@ -75,7 +86,7 @@ class RedisBroker:
         self._past: set[str] = set()  # epochs that are over
         self._offset = 0  # read from the subscription up to here
         self._refusal = ""  # why this Redis cannot be used at all
-        self._error = "Redis was not reached yet"  # why there is no subscription; "": there is
+        self._error = ""  # why there is no subscription
         self._stopped = False
         self._waiting_for_epoch: list[Waiter] = []
         # Subscriptions, by name without the base; on the hub.
@@ -86,6 +97,7 @@ class RedisBroker:
         self._to_send: deque[tuple[str, tuple[str, ...]]] = deque()
         self._sending = threading.Lock()  # gevent's where that is patched
         self._subscriber: Connection | None = None
+        self._random = random.Random()
         self._probed = 0.0  # when a probe was last heard
         self._connected = (0.0, NOBODY)
 
@@ -106,8 +118,10 @@ class RedisBroker:
             get_original("_thread", "start_new_thread")(self._subscribe_forever, ())
         hub.call(hub.deadline, self, hub.now() + RENEW)
 
-    def due(self, now: float) -> float:
+    def due(self, now: float) -> float | None:
         """Renew the lease, and hear the probe that goes with it; on the hub."""
+        if self._stopped:
+            return None
         if self._error:
             return now + 1.0
         self._hub.spawn(self._renew)
@@ -126,7 +140,7 @@ class RedisBroker:
         if self._refusal:
             raise ConfigError(self._refusal)
         if not self._epoch:
-            raise BrokerUnavailable(self._error)
+            raise BrokerUnavailable(self._error or "Redis was not reached yet")
 
     def _await_epoch(self, waiter: Waiter) -> None:
         if self._epoch or self._refusal:
@@ -138,10 +152,7 @@ class RedisBroker:
         self._do(self._redis.call, scripts.RETIRE, self.name, int(seconds * 1000))
 
     def stop(self) -> None:
-        self._stopped = True
-        subscriber = self._subscriber
-        if subscriber is not None:
-            subscriber.close()
+        self._stopped = True  # the subscriber looks once a second
         self._redis.close()
 
     def _do(self, fn: Callable[..., T], *args: Any) -> T:
@@ -223,7 +234,9 @@ class RedisBroker:
             finally:
                 if connection is not None:
                     connection.close()
-            time.sleep(exp_backoff(tries, base=0.2, cap=2.0))
+            if self._stopped:
+                break
+            time.sleep(exp_backoff(tries, base=0.2, cap=2.0, random=self._random.random))
             tries += 1
 
     def _begin_listening(self, connection: Connection) -> None:
@@ -402,6 +415,8 @@ class RedisBroker:
         b = a + int(but)
         if len(body) != b + int(size):
             raise ValueError("lengths that do not fit")
+        if int(offset) > (time.time() + CLOCKS) * 1e6:
+            raise ValueError("an offset of another time")  # all that follows would look old
         push = _push(body[:a], int(offset), 0, body[b:], body[a:b])
         if not self._is_current(epoch.decode(), push.offset):
             return None
@@ -515,7 +530,7 @@ class RedisBroker:
             known, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
             if not known:
                 self._hub.call(self._listener.reattach, False)
-            while dead and random.random() < 0.5:  # one of the others may do it, too
+            while dead and self._random.random() < 0.5:  # one of the others may do it, too
                 more, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid in gone:
                     self._hub.call(self._listener.presence, _str(uid), False)
@@ -577,14 +592,6 @@ class _Confirmation:
     def __init__(self, missing: set[str], waiter: Waiter) -> None:
         self.missing = set(missing)
         self.waiter = waiter
-
-
-def pubsub_of(channel: str) -> str:
-    """By which subscription a channel is heard: a client's by its user's."""
-    if channel.startswith("c:"):
-        client_id, _, uid = channel[2:].partition(":")
-        return f"u:{uid}" if uid else f"c:{client_id}"
-    return channel
 
 
 def _but_text(but: tuple[str | None, str]) -> str:

@@ -1,0 +1,99 @@
+"""Events from outside: a Celery task, a cron job, a script.
+
+A :class:`Publisher` needs the broker's URL and nothing else: no application, no hub, no
+monkey-patching. It sends and does not listen; asking, joining and presence need the
+application. Threads may share one; after a fork each process connects anew.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
+from .errors import BadEvent, ConfigError, PackError, UsageError
+from .event import assert_event
+from .push import CANONICAL
+
+if TYPE_CHECKING:
+    from .brokers.connections import Redis
+
+MAX_BYTES = 2 * 1024 * 1024  # half of what may wait for one connection, where nobody set it
+
+
+class Publisher:
+    """Sends events to the clients of an application, by way of its Redis.
+
+    ::
+
+        publisher = Publisher("redis://localhost:6379/0")
+        publisher.send("ann", ["order/shipped", {"id": 7}])
+
+    :param broker_url: the application's ``CHSK_BROKER_URL``.
+    :raises ConfigError: for a URL that only one process could use.
+    """
+
+    def __init__(self, broker_url: str, *, max_bytes: int = MAX_BYTES) -> None:
+        if not broker_url.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigError(
+                f"a publisher needs redis://…, which processes share, not {broker_url!r}"
+            )
+        self._url = broker_url
+        self._redis = self._connections()
+        self._pid = os.getpid()
+        self._max_bytes = max_bytes
+
+    def send(self, uid: Any, event: Any, *, client_id: str | None = None) -> int | None:
+        """Push ``[id, data]`` to every client of a user; the event's offset.
+
+        None where that user is not there. A *uid* of None: every client that has none.
+
+        :raises BrokerUnavailable: Redis is away; nothing was sent.
+        :raises PublishUnknown: its answer was lost.
+        :raises BadEvent, PackError: before anything is sent.
+        """
+        key = None if uid is None else str(uid)
+        if key == "" or (key is not None and len(key) > 255):
+            raise UsageError(f"a uid has 1 to 255 characters, not {len(key)}")
+        if client_id is not None:
+            return self._publish(client_channel(key, client_id), event)
+        return self._publish(ANONYMOUS if key is None else user_channel(key), event)
+
+    def broadcast(self, event: Any) -> int | None:
+        """Push ``[id, data]`` to every connected client."""
+        return self._publish(EVERYONE, event)
+
+    def publish(self, topic: str, event: Any) -> int | None:
+        """Push ``[id, data]`` to every client of every member of *topic*."""
+        return self._publish(topic_channel(topic), event)
+
+    def close(self) -> None:
+        """Close the connections; a send that follows opens one again."""
+        self._redis.close()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def _connections(self) -> Redis:
+        from .brokers.connections import Redis  # redis-py is an extra
+
+        return Redis(self._url)
+
+    def _publish(self, channel: str, event: Any) -> int | None:
+        from .brokers import scripts
+
+        id, data = assert_event(event)
+        if id.startswith("chsk/"):
+            raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
+        text = CANONICAL.pack([id, data], root="event")
+        if len(text) > self._max_bytes:
+            raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
+        if self._pid != os.getpid():
+            self._redis, self._pid = self._connections(), os.getpid()
+        args = (channel, pubsub_of(channel), text, "")
+        encoded = [arg.encode("utf-8", "surrogatepass") for arg in args]
+        offset = self._redis.publish(scripts.PUBLISH, *encoded)
+        return None if offset is None else int(offset)

@@ -1,0 +1,99 @@
+"""Brokers on a real hub, with ears that note what they hear."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flask_chsk.brokers import Broker, make
+from flask_chsk.config import Config
+from flask_chsk.hub import Hub
+from flask_chsk.push import Push
+from tests.process import eventually
+
+prefixes = itertools.count()
+
+
+class Ears:
+    """The server of a process, as far as a broker sees it."""
+
+    def __init__(self, broker: Broker, hub: Hub) -> None:
+        self.broker = broker
+        self.hub = hub
+        self.heard: list[Push] = []
+        self.happened: list[tuple[Any, ...]] = []
+        self.needed: set[str] = set()
+
+    def deliver(self, push: Push) -> None:
+        self.heard.append(push)
+
+    def released(self, uid: str | None, client_id: str, token: str) -> None:
+        self.happened.append(("released", uid, client_id, token))
+
+    def presence(self, uid: str, came: bool) -> None:
+        self.happened.append(("presence", uid, came))
+
+    def reset(self) -> None:
+        self.happened.append(("reset", self.broker.epoch))
+
+    def lapsed(self) -> None:
+        self.happened.append(("lapsed",))
+
+    def reattach(self, quiet: bool) -> None:
+        self.happened.append(("reattach", quiet))
+
+    def needs(self, name: str) -> bool:
+        return name in self.needed
+
+    def told(self, text: str) -> None:
+        self.happened.append(("told", text))
+
+    def changed(self) -> None:
+        pass
+
+    # what tests ask --------------------------------------------------------------------------
+
+    def texts(self, count: int) -> list[str]:
+        """Wait for *count* events; the texts of all."""
+        eventually(lambda: len(self.heard) >= count)
+        return [push.text for push in self.heard]
+
+    def wait(self, *what: Any) -> None:
+        """Wait until something has happened."""
+        eventually(lambda: what in self.happened)
+
+    def watermark(self) -> int:
+        return self.hub.run(self.broker.watermark)
+
+
+@pytest.fixture(scope="session")
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Keys of this test alone."""
+    return f"test{next(prefixes)}"
+
+
+@pytest.fixture
+def start(hub: Hub, prefix: str) -> Iterator[Callable[..., Ears]]:
+    """``start(url, **config)``: a broker of one more process; the same keys for all of a test."""
+    started: list[Ears] = []
+
+    def start(url: str, **config: Any) -> Ears:
+        if url.startswith("redis"):
+            url += f"?prefix={prefix}"
+        broker = make(Config(broker_url=url, **config))
+        ears = Ears(broker, hub)
+        hub.run(broker.start, hub, ears)
+        started.append(ears)
+        return ears
+
+    yield start
+    for ears in started:
+        ears.broker.stop()

@@ -1,0 +1,420 @@
+"""What only many processes have: clients that hop, workers that die, a Redis that fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from flask_chsk.brokers import Broker, user_channel
+from flask_chsk.brokers import redis as module
+from flask_chsk.errors import (
+    BadEvent,
+    BrokerUnavailable,
+    ConfigError,
+    PublishUnknown,
+    Refused,
+)
+from flask_chsk.publisher import Publisher
+from tests.brokers.conftest import Ears
+from tests.process import Redis, eventually
+
+ANN = user_channel("ann")
+Start = Callable[..., Ears]
+
+
+@pytest.fixture
+def pair(start: Start, redis_url: str) -> tuple[Ears, Ears]:
+    """Two processes of one cluster."""
+    one, two = start(redis_url), start(redis_url)
+    one.broker.ready()
+    two.broker.ready()
+    return one, two
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of a moment."""
+    monkeypatch.setattr(module, "LEASE", 0.6)
+    monkeypatch.setattr(module, "RENEW", 0.2)
+
+
+@pytest.fixture
+def published(redis_url: str, prefix: str) -> Iterator[Publisher]:
+    with Publisher(f"{redis_url}?prefix={prefix}") as publisher:
+        yield publisher
+
+
+def attached(broker: Broker, uid: str | None, client_id: str, kind: str = "ws", v1: bool = True):  # type: ignore[no-untyped-def]
+    arrival = broker.attach(uid, client_id, kind, v1)
+    assert arrival is not None
+    return arrival
+
+
+# processes -----------------------------------------------------------------------------------
+
+
+def test_an_event_is_heard_where_its_user_is_and_only_there(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1")
+    attached(two.broker, "bob", "1")
+    two.broker.publish(ANN, "[:a/b 1]")
+    one.broker.publish(user_channel("bob"), "[:a/b 2]")
+    assert one.texts(1) == ["[:a/b 1]"]
+    assert two.texts(1) == ["[:a/b 2]"]
+
+
+def test_whoever_had_a_client_is_told_that_it_hopped(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    here = attached(one.broker, "ann", "1", "ajax")
+    there = attached(two.broker, "ann", "1", "poll")
+    one.wait("released", "ann", "1", here.token)
+    assert (here.first, there.first, there.known) == (True, False, True)
+    assert one.broker.detach("ann", "1", here.token) is False
+    assert two.broker.detach("ann", "1", there.token) is True
+
+
+def test_a_late_poll_does_not_displace_a_websocket(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1", "ws")
+    assert two.broker.attach("ann", "1", "poll", True) is None
+    assert two.broker.attach("ann", "1", "ajax", True) is not None
+
+
+def test_a_websocket_is_tried_while_its_client_polls(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1", "ajax")
+    assert attached(two.broker, "ann", "1", "try").trial
+    assert one.broker.connected().ajax == {"ann"}
+    assert not attached(two.broker, "ann", "1", "ws").trial
+    eventually(lambda: one.broker.connected() == ({"ann"}, set(), {"ann"}))
+
+
+def test_whom_another_process_has_by_now_is_not_taken_back(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    mine = attached(one.broker, "ann", "1")
+    theirs = attached(two.broker, "ann", "1")
+    assert one.broker.attach("ann", "1", "ws", True, mine.token) is None
+    assert two.broker.attach("ann", "1", "ws", True, theirs.token) is not None
+
+
+def test_a_client_without_a_cursor_goes_on_where_it_was_served(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    here = attached(one.broker, "ann", "1", "ajax", v1=False)
+    offset = one.broker.publish(ANN, "[:a/b 1]") or 0
+    assert one.broker.take("ann", "1", here.token, offset) is True
+    there = attached(two.broker, "ann", "1", "poll", v1=False)
+    assert (there.known, there.cursor) == (True, offset)
+    assert one.broker.take("ann", "1", here.token, offset + 1) is False
+
+
+def test_what_a_websocket_got_nobody_noted_until_it_was_lost(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    socket = attached(one.broker, "ann", "1", "ws", v1=False)
+    assert attached(two.broker, "ann", "1", "ws", v1=False).cursor is None
+    again = attached(one.broker, "ann", "1", "ws", v1=False)
+    one.broker.take("ann", "1", again.token, 42)
+    assert attached(two.broker, "ann", "1", "ws", v1=False).cursor == 42
+    assert socket.cursor is None
+
+
+def test_a_word_reaches_one_process(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    one.broker.tell(two.broker.name, "[1 2]")
+    two.wait("told", "[1 2]")
+
+
+def test_clients_that_can_be_asked_are_known_everywhere(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1")
+    attached(two.broker, "ann", "2", v1=False)
+    assert two.broker.clients("ann") == {"1"}
+
+
+def test_the_clients_of_a_user_are_limited_over_all(start: Start, redis_url: str) -> None:
+    brokers = [start(redis_url, max_clients_per_uid=2).broker for _ in range(2)]
+    for number, broker in enumerate(brokers):
+        broker.ready()
+        attached(broker, "ann", str(number))
+    with pytest.raises(Refused) as refused:
+        brokers[0].attach("ann", "3")
+    assert refused.value.status == 429
+
+
+def test_who_is_connected_is_known_everywhere(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    ann = attached(one.broker, "ann", "1", "ws")
+    attached(two.broker, "ann", "2", "ajax")
+    attached(two.broker, None, "3", "ajax")
+    eventually(lambda: one.broker.connected() == ({"ann"}, {"ann"}, {"ann"}))
+    one.broker.detach("ann", "1", ann.token)
+    eventually(lambda: two.broker.connected() == (set(), {"ann"}, {"ann"}))
+
+
+def test_an_unused_subscription_ends_unless_it_is_needed(
+    pair: tuple[Ears, Ears], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER", 0.0)
+    one, two = pair
+    for uid in ("ann", "bob"):
+        attached(one.broker, uid, "1")
+    one.needed = {"u:bob"}
+    one.hub.run(one.broker.unused, ANN)
+    one.hub.run(one.broker.unused, user_channel("bob"))
+    time.sleep(0.01)
+    one.hub.run(one.broker.sweep)
+    eventually(lambda: one.broker.stats()["subscriptions"] == 4)  # its own, "!", "*", bob
+    two.broker.publish(ANN, "[:a/b 1]")
+    two.broker.publish(user_channel("bob"), "[:a/b 2]")
+    assert one.texts(1) == ["[:a/b 2]"]
+    attached(one.broker, "ann", "1")
+    two.broker.publish(ANN, "[:a/b 3]")
+    assert one.texts(2) == ["[:a/b 2]", "[:a/b 3]"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_dead_process_is_signed_off_by_another(start: Start, redis_url: str) -> None:
+    one, two = start(redis_url), start(redis_url)
+    one.broker.ready()
+    two.broker.ready()
+    attached(one.broker, "ann", "1")
+    attached(one.broker, "bob", "1")
+    attached(two.broker, "bob", "2")
+    one.broker.stop()
+    two.wait("presence", "ann", False)
+    eventually(lambda: two.broker.connected().any == {"bob"})
+    assert [what for what in two.happened if what[0] == "presence"] == [("presence", "ann", False)]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_was_taken_for_dead_lets_its_clients_in_again(start: Start, redis_url: str) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    prefix = one.broker._redis.base  # type: ignore[attr-defined]
+    redis.Redis.from_url(redis_url).delete(f"{prefix}leases")
+    one.wait("reattach", False)
+
+
+# faults --------------------------------------------------------------------------------------
+
+
+def test_without_redis_everything_fails_at_once(start: Start) -> None:
+    broker = start("redis://127.0.0.1:1").broker
+    with pytest.raises(BrokerUnavailable, match="away"):
+        broker.ready()
+    began = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(BrokerUnavailable, match="away"):
+            broker.publish(ANN, "[:a/b 1]")
+        with pytest.raises(BrokerUnavailable):
+            broker.attach("ann", "1")
+    assert time.monotonic() - began < 2.0
+    assert broker.health()
+
+
+def test_an_empty_redis_after_a_restart_is_a_new_epoch(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    cursor = one.broker.publish(ANN, "[:a/b 1]") or 0
+    one.texts(1)
+    epoch = one.broker.epoch
+    server.stop()
+    eventually(one.broker.health)
+    with pytest.raises(BrokerUnavailable):
+        one.broker.publish(ANN, "[:a/b 2]")
+    start_redis(server.port)
+    eventually(lambda: one.broker.epoch != epoch)
+    one.wait("reattach", True)
+    eventually(lambda: not one.broker.health())
+    attached(one.broker, "ann", "1")
+    assert not one.broker.since({ANN: 0}, cursor, 1000).more
+    offset = one.broker.publish(ANN, "[:a/b 3]") or 0
+    assert offset > cursor
+    assert one.texts(2) == ["[:a/b 1]", "[:a/b 3]"]
+
+
+def test_keys_that_were_deleted_are_a_new_epoch(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one, two = start(server.url), start(server.url)
+    one.broker.ready()
+    two.broker.ready()
+    epoch = one.broker.epoch
+    redis.Redis.from_url(server.url).flushall()
+    attached(one.broker, "ann", "1")
+    assert one.broker.epoch != epoch
+    attached(two.broker, "ann", "2")
+    one.broker.publish(ANN, "[:a/b 1]")
+    assert two.texts(1) == ["[:a/b 1]"]
+    assert two.broker.epoch == one.broker.epoch
+
+
+def test_a_lost_subscription_comes_back_and_says_so(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    redis.Redis.from_url(server.url).client_kill_filter(_type="pubsub")
+    missed = one.broker.publish(ANN, "[:a/b 1]") or 0
+    eventually(lambda: one.happened.count(("lapsed",)) == 2)
+    page = one.broker.since({ANN: 0}, missed - 1, 1000)
+    assert [push.text for push in page.pushes] == ["[:a/b 1]"]
+    one.broker.publish(ANN, "[:a/b 2]")
+    eventually(lambda: [push.text for push in one.heard][-1:] == ["[:a/b 2]"])
+    assert one.broker.stats()["broker_subscriptions_lost"] == 1
+
+
+def test_a_deaf_subscription_is_noticed_by_its_probe(
+    start: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEW", 0.1)
+    monkeypatch.setattr(module, "DEAF", 0.5)
+    one = start(redis_url)
+    one.broker.ready()
+    eventually(lambda: one.broker.stats()["subscriptions"] == 3)
+    admin = redis.Redis.from_url(redis_url)
+    name = one.broker._base + one.broker._inbox.encode()  # type: ignore[attr-defined]
+    # Redis takes the subscription away, and the connection stays.
+    one.broker._subscriber.wire.send_command("UNSUBSCRIBE", name)  # type: ignore[attr-defined]
+    eventually(lambda: one.happened.count(("lapsed",)) == 2)
+    eventually(lambda: admin.pubsub_numsub(name)[0][1] == 1)
+
+
+def test_an_answer_that_was_lost_is_asked_for_and_nothing_happens_twice(
+    start: Start, redis_url: str
+) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    [connection] = one.broker._redis._idle  # type: ignore[attr-defined]
+    read = connection.wire.read_response
+
+    def lose(*args: object, **kwargs: object) -> object:
+        read(*args, **kwargs)
+        raise redis.ConnectionError("cut behind the question")
+
+    connection.wire.read_response = lose
+    offset = one.broker.publish(ANN, "[:a/b 2]")
+    one.broker.publish(ANN, "[:a/b 3]")
+    assert one.texts(3) == ["[:a/b 1]", "[:a/b 2]", "[:a/b 3]"]
+    assert one.heard[1].offset == offset
+
+
+def test_an_answer_that_cannot_be_had_is_unknown(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    [connection] = one.broker._redis._idle  # type: ignore[attr-defined]
+
+    def lose(*args: object, **kwargs: object) -> object:
+        server.stop()
+        raise redis.ConnectionError("cut behind the question")
+
+    connection.wire.read_response = lose
+    with pytest.raises(PublishUnknown, match="may have been sent"):
+        one.broker.publish(ANN, "[:a/b 2]")
+
+
+def test_a_full_redis_refuses_and_nothing_was_sent(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    admin = redis.Redis.from_url(server.url)
+    admin.config_set("maxmemory", "1mb")
+    with pytest.raises(BrokerUnavailable, match="maxmemory"):
+        one.broker.publish(ANN, "[:a/b 1]")
+    admin.config_set("maxmemory", "0")
+    one.broker.publish(ANN, "[:a/b 2]")
+    assert one.texts(1) == ["[:a/b 2]"]
+
+
+def test_a_redis_that_may_forget_is_refused(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    redis.Redis.from_url(server.url).config_set("maxmemory-policy", "allkeys-lru")
+    one = start(server.url)
+    with pytest.raises(ConfigError, match="set maxmemory-policy noeviction"):
+        one.broker.ready()
+    assert "noeviction" in one.broker.health()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"hello",
+        b"EPOCH 99999999999999999 5 0 8\nu:ann[:a/b 1]",
+        b"EPOCH OFFSET 5 0 900\nu:ann[:a/b 1]",
+        b"EPOCH OFFSET 5 0 8\nu:ann[:a/b 1",
+        b"EPOCH OFFSET 5 0 8\nu:ann[:a 12]]",
+        b"EPOCH OFFSET 5 0 2\nu:ann\xff\xff",
+    ],
+)
+def test_what_a_foreign_writer_said_wrongly_is_refused_and_counted(
+    start: Start, redis_url: str, text: bytes
+) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    base = one.broker._redis.base  # type: ignore[attr-defined]
+    wrong = text.replace(b"EPOCH", one.broker.epoch.encode())
+    wrong = wrong.replace(b"OFFSET", b"%d" % (one.watermark() + 1))
+    redis.Redis.from_url(redis_url).publish(f"{base}u:ann", wrong)
+    one.broker.publish(ANN, "[:a/b 2]")
+    assert one.texts(1) == ["[:a/b 2]"]
+    assert one.broker.stats()["broker_malformed"] == 1
+
+
+# from outside --------------------------------------------------------------------------------
+
+
+def test_a_publisher_reaches_clients(pair: tuple[Ears, Ears], published: Publisher) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1")
+    attached(two.broker, "bob", "1")
+    offsets = [
+        published.send("ann", ["order/shipped", {"id": 7}]),
+        published.send("ann", ["order/shipped", 8], client_id="1"),
+        published.broadcast(["news/all", 1]),
+    ]
+    assert one.texts(3) == ["[:order/shipped {:id 7}]", "[:order/shipped 8]", "[:news/all 1]"]
+    assert [push.offset for push in one.heard] == offsets
+    assert two.texts(1) == ["[:news/all 1]"]
+
+
+def test_a_publisher_says_who_is_not_there(published: Publisher) -> None:
+    assert published.send("nobody", ["a/b", 1]) is None
+
+
+def test_a_publisher_raises_when_redis_is_away() -> None:
+    publisher = Publisher("redis://127.0.0.1:1/0")
+    with pytest.raises(BrokerUnavailable, match="away"):
+        publisher.send("ann", ["a/b", 1])
+
+
+def test_a_publisher_checks_before_it_sends(published: Publisher) -> None:
+    with pytest.raises(BadEvent):
+        published.send("ann", ["no-namespace"])
+    with pytest.raises(BadEvent):
+        published.send("ann", ["chsk/close"])
+    with pytest.raises(ConfigError, match="redis://"):
+        Publisher("memory://")
