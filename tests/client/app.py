@@ -28,6 +28,12 @@ def handshake_data() -> object:
     return {"hello": "there"}
 
 
+@chsk.on("chat/say")
+def say_in_chat(ev: EventMessage) -> object:
+    ev.push(["chat/said", ev.data])
+    return {"ok": True}
+
+
 @chsk.on("test/echo")
 def echo(ev: EventMessage) -> object:
     return ev.data
@@ -74,6 +80,12 @@ def push(ev: EventMessage) -> object:
     for _ in range(ev.data):
         chsk.send(ev.uid, ["test/pushed", next(numbers)])
     return True
+
+
+@app.post("/login")
+def login() -> ResponseReturnValue:
+    session["uid"] = request.form["user_id"]
+    return {"uid": session["uid"]}
 
 
 @app.post("/say/<uid>/<int:times>")
