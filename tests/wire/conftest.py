@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,22 +24,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+class Client(Peer):
+    """A peer that has one socket at a time."""
+
+    def open(self, headers: Sequence[str] = (), **params: str) -> list[Any]:
+        self.cut()
+        return super().open(headers, **params)
+
+
 class Wire:
     """A running server of :mod:`tests.wire.app`."""
 
     def __init__(self, server: WsgiServer) -> None:
         self.server = server
         self.port = server.port
-        self.peers: list[Peer] = []
+        self.peers: list[Client] = []
         self.expected_tracebacks = 0
 
-    def peer(self, uid: str = "", **params: str) -> Peer:
+    def peer(self, uid: str = "", **params: str) -> Client:
         """One of our clients (``v="1"``); *uid* "" is nobody. ``v=""``: one of Sente's."""
         mine: Any = {"v": "1", "uid": uid, **params}
-        self.peers.append(Peer(self.port, **mine))
+        self.peers.append(Client(self.port, **mine))
         return self.peers[-1]
 
-    def sente(self, uid: str = "", **params: str) -> Peer:
+    def sente(self, uid: str = "", **params: str) -> Client:
         """One of Sente's clients."""
         return self.peer(uid, v="", **params)
 
