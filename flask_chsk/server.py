@@ -1260,6 +1260,8 @@ class Server:
         if self.closing:
             return
         self.closing = True
+        if not self.broker.local:
+            self.hub.spawn(self._retire_from_broker)
         for connection in self.registry:
             transport = connection.transport
             if isinstance(transport, WebSocket):
@@ -1285,6 +1287,13 @@ class Server:
                 transport.wake()
                 transport.end(s.RESTART, self._spread())
 
+    def _retire_from_broker(self) -> None:
+        """Whoever does not come back elsewhere is signed off by another process."""
+        try:
+            self.broker.retire(self._spread_seconds() + self.config.close_grace_ajax)
+        except BrokerError as error:
+            log.debug("the lease ends by itself: %s", error)
+
     def retire(self) -> None:
         """End for good: the application is gone."""
         self.end()
@@ -1296,7 +1305,10 @@ class Server:
 
     def _spread(self) -> str:
         # 500 clients a second are let in without trouble by one worker.
-        return f"spread={min(60, 2 + len(self.registry) // 500)}"
+        return f"spread={self._spread_seconds()}"
+
+    def _spread_seconds(self) -> int:
+        return min(60, 2 + len(self.registry) // 500)
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and gauges of now; from any thread."""

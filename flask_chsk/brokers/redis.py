@@ -88,6 +88,7 @@ class RedisBroker:
         self._refusal = ""  # why this Redis cannot be used at all
         self._error = ""  # why there is no subscription
         self._stopped = False
+        self._retired = False
         self._waiting_for_epoch: list[Waiter] = []
         # Subscriptions, by name without the base; on the hub.
         self._wanted: dict[str, float] = {self._inbox: 0.0, "!": 0.0, EVERYONE: 0.0}
@@ -120,7 +121,7 @@ class RedisBroker:
 
     def due(self, now: float) -> float | None:
         """Renew the lease, and hear the probe that goes with it; on the hub."""
-        if self._stopped:
+        if self._stopped or self._retired:
             return None
         if self._error:
             return now + 1.0
@@ -149,6 +150,7 @@ class RedisBroker:
             self._waiting_for_epoch.append(waiter)
 
     def retire(self, seconds: float) -> None:
+        self._retired = True
         self._do(self._redis.call, scripts.RETIRE, self.name, int(seconds * 1000))
 
     def stop(self) -> None:

@@ -261,7 +261,7 @@ if ARGV[3] == '1' then
 end
 -- After a restart everybody's lease is over: give them time to come.
 local since = tonumber(redis.call('HGET', base .. 'm', 'since') or 0)
-if now - since < 2000 * tonumber(ARGV[2]) then return {known, 0} end
+if now - since < 1000 * tonumber(ARGV[2]) then return {known, 0} end
 return {known, redis.call('ZCOUNT', base .. 'leases', '-inf', ms)}
 """)
 """Go on living, and hear so by the subscription; how many others do not."""
