@@ -38,6 +38,7 @@ class Opening:
     v1: bool = False
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
+    since: int = 0  # the offset of the handshake that gave it
     data: Any = None  # the application's handshake data
     csrf_token: str | None = None
     resume: str | None = None  # the token it gets

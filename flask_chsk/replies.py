@@ -258,6 +258,11 @@ class Repeats:
             if not kept:
                 del self._kept[client]
 
+    def forget_client(self, client_id: str) -> None:
+        """Let go of what an anonymous client sent."""
+        for one in self._kept.pop((None, client_id), {}).values():
+            self._drop(one)
+
     def _drop(self, kept: Kept) -> None:
         self.bytes -= kept.cost
         kept.repeats = None

@@ -15,6 +15,7 @@ import re
 from .errors import Refused
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SINCE = re.compile(r"([0-9a-f]{1,16})\.")
 
 
 def check_client_id(client_id: str | None) -> str:
@@ -119,17 +120,24 @@ def resume_key(secret_key: str | bytes) -> bytes:
     return hmac.digest(secret, b"flask_chsk resume", "sha256")
 
 
-def resume_token(key: bytes, uid: str | None, client_id: str, epoch: str) -> str:
-    """What only the client it was given to has (PROTOCOL 9)."""
-    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, epoch))
+def resume_token(key: bytes, uid: str | None, client_id: str, epoch: str, since: int) -> str:
+    """What only the client it was given to has (PROTOCOL 9).
+
+    It opens what came after *since*, the offset of its first handshake: who takes a client id
+    that is free again has nothing of those who had it before.
+    """
+    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, epoch, f"{since:x}"))
     digest = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
-    return base64.urlsafe_b64encode(digest[:18]).decode()
+    return f"{since:x}.{base64.urlsafe_b64encode(digest[:18]).decode()}"
 
 
-def is_resume_token(
+def resumes_since(
     key: bytes, token: str | None, uid: str | None, client_id: str, epoch: str
-) -> bool:
-    """Whether *token* is the one of this client."""
-    if not token or not token.isascii():
-        return False
-    return hmac.compare_digest(token, resume_token(key, uid, client_id, epoch))
+) -> int | None:
+    """The offset that *token* was made with; None where it is not this client's."""
+    start = _SINCE.match(token or "")
+    if token is None or start is None or not token.isascii():
+        return None
+    since = int(start[1], 16)
+    made = resume_token(key, uid, client_id, epoch, since)
+    return since if hmac.compare_digest(token, made) else None

@@ -230,13 +230,17 @@ class Server:
         # Its "now": what went by here before is over, what was sent before it came, too.
         watermark = max(self.broker.watermark(), arrival.offset)
         uid, client_id = opening.uid, opening.client_id
-        cursor = s.read_cursor(opening.cursor, self.broker.epoch) if opening.trusted else None
+        cursor = None
+        if opening.trusted:
+            cursor = s.read_cursor(opening.cursor, self.broker.epoch, opening.since)
         connection = self.registry.get(uid, client_id)
         if connection is None:
             one = ServerSession(
                 uid, client_id, opening.composer, self.rules, now, v1=opening.v1, offset=watermark
             )
             connection = Connection(self, one, kind)
+            if uid is None and not opening.trusted:
+                self._repeats.forget_client(client_id)  # of whoever had this id before
             if uid is not None and not self.registry.count(uid):
                 self._learn_topics(uid, arrival.topics)
             with self._noting(uid):
@@ -845,6 +849,7 @@ class Server:
             one = known.session
             return body(self.close_message(one.composer, one.v1, s.RESTART, self._spread()))
         transport = known.transport
+        self._refuse_stranger(opening, known)
         if isinstance(transport, WebSocket):
             # A poll that was on its way while the client changed to WebSocket.
             return body(self.poll_end(known))
@@ -869,7 +874,7 @@ class Server:
                 self.counters["takeovers_refused"] += 1
                 raise Refused(429, "polls of this client chase each other", retry_after=1)
         if one.v1 and opening.cursor is not None:
-            cursor = s.read_cursor(opening.cursor, self.broker.epoch)
+            cursor = s.read_cursor(opening.cursor, self.broker.epoch, opening.since)
             if cursor is None or (self.broker.local and cursor > self.broker.watermark()):
                 self._tell_gap(connection)
             else:

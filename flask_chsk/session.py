@@ -77,12 +77,18 @@ def cb_error(reply: object) -> bool:
 _CURSOR = re.compile(r"([a-z0-9]{1,20}):(0|[1-9][0-9]{0,15})")
 
 
-def read_cursor(text: str | None, epoch: str) -> int | None:
-    """The offset in a cursor such as ``"e7f3:1042"``; None where it is not of *epoch*."""
+def read_cursor(text: str | None, epoch: str, since: int = 0) -> int | None:
+    """The offset in a cursor such as ``"e7f3:1042"``.
+
+    None where it is not of *epoch*, or from before the client's time, which began at *since*.
+    """
     if not text or len(text) > 40:
         return None
     found = _CURSOR.fullmatch(text)
-    return int(found[2]) if found and found[1] == epoch else None
+    if found is None or found[1] != epoch:
+        return None
+    offset = int(found[2])
+    return offset if offset >= since else None
 
 
 # What came in ----------------------------------------------------------------------------

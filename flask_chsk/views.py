@@ -191,6 +191,11 @@ class Endpoint:
         key = state.resume_key
         data = hooks.handshake_data() if hooks.handshake_data is not None else None
         number = values.get("n")
+        resume = values.get("resume") if v1 else None
+        since = security.resumes_since(key, resume, uid, client_id, epoch)
+        if v1 and since is None:
+            now = server.hub.run(server.broker.watermark)
+            resume = security.resume_token(key, uid, client_id, epoch, now)
         opening = Opening(
             uid=uid,
             client_id=client_id,
@@ -198,10 +203,11 @@ class Endpoint:
             request=kept,
             v1=v1,
             cursor=values.get("cursor") or None,
-            trusted=security.is_resume_token(key, values.get("resume"), uid, client_id, epoch),
+            trusted=since is not None,
+            since=since or 0,
             data=data,
             csrf_token=self._csrf_in_handshake(composer),
-            resume=security.resume_token(key, uid, client_id, epoch) if v1 else None,
+            resume=resume,
             number=int(number) if number and _NUMBER.fullmatch(number) else None,
         )
         return server, opening, origin

@@ -112,6 +112,8 @@ class Wire:
             while self._more():
                 pass
             body, self.rest = self.rest, b""
+            if headers.get("transfer-encoding") == "chunked":
+                body = b"".join(body.split(b"\r\n")[1::2])  # no body of ours has a CRLF in it
         return status, headers, body.decode("utf-8", "replace")
 
     def request(self, data: bytes) -> tuple[int, str]:

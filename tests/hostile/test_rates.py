@@ -1,0 +1,69 @@
+"""CHSK_RATE and CHSK_RATE_PER_ADDRESS: off by default, sharp where set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from tests.hostile.conftest import Target
+from tests.hostile.wire import head, text
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def post(target: Target, message: str) -> tuple[int, dict[str, str], str]:
+    body = urlencode({"ppstr": message, "client-id": "poster", "uid": "poster"}).encode()
+    with target.wire() as wire:
+        headers: dict[str, str | None] = {"Content-Type": FORM, "Content-Length": str(len(body))}
+        wire.send(head("/chsk", headers, "POST") + body)
+        return wire.answer()
+
+
+def test_there_is_no_rate_by_default(target: Target) -> None:
+    with target.opened() as wire:
+        wire.send(text("[[:test/note 1] nil]") * 2000)
+        assert wire.ask("[:test/echo 1]") == 1
+
+
+def test_who_is_faster_than_its_rate_is_closed_as_flooding(
+    target_with: Callable[..., Target],
+) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    with target.counts("flooding"), target.opened() as wire:
+        for _ in range(10):
+            assert wire.ask("[:test/echo 1]") == 1
+        wire.send(text("[[:test/echo 1] nil]") * 100)
+        assert wire.closed() == (4004, "more events per second than CHSK_RATE")
+    with target.opened("slow") as wire:  # its own bucket
+        assert wire.ask("[:test/echo 1]") == 1
+
+
+def test_a_batch_counts_as_what_is_in_it(target_with: Callable[..., Target]) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    with target.opened() as wire:
+        wire.send(text("[[:chsk/batch [" + "[:test/note 1] " * 11 + "]] nil]"))
+        assert wire.closed() == (4004, "more events per second than CHSK_RATE")
+
+
+def test_posts_of_a_client_share_its_rate(target_with: Callable[..., Target]) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    target.request(head("/chsk?client-id=poster&uid=poster&v=1"))
+    answers = [post(target, "[[:test/echo 1] :ajax]") for _ in range(14)]
+    assert [status for status, _, _ in answers[:10]] == [200] * 10
+    assert {status for status, _, _ in answers[10:]} >= {429}
+    refused = next(answer for answer in answers if answer[0] == 429)
+    assert (refused[1]["retry-after"], refused[2]) == (
+        "1",
+        "more events per second than CHSK_RATE\n",
+    )
+
+
+def test_an_address_has_its_rate_whatever_it_asks_for(target_with: Callable[..., Target]) -> None:
+    target = target_with(CHSK_RATE_PER_ADDRESS=[5, 20])
+    with target.opened() as wire:  # a WebSocket is one request
+        for _ in range(50):
+            assert wire.ask("[:test/echo 1]") == 1
+    statuses = [target.request(head(f"/chsk?client-id=c{number}"))[0] for number in range(40)]
+    assert statuses[:15] == [200] * 15
+    assert 429 in statuses[19:]
+    assert target.stats()["refused_429"] >= 10
