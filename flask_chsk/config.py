@@ -57,6 +57,7 @@ class Config:
     recovery_seconds: float = 120.0
 
     allow_unshared: bool = False
+    health: bool = False  # serve PATH/health: what it says is for your own probes
     broker_url: str = "memory://"
 
     @classmethod
@@ -229,5 +230,6 @@ _CHECKS: dict[str, Check] = {
     "recovery_bytes": _count(0),
     "recovery_seconds": _seconds(0, 86400),
     "allow_unshared": _flag,
+    "health": _flag,
     "broker_url": _text,
 }

@@ -37,6 +37,7 @@ from .errors import (
     BrokerError,
     ChskError,
     ClientGone,
+    ConfigError,
     NoClient,
     PackError,
     Refused,
@@ -68,6 +69,10 @@ DRAIN = 0.5  # seconds that queued events have to be handled, when the server en
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
 ASKED_STILL = 1.0  # seconds between looks whether a client of another process is still there
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
+
+
+class Farewell(Exception):
+    """A client that polls was closed, with this code and reason, while no poll was here."""
 
 
 class Server:
@@ -163,6 +168,8 @@ class Server:
             arrival = self.broker.attach(uid, client_id, asked, v1)
             if arrival is None:
                 return None
+            if arrival.farewell is not None:
+                raise Farewell(*arrival.farewell)
             connection, recovered = self.hub.run(self._register, opening, kind, arrival, controls)
             while recovered and connection.session.behind and not connection.session.outbox:
                 recovered = self._next_page(connection)
@@ -185,6 +192,14 @@ class Server:
             except BrokerError as error:
                 raise Refused(503, f"try again: {error}", retry_after=1) from error
         return self.rules.epoch
+
+    def broker_health(self) -> str:
+        """Why no events pass, in one line; empty where they do. May wait for the broker."""
+        try:
+            self.broker.ready()
+        except (BrokerError, ConfigError) as error:
+            return str(error)
+        return self.broker.health()
 
     def _expect(self, uid: Uid, controls: list[Push]) -> None:
         """Keep what is said about a user's topics until their client is registered."""
@@ -700,8 +715,8 @@ class Server:
         if uid is None or uid in self._absent_noted or len(self._absent_noted) >= 1000:
             return
         self._absent_noted.add(uid)
-        some = sorted(self.connected_uids.any)[:5]
-        log.info("nothing was sent to uid %r, who is not connected; connected: %s", uid, some)
+        some = sorted(self.registry.connected_uids.any)[:5]
+        log.info("nothing was sent to uid %r, who is not connected; connected here: %s", uid, some)
 
     def deliver(self, push: Push) -> None:
         """Hand a published event to the connections it is for; in the broker's order."""
@@ -820,7 +835,11 @@ class Server:
             answer = self.hub.run(self._poll_known, opening, wait)
             if answer is not None:
                 return answer
-        entered = self._enter(opening, "ajax" if handshake else "poll")
+        try:
+            entered = self._enter(opening, "ajax" if handshake else "poll")
+        except Farewell as farewell:
+            code, reason = farewell.args
+            return body(self.close_message(opening.composer, opening.v1, code, reason))
         if entered is None:
             return body(opening.composer.message(s.TIMEOUT))
         # A client that came from another process, with all it needs to go on, just polls.
@@ -1092,10 +1111,19 @@ class Server:
             transport = connection.transport
             if isinstance(transport, Poller) and not transport.parked:
                 self._told_at_next_poll[connection.key] = (code, reason, self.hub.now())
+                if not self.broker.local:
+                    self.hub.spawn(self._say_farewell, connection.key, code, reason)
             elif transport is not None:
                 sente = not connection.session.v1
                 transport.end(s.NORMAL if sente and code == s.CLOSED_BY_APP else code, reason)
             self._forget(connection)
+
+    def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
+        """A client between two polls is told by the next one, in whatever process."""
+        try:
+            self.broker.farewell(*client, code, reason, self.config.close_grace_ajax)
+        except BrokerError as error:
+            log.warning("uid %r may not hear that it was closed: %s", client[0], error)
 
     def _signed_out(self, uid: Uid, client_id: str) -> None:
         self.close(uid, client_id, s.SIGNED_OUT, "signed out")

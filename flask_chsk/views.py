@@ -65,6 +65,8 @@ class Endpoint:
         add(path, "poll", self.poll, methods=["GET"], **plain)
         add(path, "post", self.post, methods=["POST"], **plain)
         add(path, "options", self.options, methods=["OPTIONS"], **plain)
+        if self.config.health:
+            add(f"{path}/health", "health", self.health, methods=["GET"])
         return blueprint
 
     # views -----------------------------------------------------------------------------
@@ -125,6 +127,14 @@ class Endpoint:
         late = body(opening.composer.message(TIMEOUT))
         parked = Parked(answer, self.config.reply_timeout, lambda waiter: late)
         return self._answer(opening.composer, parked, origin)
+
+    def health(self) -> Response:
+        """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH)."""
+        server = self.state.server()
+        wrong = "draining" if server.closing else server.broker_health()
+        response = Response(f"{wrong or 'ok'}\n", 503 if wrong else 200, mimetype="text/plain")
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     def options(self) -> Response:
         """Answer the preflight of a listed origin."""

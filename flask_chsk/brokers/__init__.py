@@ -73,7 +73,8 @@ class Arrival(NamedTuple):
     each membership began. From a broker of many processes: ``offset``, the "now" of the
     opening; ``known``: another process had this client; ``cursor``: how far it was served
     there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
-    WebSocket is proven, nothing was changed.
+    WebSocket is proven, nothing was changed; ``farewell``: with a poll, the code and reason
+    with which it was closed elsewhere, nothing else was done.
     """
 
     token: str
@@ -83,6 +84,7 @@ class Arrival(NamedTuple):
     known: bool = False
     cursor: int | None = None
     trial: bool = False
+    farewell: tuple[int, str] | None = None
 
 
 class Listener(Protocol):
@@ -207,6 +209,11 @@ class Broker(Protocol):
 
         False where *token* is not that of its latest opening: another process serves it.
         """
+
+    def farewell(
+        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+    ) -> None:
+        """Tell a client that polls, at its next poll, that it was closed."""
 
     def unused(self, channel: str) -> None:
         """A channel may have lost its last client here. On the hub, does not block."""

@@ -247,6 +247,11 @@ class MemoryBroker:
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         return True  # the server keeps it
 
+    def farewell(
+        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+    ) -> None:
+        raise NotImplementedError("with one process its server says so")
+
     def unused(self, channel: str) -> None:
         pass
 

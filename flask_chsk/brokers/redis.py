@@ -503,6 +503,9 @@ class RedisBroker:
                 " (CHSK_MAX_CLIENTS_PER_UID)",
                 retry_after=10,
             )
+        if answer[0] == b"farewell":
+            code, _, reason = _str(answer[1]).partition(" ")
+            return Arrival("", False, {}, farewell=(int(code), reason))
         if answer[0] == b"trial":
             return Arrival("", False, {}, trial=True)
         _, offset, first, known, cursor, flat = answer
@@ -525,6 +528,12 @@ class RedisBroker:
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         args = (_bytes(uid or ""), client_id, token, offset)
         return bool(self._do(self._redis.call, scripts.TAKE, *args))
+
+    def farewell(
+        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+    ) -> None:
+        args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(f"{code} {reason}"))
+        self._do(self._redis.call, scripts.FAREWELL, *args, max(1, int(seconds * 1000)))
 
     def _renew(self) -> None:
         """Go on living, and sign off who does not; in a worker."""

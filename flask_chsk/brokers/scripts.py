@@ -13,6 +13,7 @@ Keys (under one prefix and database number; the variable part last):
 ``leases``       worker -> until when (ms) it counts as living
 ``j:<uid>``      topics of a user -> offset at which the membership began
 ``k:<topic>``    users that joined a topic; ``j`` has the last word
+``x:<client>``   why a client that polls was closed, until its next poll
 ``r:<slot>``     the last publish of one connection, by which a repetition is known
 ===============  ==============================================================================
 
@@ -196,6 +197,10 @@ if held then
   -- A poll that was on its way while its client changed to WebSocket changes nothing.
   if kind == 'poll' and okind == 'ws' and lease > ms then return {'late'} end
   if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > ms then return {'trial'} end
+elseif kind == 'poll' and redis.call('EXISTS', base .. 'x:' .. id .. ':' .. uid) == 1 then
+  local said = redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
+  redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
+  return {'farewell', said}
 elseif uid ~= '' and redis.call('HLEN', ckey) >= tonumber(ARGV[8]) then
   return {'full'}
 end
@@ -371,6 +376,12 @@ TELL = Script("""
 return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'T ' .. ARGV[2])
 """)
 """Say something to one worker."""
+
+FAREWELL = Script("""
+-- client, code and reason, ms
+return redis.call('SET', base .. 'x:' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+""")
+"""Why a client that is between two polls was closed."""
 
 RETIRE = Script("""
 -- worker, ms it has left

@@ -418,3 +418,12 @@ def test_a_publisher_checks_before_it_sends(published: Publisher) -> None:
         published.send("ann", ["chsk/close"])
     with pytest.raises(ConfigError, match="redis://"):
         Publisher("memory://")
+
+
+def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    mine = attached(one.broker, "ann", "1", "ajax")
+    one.broker.detach("ann", "1", mine.token)
+    one.broker.farewell("ann", "1", 4005, "signed out", 5.0)
+    assert attached(two.broker, "ann", "1", "poll").farewell == (4005, "signed out")
+    assert attached(two.broker, "ann", "1", "poll").farewell is None

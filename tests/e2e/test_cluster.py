@@ -280,6 +280,15 @@ def test_close_reaches_every_worker(cluster: Cluster, ann: str) -> None:
         assert closed.value.code == 4005
 
 
+def test_a_poller_between_two_polls_hears_that_it_was_closed(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    assert tab.poll() == []
+    cluster.post(f"/close/{ann}")
+    eventually(lambda: cluster.who(ann) == "")
+    assert tab.poll() == [["chsk/close", {"code": 4005, "reason": "signed out"}]]
+
+
 def test_opens_and_closes_alternate_however_a_client_hops(cluster: Cluster, ann: str) -> None:
     tab = cluster.peer(ann)
     tab.hello()
@@ -488,9 +497,13 @@ def test_a_user_of_a_killed_worker_who_stays_away_is_signed_off(own: Cluster) ->
 def test_without_redis_sockets_and_handlers_go_on(own: Cluster) -> None:
     tab = own.peer("ann")
     tab.open()
+    with urllib.request.urlopen(f"{own.proxy.url}/chsk/health", timeout=15) as answer:
+        assert answer.read() == b"ok\n"
     own.redis.stop()
     assert tab.ask("[:test/echo 1]") == 1
     assert own.post("/send/ann?last=0") == {"error": "BrokerUnavailable"}
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(f"{own.proxy.url}/chsk/health", timeout=15)
     status, text = own.peer("bob").get(**{"handshake?": "1"})
     assert status == 503
     assert text.startswith("try again: ")

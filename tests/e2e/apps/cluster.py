@@ -14,6 +14,7 @@ app = Flask(__name__)
 app.secret_key = "of the tests"
 app.config.update(
     CHSK_CSRF=False,
+    CHSK_HEALTH=True,
     CHSK_LP_TIMEOUT=float(os.environ.get("LP_TIMEOUT", "2.0")),
     CHSK_CLOSE_GRACE_WS=1.0,
     CHSK_CLOSE_GRACE_AJAX=1.0,
