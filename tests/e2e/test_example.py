@@ -176,6 +176,22 @@ def test_a_restart_of_the_server_is_survived(
     ann.expect_lines("before", "after")
 
 
+def test_four_workers_over_redis_are_one(
+    gunicorn: Callable[..., Server], redis_url: str, page: Page, other_page: Page
+) -> None:
+    env = {"SECRET_KEY": "shared", "CHSK_BROKER_URL": f"{redis_url}?prefix=example"}
+    url = gunicorn("example_app:app", workers=4, env=env).url
+    ann, bob = Desk(page, url).sign_in("Ann"), Desk(other_page, url).sign_in("Bob", "Ajax")
+    ann.expect_present("Ann", "Bob")
+    ann.say("one")
+    bob.say("two")
+    for desk in (ann, bob):
+        desk.expect_lines("one", "two")
+    # Ann's socket is one worker's; Bob's POSTs are anybody's, so no order is promised.
+    ann.press("Send 500 events")
+    expect(ann.page.locator("#order")).to_contain_text("500 handled in order")
+
+
 @pytest.mark.parametrize("button", ["Cut the connection", "Reconnect"])
 def test_the_buttons_close_and_the_line_opens_again(ann: Desk, button: str) -> None:
     assert noted(ann, "out", "chat/recent") == 1  # what each handshake makes the page ask for
