@@ -58,6 +58,18 @@ def send(uid: str, count: int) -> dict[str, Any]:
     return {"offsets": [chsk.send(uid, ["test/item", number]) for number in range(count)]}
 
 
+numbers: dict[str, int] = {}
+
+
+@app.get("/large/<uid>/<int:count>/<int:size>")
+def large(uid: str, count: int, size: int) -> dict[str, Any]:
+    for _ in range(count):
+        number = numbers[uid] = numbers.get(uid, -1) + 1
+        chsk.send(uid, ["test/large", [number, "x" * size]])
+        gevent.sleep(0)
+    return {}
+
+
 @app.get("/stats")
 def stats() -> dict[str, int]:
     return chsk.stats()
