@@ -5,7 +5,7 @@ Keys (under one prefix and database number; the variable part last):
 ===============  ==============================================================================
 ``m``            the counter: ``epoch run o`` (last offset), limits ``events bytes window``
 ``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
-``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes``, ``count``
+``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes``, ``count``, ``expires``
 ``c:<uid>``      clients: id -> ``token worker kind v1 cursor``; ``c:`` are the anonymous
 ``g:<uid>``      exists while a user who went is waited for
 ``w:<worker>``   that worker's clients: ``<id>:<uid>`` -> token
@@ -48,20 +48,30 @@ local function append(m, channel, pubsub, event, but)
   local o = text(offset)
   redis.call('HSET', base .. 'm', 'o', o)
   local skey, hkey = base .. 's:' .. channel, base .. 'h:' .. channel
-  local h = redis.call('HMGET', hkey, 'last', 'bytes', 'count')
+  local h = redis.call('HMGET', hkey, 'last', 'bytes', 'count', 'expires')
   local before = h[1] or '0'
   local bytes, count = (tonumber(h[2]) or 0) + #event, (tonumber(h[3]) or 0) + 1
   redis.call('XADD', skey, o .. '-0', 'p', before, 't', event, 'b', but)
-  while count > 0 and (count > m.events or bytes > m.bytes) do
-    local oldest = redis.call('XRANGE', skey, '-', '+', 'COUNT', 1)[1]
-    if not oldest then bytes, count = 0, 0 break end
-    redis.call('XDEL', skey, oldest[1])
-    bytes, count = bytes - #oldest[2][4], count - 1
+  -- The events over the limit go an eighth at a time: to find the oldest costs more than it does.
+  if bytes > m.bytes or count > m.events + math.floor(m.events / 8) then
+    while count > m.events or bytes > m.bytes do
+      local oldest = redis.call('XRANGE', skey, '-', '+', 'COUNT', math.max(1, count - m.events))
+      if #oldest == 0 then bytes, count = 0, 0 break end
+      for _, entry in ipairs(oldest) do
+        redis.call('XDEL', skey, entry[1])
+        bytes, count = bytes - #entry[2][4], count - 1
+      end
+    end
+  end
+  -- Kept longer than any cursor is good for: a channel that was forgotten had nothing since.
+  local expires = tonumber(h[4]) or 0
+  if expires < now / 1000 + m.window + 30000 then
+    expires = now / 1000 + m.window + 60000
+    redis.call('HSET', hkey, 'expires', text(expires))
+    redis.call('PEXPIREAT', skey, text(expires))
+    redis.call('PEXPIREAT', hkey, text(expires))
   end
   redis.call('HSET', hkey, 'last', o, 'bytes', text(bytes), 'count', text(count))
-  -- Longer than any cursor is good for: a channel that was forgotten had nothing since.
-  redis.call('PEXPIRE', skey, m.window + 60000)
-  redis.call('PEXPIRE', hkey, m.window + 60000)
   redis.call('PUBLISH', base .. pubsub, table.concat(
     {m.epoch, o, #channel, #but, #event}, ' ') .. '\\n' .. channel .. but .. event)
   return o
