@@ -21,6 +21,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ class User:
 
     def __init__(self, url: str, number: int) -> None:
         self.uid = f"user-{number}"
-        self.said: list[int] = []
-        self.heard: list[int] = []
-        self.gaps = 0
+        self.said: deque[int] = deque()  # and not heard yet
+        self.heard: deque[int] = deque()  # and not known to be said yet
+        self.counts = [0, 0]
+        self.wrong: list[str] = []
         self.cuts = 0
         self.chsk = ChannelSocket(
             url,
@@ -58,11 +60,25 @@ class User:
         self.chsk.on("chsk/gap", self._gap)
         self.chsk.connect()
 
+    def told(self, said: list[int]) -> None:
+        """The server was asked to push these."""
+        self.said += said
+        self.counts[0] += len(said)
+        self._compare()
+
     def _pushed(self, ev: Any) -> None:
         self.heard.append(ev.data)
+        self.counts[1] += 1
+        self._compare()
+
+    def _compare(self) -> None:
+        while self.said and self.heard:
+            said, heard = self.said.popleft(), self.heard.popleft()
+            if said != heard:
+                self.wrong.append(f"{self.uid}: {said} was sent, {heard} came")
 
     def _gap(self, ev: Any) -> None:
-        self.gaps += 1
+        self.wrong.append(f"{self.uid}: a gap")
 
     def cut(self) -> None:
         """End its connection in one of several ways."""
@@ -117,7 +133,7 @@ def soak(server: WsgiServer, clients: int, seconds: float) -> list[str]:
         while time.monotonic() < until:
             user = random.choice(users)
             answer = web.request("POST", f"{base}/say/{user.uid}/{random.randint(1, 5)}", body=b"")
-            user.said += JSON.unpack(answer.body)
+            user.told(JSON.unpack(answer.body))
             gevent.sleep(0.005)
 
     def cut() -> None:
@@ -130,18 +146,15 @@ def soak(server: WsgiServer, clients: int, seconds: float) -> list[str]:
         gevent.sleep(min(10, seconds / 4))
         now = measure(server)
         early = early or now
-        said, heard = sum(len(u.said) for u in users), sum(len(u.heard) for u in users)
+        said, heard = (sum(u.counts[i] for u in users) for i in (0, 1))
         print(f"{said} sent, {heard} heard, {sum(u.cuts for u in users)} cuts, {now}", flush=True)
     gevent.joinall(jobs, raise_error=True)
     end = time.monotonic() + 30
-    while any(len(u.heard) < len(u.said) for u in users) and time.monotonic() < end:
+    while any(u.said or u.heard for u in users) and time.monotonic() < end:
         gevent.sleep(0.1)
-    wrong = [
-        f"{u.uid}, {u.chsk.state['type']}: {len(u.said)} sent, {len(u.heard)} heard,"
-        f" {u.gaps} gaps, missing {sorted(set(u.said) - set(u.heard))[:5]}"
-        for u in users
-        if u.said != u.heard or u.gaps
-    ]
+    wrong = [line for u in users for line in u.wrong[:3]]
+    wrong += [f"{u.uid}: {len(u.said)} events never came" for u in users if u.said]
+    wrong += [f"{u.uid}: {len(u.heard)} events too many" for u in users if u.heard]
     late = measure(server)
     gevent.joinall([gevent.spawn(u.chsk.destroy) for u in users])
     users.clear()
