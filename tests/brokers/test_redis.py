@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -427,3 +429,15 @@ def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> N
     one.broker.farewell("ann", "1", 4005, "signed out", 5.0)
     assert attached(two.broker, "ann", "1", "poll").farewell == (4005, "signed out")
     assert attached(two.broker, "ann", "1", "poll").farewell is None
+
+
+def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefix: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.brokers.patched", redis_url, prefix],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    heard = ["[:from/greenlet]", *[f"[:from/thread {n}]" for n in range(3)]]
+    assert done.stdout == f"{heard} 5\n"
