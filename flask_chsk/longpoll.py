@@ -36,6 +36,7 @@ class Poller:
     kind = "ajax"
     proven = True
     reading = True
+    closing = False
 
     def __init__(self, server: Server, connection: Connection) -> None:
         self._server = server

@@ -292,7 +292,7 @@ class Server:
             connection.request = opening.request
         if connection.transport is None:
             connection.lost_at = now  # until it is given one
-        self._file(connection, now + 1.0)
+        self.look_by(connection, now + 1.0)
         self._presence(uid, arrival.first, came=True)
         if opening.cursor is None or not opening.v1:
             return connection, None
@@ -342,7 +342,7 @@ class Server:
             self.registry.move(one.uid, connection.kind, transport.kind)
             connection.kind = transport.kind
             self._changed(old_uids)
-        self._file(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
+        self.look_by(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
 
     def _handshake(self, entered: Entered) -> Data:
         opening, one = entered.opening, entered.connection.session
@@ -813,14 +813,15 @@ class Server:
 
     def overfull(self, connection: Connection) -> None:
         """A client that cannot be told of a gap has too much waiting (PROTOCOL 8, 4002)."""
-        self.counters["too_slow"] += 1
         one = connection.session
         if one.v1:
             one.fall_behind()  # its pushes come again, from history
+        self.counters["dropped_slow"] += len(one.outbox or ())
         one.outbox = None
         one.outbox_bytes = 0
         transport = connection.transport
-        if transport is not None:
+        if transport is not None and not transport.closing:
+            self.counters["too_slow"] += 1
             transport.end(s.TOO_SLOW, "too slow: its outbox passed CHSK_MAX_OUTBOX_BYTES")
 
     # polls -----------------------------------------------------------------------------
@@ -971,7 +972,7 @@ class Server:
     def between_polls(self, connection: Connection) -> None:
         """A poll was answered: the connection lives on for its grace."""
         connection.lost_at = self.hub.now()
-        self._file(connection, connection.lost_at + self.config.close_grace_ajax)
+        self.look_by(connection, connection.lost_at + self.config.close_grace_ajax)
 
     def poll_end(self, connection: Connection) -> Data:
         """``[:chsk/timeout nil cursor?]``."""
@@ -1001,7 +1002,7 @@ class Server:
         if not connection.session.v1 and not self.broker.local:
             self.hub.spawn(self._leave_cursor, connection)
         if isinstance(websocket, WebSocket):
-            self._file(connection, connection.lost_at + self.config.close_grace_ws)
+            self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
 
     def _leave_cursor(self, connection: Connection) -> None:
         """A client without a cursor may come back elsewhere: say how far it was served."""
@@ -1036,9 +1037,10 @@ class Server:
         if due == s.PING:
             one.say(one.ping(self.broker.watermark(), now))
             transport.wake()
-        return min(when, now + 5.0) if one.outbox else when
+        return when if one.at_rest else min(when, now + 5.0)
 
-    def _file(self, connection: Connection, when: float) -> None:
+    def look_by(self, connection: Connection, when: float) -> None:
+        """See that a connection is looked at by *when*, at the latest."""
         if connection.filed is None or when < connection.filed:
             connection.filed = when
             self.hub.deadline(connection, when)

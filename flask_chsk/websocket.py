@@ -78,8 +78,16 @@ class WebSocket:
             if one.behind and not one.outbox:
                 self._server.catch_up(connection)  # comes back here if it has to wait
             data = one.take(frame, self._server.frames)
-            if not data or not link.write(data):
+            if not data:
                 return
+            if not link.write(data):
+                self._server.look_by(connection, self._server.hub.now() + STALLED)
+                return
+
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`end` was called, or the peer is gone."""
+        return self._closing
 
     @property
     def reading(self) -> bool:
