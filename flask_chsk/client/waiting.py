@@ -3,7 +3,7 @@
 The client's network code is plain blocking code in ``threading`` threads: greenlets where
 threads are patched, native ones elsewhere. What its users wait for may be set by any of
 them, so a wait here never blocks a hub: in a thread that has one it is the hub that waits.
-Knows nothing of channel sockets.
+It decides nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Hub
 from gevent.monkey import get_original, is_module_patched
+
+from ..errors import ChannelClosed
 
 log = logging.getLogger("flask_chsk.client")
 T = TypeVar("T")
@@ -75,21 +77,17 @@ class Flag:
         return self.is_set
 
     def _wait_on(self, hub: Hub, timeout: float | None) -> None:
-        timer = None if timeout is None else hub.loop.timer(timeout)
+        # Without a timer, something that keeps the loop running: else gevent takes a loop that
+        # has nothing to wait for, but for another thread, as one that blocks forever.
+        watcher = hub.loop.async_() if timeout is None else hub.loop.timer(timeout)
         self._greenlet = gevent.getcurrent()
         try:
-            if timer is not None:
-                timer.start(self._wake)
+            watcher.start(self._wake)
             hub.switch()
         finally:
             self._greenlet = None
-            if timer is not None:
-                timer.stop()
-                timer.close()
-
-
-class Closed(Exception):
-    """A queue that was closed, and is empty."""
+            watcher.stop()
+            watcher.close()
 
 
 class Queue(Generic[T]):
@@ -125,7 +123,7 @@ class Queue(Generic[T]):
         """The oldest item, taken out.
 
         :raises queue.Empty: after *timeout* seconds, or at once where it shall not *block*.
-        :raises Closed: when it is closed and empty.
+        :raises ChannelClosed: when it is closed and empty.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -133,7 +131,7 @@ class Queue(Generic[T]):
                 if self._items:
                     return self._items.popleft()
                 if self._closed:
-                    raise Closed
+                    raise ChannelClosed("destroyed")
                 if not block:
                     raise Empty
                 flag = Flag()
@@ -162,7 +160,7 @@ class Queue(Generic[T]):
         while True:
             try:
                 yield self.get()
-            except Closed:
+            except ChannelClosed:
                 return
 
 
@@ -269,7 +267,7 @@ class Lane:
         while True:
             try:
                 job = self._jobs.get(timeout=LINGER)
-            except (Empty, Closed):
+            except (Empty, ChannelClosed):
                 with self._lock:
                     if not len(self._jobs):
                         self._running = False

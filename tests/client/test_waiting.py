@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from queue import Empty
 
+import gevent
 import pytest
 
-from flask_chsk.client.waiting import Closed, Crew, Flag, Lane, Queue
+from flask_chsk.client import ChannelClosed
+from flask_chsk.client.waiting import Crew, Flag, Lane, Queue
 from tests.client.conftest import TestServer
 from tests.process import ROOT, eventually
 
@@ -56,7 +58,7 @@ def test_a_closed_queue_gives_what_is_left() -> None:
     queue.close()
     queue.put(2)
     assert list(queue) == [1]
-    with pytest.raises(Closed):
+    with pytest.raises(ChannelClosed):
         queue.get()
 
 
@@ -201,3 +203,10 @@ def test_in_greenlets_calls_block_their_greenlet_only(
         timeout=60,
     )
     assert (ran.stdout, ran.returncode) == ("fine\n", 0), ran.stderr
+
+
+def test_a_thread_with_an_idle_hub_waits_for_another_thread() -> None:
+    gevent.get_hub()  # this thread's, with nothing else to wait for
+    flag = Flag()
+    threading.Timer(0.05, flag.set).start()
+    assert flag.wait()
