@@ -39,7 +39,7 @@ from ..wire import WIRES, Composer, Data
 from . import session as s
 from .links import MAX_MESSAGE, Polling, WebSocket
 from .session import AT_REST, ClientSession, Cut, Item, Link, Options, State
-from .waiting import Closed, Crew, Flag, Lane, Queue
+from .waiting import Crew, Flag, Lane, Queue
 from .web import Web, cookie_jar
 
 log = logging.getLogger("flask_chsk.client")
@@ -190,6 +190,11 @@ class ChannelSocket:
             warnings.warn("client_uuid is now client_id", DeprecationWarning, stacklevel=2)
         if type not in ("auto", "ws", "ajax"):
             raise ConfigError(f'type is "auto", "ws" or "ajax", not {type!r}')
+        for name, seconds in (("ws_kalive", ws_kalive), ("lp_timeout", lp_timeout)):
+            if not seconds > 0:
+                raise ConfigError(f"{name} is in seconds, and more than 0: not {seconds!r}")
+        if unknown := set(ajax_opts or ()) - {"params", "headers"}:
+            raise ConfigError(f"ajax_opts has params and headers, not {sorted(unknown)}")
         self._location = location_of(url)
         self.client_id = client_id or client_uuid or secrets.token_urlsafe(16)
         self.lp_timeout = lp_timeout if lp_kalive is None else lp_kalive
@@ -224,6 +229,7 @@ class ChannelSocket:
         self._events = Lane(self.crew.start_users, "events", EVENTS, self._overflow)
         self._replies = Lane(self.crew.start_users, "replies")
         self._writes = Lane(self.crew.start, "writes")
+        self._missed = False  # events were let go, and nobody was told yet
         self._opening: list[Flag] = []
         self._polls = 0
         self._alarm: Flag | None = None  # of the thread that keeps the time, if there is one
@@ -398,8 +404,8 @@ class ChannelSocket:
         self._do(self._session.destroy)
         self.gone.set()
         self.ch_recv.close()
-        self._events.close()
-        self._replies.close()
+        self._events.close(finish=True)
+        self._replies.close(finish=True)
         self._writes.close(finish=True)
         with self.lock:
             links = list(self._links)
@@ -470,7 +476,7 @@ class ChannelSocket:
             if status == "open" or status in AT_REST:
                 for flag in self._opening:
                     flag.set()
-        for fn in self._watchers:
+        for fn in tuple(self._watchers):
             self._events.put(partial(fn, old, new))
 
     def _deliver(self, event: Event, pushed: bool) -> None:
@@ -486,12 +492,28 @@ class ChannelSocket:
             return
         ev = EventMsg(event)
         for fn in fns:
-            self._events.put(partial(fn, ev))
+            self._events.put(partial(self._handle, fn, ev))
+
+    def _handle(self, fn: Handler, ev: EventMsg) -> None:
+        """In the lane of events: call a handler, unless that would be after the end."""
+        if self._missed:
+            self._missed = False
+            self._deliver_now(Event(GAP))
+        if ev.id == s.STATE or not self.gone.is_set():
+            fn(ev)
+
+    def _deliver_now(self, event: Event) -> None:
+        for fn in self._handlers.get(event.id) or self._handlers.get("*") or ():
+            try:
+                fn(EventMsg(event))
+            except Exception:
+                log.exception("handler of %s failed", event.id)
 
     def _overflow(self) -> None:
-        log.warning("handlers are too slow: events were let go")
-        for fn in self._handlers.get(GAP, ()):
-            self._replies.put(partial(fn, EventMsg(Event(GAP))))
+        """The oldest event that waited for its handler was let go."""
+        if not self._missed:
+            log.warning("handlers are too slow: events were let go")
+        self._missed = True
 
     def _reply(self, replied: s.Replied) -> None:
         cb, reply = replied.item.cb, replied.reply
@@ -572,8 +594,7 @@ class ChannelSocket:
         """Ask the application for its credentials, anew; it may block."""
         csrf, auth = _ask(self._csrf_token), _ask(self._auth)
         with self.lock:
-            self._session.credentials.csrf = csrf
-            self._session.credentials.auth = auth
+            self._session.csrf, self._session.auth = csrf, auth
 
     def url(self, websocket: bool) -> str:
         """Where to go."""
@@ -615,11 +636,11 @@ class ChannelSocket:
         """Headers of the application, and credentials."""
         headers = {} if websocket else dict(self._ajax_opts.get("headers") or {})
         headers.update(self._headers)
-        credentials = self._session.credentials
-        if credentials.csrf:
-            headers["X-CSRF-Token"] = credentials.csrf
-        if credentials.auth:
-            headers["Authorization"] = f"Bearer {credentials.auth}"
+        session = self._session
+        if session.csrf:
+            headers["X-CSRF-Token"] = session.csrf
+        if session.auth:
+            headers["Authorization"] = f"Bearer {session.auth}"
         return headers
 
     # what links tell -----------------------------------------------------------------
@@ -714,7 +735,6 @@ def _remove(items: list[Any], item: Any) -> None:
 
 __all__ = [
     "ChannelSocket",
-    "Closed",
     "EventMsg",
     "RecvQueue",
     "default_chsk_url",

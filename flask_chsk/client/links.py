@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from http.client import parse_headers
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -203,14 +204,9 @@ class WebSocket:
             owner.opened(link)
             cut = self._read(stream, leftover)
         except Unanswered as error:
-            answer = error.answer
-            cut = Cut(
-                why="ws-error",
-                error=str(error),
-                status=None if answer is None else answer.status,
-                message=(answer.line if answer is not None else "") or str(error),
-                retry_after=None if answer is None else answer.retry_after,
-            )
+            cut = Cut(why="ws-error", error=str(error))
+            if error.answer is not None and error.answer.status != 101:
+                cut = replace(_refusal(error.answer), why="ws-error", error=str(error))
         except (*FAILURES, WebError, ChskError) as error:
             cut = Cut(1006, why="ws-error", error=str(error) or type(error).__name__)
         except Exception as error:  # of the application's credentials or URL
@@ -286,8 +282,8 @@ class Stream:
         self._closed = False
         self._closing = threading.Lock()  # whoever shuts a closed descriptor hits another's
         # OpenSSL's objects bear one native thread at a time; greenlets take turns anyway.
-        secure = not type(sock).__module__.startswith(("socket", "gevent._socket"))
-        self._turns = threading.Lock() if secure and not is_module_patched("socket") else None
+        alone = not isinstance(sock, ssl.SSLSocket) or is_module_patched("socket")
+        self._turns = None if alone else threading.Lock()
         sock.settimeout(STALLED if self._turns is None else 0.0)
 
     def send(self, data: bytes) -> None:

@@ -14,8 +14,8 @@ from queue import Empty
 from typing import Any
 
 from ..backoff import exp_backoff
+from ..errors import ChannelClosed
 from .channel import ChannelSocket, EventMsg, RecvQueue
-from .waiting import Closed
 
 log = logging.getLogger("flask_chsk.client")
 
@@ -126,7 +126,7 @@ def start_chsk_router(
                 ev = ch_recv.get(timeout=LOOK)
             except Empty:
                 continue
-            except Closed:
+            except ChannelClosed:
                 return
             if stopped.is_set():
                 ch_recv.put(ev)  # came while it was stopped: for whoever is next

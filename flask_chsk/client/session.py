@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -86,7 +86,6 @@ class Link:
         "busy",
         "cursor",
         "due",
-        "heard",
         "held",
         "kind",
         "opened",
@@ -104,7 +103,6 @@ class Link:
         self.opened = False
         self.busy = False
         self.pinging = False
-        self.heard = 0.0
         self.due: float | None = None
         self.transport: Any = None  # whoever does what is decided here keeps theirs here
 
@@ -250,23 +248,6 @@ class Changed(NamedTuple):
 Effect = Open | End | Again | Say | Deliver | Asked | Replied | Changed
 
 
-@dataclass
-class _Credentials:
-    csrf: str | None = None
-    auth: str | None = None
-
-
-@dataclass
-class _Timers:
-    """Due times by name; one of a name at a time."""
-
-    due: dict[str, float] = field(default_factory=dict)
-
-    def stop(self, *names: str) -> None:
-        for name in names:
-            self.due.pop(name, None)
-
-
 class ClientSession:
     """One client, over all its links."""
 
@@ -289,7 +270,8 @@ class ClientSession:
         self.last: Link | None = None  # replaced, and may still post what it was given
         self.resume: str | None = None
         self.server: dict[Any, Any] = {}  # what the server told of itself
-        self.credentials = _Credentials()
+        self.csrf: str | None = None
+        self.auth: str | None = None
         self.state: State = MappingProxyType(
             {
                 "status": "closed",
@@ -311,7 +293,7 @@ class ClientSession:
         self._wall = wall
         self._cursor: tuple[str, int] | None = None  # how far events have come
         self._effects: list[Effect] = []
-        self._timers = _Timers()
+        self._timers: dict[str, float] = {}  # due times by name
         self._pending: dict[str, Item] = {}
         self._deadlines: list[tuple[float, int, Item]] = []
         self._sends = count(1)
@@ -444,7 +426,7 @@ class ClientSession:
             return
         self._again.append(item)
         if self.state["open"]:  # a POST failed, the polls did not: not in a rush
-            self._timers.due.setdefault("again", now + AGAIN)
+            self._timers.setdefault("again", now + AGAIN)
 
     def _say_again(self, now: float) -> None:
         items, self._again = self._again, []
@@ -505,7 +487,7 @@ class ClientSession:
 
     def woken(self, now: float) -> None:
         """The machine slept, or the network changed: what is open may be dead."""
-        if "retry" in self._timers.due:
+        if "retry" in self._timers:
             self._attempt(now)
         link = self.link
         if link is None:
@@ -538,10 +520,10 @@ class ClientSession:
         if link is not None and link.kind == "ws":  # posts answer for themselves
             for item in [item for item in self._pending.values() if item.via is link]:
                 self.cut_off(item, now)
-        self._timers.stop("retry", "ordered", "stable", "upgrade", "again")
+        self._stop("retry", "ordered", "stable", "upgrade", "again")
 
     def _rest(self, status: str) -> None:
-        self._timers.due.clear()
+        self._timers.clear()
         for item in list(self._pending.values()):
             self.reply(item, CLOSED)
         self._offline.clear()
@@ -549,11 +531,15 @@ class ClientSession:
         self.last = None
         self._set(status=status, udt_next_reconnect=None)
 
+    def _stop(self, *timers: str) -> None:
+        for name in timers:
+            self._timers.pop(name, None)
+
     def _attempt(self, now: float, kind: Kind | None = None) -> None:
         wanted = self.options.type
         if kind is None:
             kind = wanted if wanted != "auto" else "ajax" if self._downgraded else "ws"
-        self._timers.stop("retry", "ordered")
+        self._stop("retry", "ordered")
         self._set(status="connecting", type=kind, udt_next_reconnect=None)
         self._try(kind, now)
 
@@ -580,7 +566,7 @@ class ClientSession:
             self.last = old
             self._upgraded = now
         self._renewed = False
-        self._timers.due["stable"] = now + STABLE
+        self._timers["stable"] = now + STABLE
         self._downgraded = self.options.type == "auto" and link.kind == "ajax"
         if self._downgraded:
             self._upgrade_later(now)
@@ -592,7 +578,7 @@ class ClientSession:
             self._receive(link, frame, now)
 
     def _upgrade_later(self, now: float) -> None:
-        self._timers.due["upgrade"] = now + self._upgrade_wait
+        self._timers["upgrade"] = now + self._upgrade_wait
         self._upgrade_wait = min(self._upgrade_wait * 2, UPGRADE_CAP)
 
     def down(self, link: Link, cut: Cut, now: float) -> None:
@@ -661,7 +647,7 @@ class ClientSession:
             self._tries += 1
         self._set(status="waiting", udt_next_reconnect=udt + int(wait * 1000))
         # A wait that the server asked for is not cut short by waking up.
-        self._timers.due["retry" if cut.retry_after is None else "ordered"] = now + wait
+        self._timers["retry" if cut.retry_after is None else "ordered"] = now + wait
 
     # receiving -----------------------------------------------------------------------
 
@@ -672,7 +658,6 @@ class ClientSession:
 
     def _heard(self, link: Link, now: float) -> None:
         if link.kind == "ws":
-            link.heard = now
             link.pinging = False
             link.due = now + self.options.ws_kalive
 
@@ -766,8 +751,8 @@ class ClientSession:
         # Where it is recovered, what was missed is still to come, above our own cursor.
         if offsets and not (link.cursor is not None and recovered):
             self._cursor = (epoch, offsets[0])
-        if self.credentials.csrf is None:
-            self.credentials.csrf = csrf
+        if self.csrf is None:
+            self.csrf = csrf
         if uid in _NIL_UIDS and isinstance(uid, Keyword):
             uid = None
         gap = link.cursor is not None and recovered is False
@@ -777,7 +762,7 @@ class ClientSession:
             ever_opened=True,
             first_open=not ever_opened,
             uid=uid,
-            csrf_token=self.credentials.csrf,
+            csrf_token=self.csrf,
             handshake_data=handshake_data,
         )
         self._effects.append(Deliver(Event(HANDSHAKE, [uid, csrf, handshake_data])))
@@ -794,7 +779,7 @@ class ClientSession:
 
     def next_due(self) -> float | None:
         """When :meth:`tick` has something to do."""
-        dues = list(self._timers.due.values())
+        dues = list(self._timers.values())
         for link in (self.link, self.candidate):
             if link is not None and link.due is not None:
                 dues.append(link.due)
@@ -814,8 +799,8 @@ class ClientSession:
             slept, self._wall = wall - self._wall, wall
             if slept > WOKEN:
                 self.woken(now)
-        for name, due in sorted(self._timers.due.items(), key=lambda timer: timer[1]):
-            if due <= now and self._timers.due.pop(name, None) is not None:
+        for name, due in sorted(self._timers.items(), key=lambda timer: timer[1]):
+            if due <= now and self._timers.pop(name, None) is not None:
                 self._timer(name, now)
         for link in (self.link, self.candidate):
             if link is not None and link.due is not None and link.due <= now:

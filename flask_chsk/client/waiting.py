@@ -29,7 +29,6 @@ T = TypeVar("T")
 LINGER = 2.0  # seconds a lane's thread waits for its next job: a busy lane keeps its thread
 
 _allocate_lock = get_original("_thread", "allocate_lock")
-_start_new_thread = get_original("_thread", "start_new_thread")
 
 
 class Flag:

@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -96,7 +96,7 @@ class Abort:
                 shut_down(self._connection.sock)
 
     @contextlib.contextmanager
-    def guarding(self, connection: HTTPConnection) -> Any:
+    def guarding(self, connection: HTTPConnection) -> Iterator[None]:
         """While *connection* is in use."""
         with self._lock:
             self._connection = connection
@@ -141,8 +141,8 @@ def _proxy_of(scheme: str, host: str) -> Url | None:
     if not text:
         return None
     proxy = parse_url(text if "://" in text else f"http://{text}")
-    if proxy.scheme not in ("http", "https") or not proxy.host:
-        raise ConfigError(f"proxy {text!r}: only http:// and https:// proxies are supported")
+    if proxy.scheme != "http" or not proxy.host:
+        raise ConfigError(f"a proxy of the environment is {proxy.scheme}://, not http://")
     return proxy
 
 
@@ -169,27 +169,22 @@ class Web:
         secure = scheme in ("https", "wss")
         port = parts.port or (443 if secure else 80)
         proxy = _proxy_of(scheme, f"{host}:{port}")
-        if secure and self.ssl_context is None:
-            self.ssl_context = ssl.create_default_context()
-        more: dict[str, Any] = {"timeout": self.connect_timeout}
-        if secure or (proxy is not None and proxy.scheme == "https"):
-            if self.ssl_context is None:
-                self.ssl_context = ssl.create_default_context()
-            more["ssl_context"] = self.ssl_context
-        kind = HTTPSConnection if "ssl_context" in more else HTTPConnection
         if proxy is None:
-            return kind(host, port, **more)
+            return self._connection(host, port, secure)
         assert proxy.host is not None
-        through = proxy.port or (443 if proxy.scheme == "https" else 80)
-        if scheme == "http":
-            return kind(proxy.host, through, **more)
-        if proxy.scheme == "https":
-            raise ConfigError(
-                f"{proxy.scheme}:// proxies carry plain HTTP only: name an http:// one"
-            )
-        connection = kind(proxy.host, through, **more)
-        connection.set_tunnel(host, port, _proxy_headers(proxy))
+        connection = self._connection(proxy.host, proxy.port or 80, secure)
+        if scheme != "http":
+            connection.set_tunnel(host, port, _proxy_headers(proxy))
         return connection
+
+    def _connection(self, host: str, port: int, secure: bool) -> HTTPConnection:
+        if not secure:
+            return HTTPConnection(host, port, timeout=self.connect_timeout)
+        if self.ssl_context is None:
+            self.ssl_context = ssl.create_default_context()
+        return HTTPSConnection(
+            host, port, timeout=self.connect_timeout, ssl_context=self.ssl_context
+        )
 
     def request(
         self,
@@ -361,19 +356,23 @@ def cookie_jar(
     return jar
 
 
-def with_query(url: str, params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+def with_query(url: str, params: Mapping[str, Any]) -> str:
     """*url* with *params* behind its own; what is None is left out."""
-    items = params.items() if isinstance(params, Mapping) else params
-    text = urlencode([(k, _text(v)) for k, v in items if v is not None], quote_via=quote)
+    text = urlencode(_texts(params), quote_via=quote)
     if not text:
         return url
     return f"{url}{'&' if '?' in url else '?'}{text}"
 
 
 def form(params: Mapping[str, Any]) -> bytes:
-    """*params* as the body of a form."""
-    return urlencode([(k, _text(v)) for k, v in params.items() if v is not None]).encode()
+    """*params* as the body of a form; what is None is left out."""
+    return urlencode(_texts(params)).encode()
 
 
-def _text(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+def _texts(params: Mapping[str, Any]) -> dict[str, str]:
+    words = {True: "true", False: "false"}
+    return {
+        name: words[value] if isinstance(value, bool) else str(value)
+        for name, value in params.items()
+        if value is not None
+    }

@@ -231,6 +231,38 @@ def test_what_cannot_be_sent_is_refused_in_the_caller(open_client: Open) -> None
         chsk.send(["chat/say", {"when": [object()]}])
 
 
+def test_destroyed_all_who_wait_are_told(open_client: Open, over: dict[str, str]) -> None:
+    chsk = open_client(**over)
+    told: list[Any] = []
+    chsk.watch(lambda old, new: told.append(new["status"]))
+    chsk.send(["test/never"], 30, told.append)
+    waits = threading.Thread(target=lambda: told.append(list(chsk.ch_recv)[-1].data["status"]))
+    waits.start()
+    chsk.destroy()
+    waits.join(5)
+    assert sorted(set(told)) == ["chsk/closed", "destroyed", "open"]
+
+
+def test_handlers_that_are_too_slow_are_told_of_a_gap(
+    open_client: Open, uid: str, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_chsk.client.channel.EVENTS", 5)
+    chsk = open_client(uid, type="ws")
+    go, told = threading.Event(), []
+
+    def slow(ev: EventMsg) -> None:
+        go.wait(10)
+        told.append(ev.data)
+
+    chsk.on("test/pushed", slow)
+    chsk.on("chsk/gap", lambda ev: told.append("gap"))
+    said = server.post(f"say/{uid}/20")
+    assert chsk.request(["test/echo", 1]) == 1
+    go.set()
+    eventually(lambda: said[-1] in told)
+    assert told == [said[0], "gap", *said[-5:]]
+
+
 def test_destroyed_it_leaves_no_thread(open_client: Open, over: dict[str, str]) -> None:
     before = set(threading.enumerate())
     chsk = open_client(**over)
