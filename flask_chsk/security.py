@@ -38,11 +38,13 @@ def check_origin(
     Where any may come it is ``"*"``: such a page is answered, but not with a user's cookies.
 
     :param own: our scheme and host, such as ``"https://example.org"``.
-    :param fetch_site: the ``Sec-Fetch-Site`` header, for requests without an Origin.
+    :param fetch_site: the ``Sec-Fetch-Site`` header, which pages cannot set.
     :raises Refused: 403.
     """
     if allowed == "*":
         return None if origin is None else "*"
+    if fetch_site == "same-origin":
+        return None  # says the browser, whatever a proxy made of Host; no page can make it lie
     if origin is None:
         if fetch_site == "cross-site":
             raise Refused(403, "a page of another site asked: list it in CHSK_ALLOWED_ORIGINS")

@@ -108,6 +108,14 @@ def test_a_request_of_another_sites_page_is_refused_without_an_origin_too() -> N
     )
 
 
+def test_the_browsers_word_that_a_request_is_its_own_pages_counts_whatever_the_host() -> None:
+    """A proxy that passes no Host on makes us another site in our own eyes."""
+    assert check_origin("https://public.example", "same-origin", "http://inner:8000", None) is None
+    for site in ("same-site", "cross-site", "none", "Same-Origin ", ""):
+        status, _ = refusal(check_origin, "https://public.example", site, OWN, None)
+        assert status == 403
+
+
 def test_what_an_origin_says_is_shown_cut_and_in_ascii() -> None:
     _, line = refusal(check_origin, "http://ü\n" + "x" * 500, None, OWN, None)
     assert line.startswith("Origin http://\\xfc\\nxxx") and len(line) < 250

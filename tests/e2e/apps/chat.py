@@ -6,16 +6,17 @@ is cut off.
 
 from __future__ import annotations
 
+import os
 from itertools import count
 
-from flask import Flask, redirect, render_template_string, request, session
+from flask import Flask, redirect, render_template_string, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from flask_chsk import Chsk, EventMessage
 
 app = Flask(__name__)
 app.secret_key = "of the tests"
-chsk = Chsk(app)
+chsk = Chsk(app, ws_kalive=float(os.environ.get("CHAT_KALIVE", "25")))
 numbers = count()
 
 PAGE = """<!doctype html>
@@ -40,7 +41,7 @@ def room() -> ResponseReturnValue:
 @app.get("/login/<name>")
 def login(name: str) -> ResponseReturnValue:
     session["uid"] = name
-    return redirect("/")
+    return redirect(url_for("room"))
 
 
 @app.post("/say")
