@@ -41,6 +41,11 @@ class Desk:
         expect(self.page.locator("#trip")).to_contain_text("ms")
         return self
 
+    def wait_open_again(self) -> None:
+        """Over whatever works first: a network that returns in between looks like one without
+        WebSockets."""
+        expect(self.page.locator("#state")).to_have_text("open", timeout=15_000)
+
     def press(self, button: str) -> None:
         self.page.get_by_role("button", name=button).click()
 
@@ -147,7 +152,7 @@ def test_a_cut_line_comes_back_and_missed_nothing(
     expect(page.locator("#state")).not_to_have_text("open")
     bob.say("while you were away")
     proxy.restore()
-    ann.wait_open(transport)
+    ann.wait_open_again()
     ann.expect_lines("while you were away")
     assert noted(ann, "in", "chat/said") == 1
 
@@ -171,7 +176,7 @@ def test_a_restart_of_the_server_is_survived(
     first.stop()
     expect(page.locator("#state")).not_to_have_text("open")
     gunicorn("example_app:app", port=first.port, env=env)
-    ann.wait_open(transport)
+    ann.wait_open_again()
     ann.say("after")
     ann.expect_lines("before", "after")
 
