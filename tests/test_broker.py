@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from flask_chsk.brokers import (
     ANONYMOUS,
     EVERYONE,
+    MAX_TOPICS,
     Page,
     client_channel,
     make,
     topic_channel,
     user_channel,
 )
-from flask_chsk.brokers.memory import MAX_TOPICS, MemoryBroker
+from flask_chsk.brokers.memory import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.errors import ConfigError, UsageError
 from flask_chsk.hub import Hub
@@ -71,14 +72,31 @@ class Told:
         self.pushes.append(push)
         self.on_push(push)
 
+    # Nothing else is ever told by the broker of one process.
+
     def released(self, uid: str | None, client_id: str, token: str) -> None:
-        raise AssertionError("one process has nobody to release")
+        raise AssertionError("released")
 
     def presence(self, uid: str, came: bool) -> None:
-        raise AssertionError("one process knows itself who came")
+        raise AssertionError("presence")
 
     def reset(self) -> None:
-        raise AssertionError("this counter has one life")
+        raise AssertionError("reset")
+
+    def lapsed(self) -> None:
+        raise AssertionError("lapsed")
+
+    def reattach(self, quiet: bool) -> None:
+        raise AssertionError("reattach")
+
+    def needs(self, name: str) -> bool:
+        raise AssertionError("needs")
+
+    def told(self, text: str) -> None:
+        raise AssertionError("told")
+
+    def changed(self) -> None:
+        raise AssertionError("changed")
 
     @property
     def offsets(self) -> list[int]:
