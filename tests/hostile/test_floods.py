@@ -104,7 +104,7 @@ def test_large_events_that_wait_for_a_slow_handler_stop_the_reading(target: Targ
 
 def test_large_posts_that_wait_for_slow_handlers_are_refused(target: Target) -> None:
     def post(number: int) -> int:
-        fields = {"client-id": f"poster{number}", "ppstr": "[[:test/sleep 2] nil]"}
+        fields = {"client-id": f"poster{number}", "ppstr": "[[:test/sleep 6] nil]"}
         statuses = []
         for _ in range(3):
             body = urlencode(fields).encode()
