@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from . import session as s
@@ -338,10 +339,9 @@ class Server:
         connection.lost_at = None
         connection.flushed = 0.0
         if connection.kind != transport.kind:
-            old_uids = self.registry.connected_uids
-            self.registry.move(one.uid, connection.kind, transport.kind)
-            connection.kind = transport.kind
-            self._changed(old_uids)
+            with self._noting(one.uid):
+                self.registry.move(one.uid, connection.kind, transport.kind)
+                connection.kind = transport.kind
         self.look_by(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
 
     def _handshake(self, entered: Entered) -> Data:
@@ -1169,16 +1169,16 @@ class Server:
         if uid is None or not changed:
             return
         log.info("uid %r %s", uid, "connected" if came else "disconnected")
-        if not self.broker.local:
-            event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
-            self.dispatcher.take_own(event, uid, Elsewhere(self), lambda: self._signal(uid, came))
-            return
-        now = self.connected_uids
-        before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
         event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
-        self.dispatcher.take_own(
-            event, uid, Elsewhere(self), lambda: self._tell_presence(uid, came, before, now)
-        )
+        if self.broker.local and self.watchers:
+            # Only where somebody looks: a snapshot costs as much as there are users, and for each
+            # of a crowd that comes that would be the square of it.
+            now = self.connected_uids
+            before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
+            then = partial(self._tell_presence, uid, came, before, now)
+        else:
+            then = partial(self._signal, uid, came)
+        self.dispatcher.take_own(event, uid, Elsewhere(self), then)
 
     def _tell_presence(
         self, uid: str, came: bool, before: ConnectedUids, now: ConnectedUids
