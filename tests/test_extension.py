@@ -169,7 +169,8 @@ def test_the_first_drop_to_an_unknown_uid_says_who_is_there(
         chsk.send("Ann", ["a/b"])
         chsk.send("Ann", ["a/b"])
     said = [m for m in caplog.messages if m.startswith("nothing")]
-    assert said == ["nothing was sent to uid 'Ann', who is not connected; connected: ['ann']"]
+    assert len(said) == 1
+    assert "'Ann'" in said[0] and "['ann']" in said[0]
 
 
 def test_topics_reach_their_members_from_joining_on(chsk: Chsk) -> None:

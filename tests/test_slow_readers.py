@@ -86,41 +86,6 @@ def test_one_that_never_reads_costs_its_limit_and_is_closed(server: WsgiServer) 
     sock.close()
 
 
-def test_one_of_ours_that_pauses_gets_every_byte_or_is_told(server: WsgiServer) -> None:
-    observer = Peer(server.port, uid="observer")
-    sock = connected(server, "pauses", "&v=1")
-    eventually(lambda: ask(observer, "/stats")["clients"] == 1)
-    for _ in range(10):
-        ask(observer, f"/large/pauses/100/{SIZE}")
-    ask(observer, "/send/pauses/1")  # the last of all
-    seen: list[int] = []
-    gaps = 0
-    for message in messages(sock):
-        if not isinstance(message, str):
-            continue
-        value = EDN.unpack(message)[0]
-        if value[0] == "chsk/handshake":
-            continue
-        for event in value:
-            if event[0] == "chsk/gap":
-                gaps += 1
-            elif event[0] == "test/large":
-                number, text = event[1]
-                assert text == "x" * SIZE
-                seen.append(number)
-            else:
-                break
-        else:
-            continue
-        break
-    assert seen == sorted(seen)
-    assert len(seen) == len(set(seen))
-    assert seen[0] == 0
-    if gaps == 0:
-        assert seen == list(range(1000))
-    sock.close()
-
-
 def test_one_that_pauses_within_its_limit_gets_everything(server: WsgiServer) -> None:
     observer = Peer(server.port, uid="observer")
     sock = connected(server, "short")

@@ -116,7 +116,7 @@ def test_large_posts_that_wait_for_slow_handlers_are_refused(target: Target) -> 
             statuses.append(target.request(head("/chsk", request, "POST") + body)[0])
         return statuses[-1]
 
-    with target.within(96), ThreadPoolExecutor(10) as pool:
+    with target.within(160), ThreadPoolExecutor(10) as pool:
         statuses = list(pool.map(post, range(40)))
     assert {200, 503} >= set(statuses) >= {503}
 
