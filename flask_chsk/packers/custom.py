@@ -1,4 +1,4 @@
-"""Packers of your own: two methods, which here can do no harm (docs/packers.rst).
+"""Packers of your own: two methods and a name, which here can do no harm (docs/packers.rst).
 
 Whatever a packer raises becomes `PackError`, in the caller, or `UnpackError`, a bad package of the
 peer's. It is given no message over the limit, and text or bytes as it asks for. What it makes of
@@ -7,10 +7,36 @@ its values is its own business: neither nesting nor keys are looked at.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..errors import ConfigError, PackError, UnpackError
-from . import MAX_BYTES, Packer, short
+from . import _KNOWN, MAX_BYTES, Packer, short
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it stands in URLs
+_registered: dict[str, Packer] = {}
+
+
+def register(packer: Packer) -> None:
+    """Make *packer* known by its name: to ``CHSK_PACKERS``, and to the Python client.
+
+    One that has the name of one before takes its place.
+
+    :raises ConfigError: where it is no packer, or is called as one of ours.
+    """
+    name = Guarded(packer).name
+    if name in _KNOWN or not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a packer cannot be called {name!r}: use letters, digits, _ and -, and none of"
+            f" {', '.join(_KNOWN)}"
+        )
+    _registered[name] = packer
+
+
+def registered(name: str, *, max_bytes: int = MAX_BYTES) -> Guarded | None:
+    """The packer that was registered under *name*, with this limit."""
+    packer = _registered.get(name)
+    return None if packer is None else Guarded(packer, max_bytes=max_bytes)
 
 
 class Guarded:
