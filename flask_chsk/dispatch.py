@@ -187,22 +187,27 @@ class Dispatcher:
         """In a worker: one event after another, until none waits."""
         jobs = inbox.jobs
         hub = self._hub
-        while True:
-            until = hub.now() + SLICE
-            while jobs and hub.now() < until:
-                job = jobs.popleft()
-                self._run(job)
-                if job.size or inbox.paused is not None:
-                    hub.call(self._handled, inbox, job.size)
-            if not jobs:
-                break
-            hub.breathe()
-        hub.call(self._rest, inbox)
+        try:
+            while jobs:
+                until = hub.now() + SLICE
+                while (job := _next(jobs)) is not None:
+                    try:
+                        self._run(job)
+                    finally:
+                        if job.size or inbox.paused is not None:
+                            hub.call(self._handled, inbox, job.size)
+                    if hub.now() >= until:
+                        hub.breathe()
+                        break
+        finally:  # whatever ends this worker, the next event finds another
+            hub.call(self._rest, inbox)
 
     def _run_beside(self, inbox: Inbox, job: Job) -> None:
         """In a worker: one event, while the client's others go on."""
-        self._run(job)
-        self._hub.call(self._rest_beside, inbox, job.size)
+        try:
+            self._run(job)
+        finally:
+            self._hub.call(self._rest_beside, inbox, job.size)
 
     def _rest_beside(self, inbox: Inbox, size: int) -> None:
         inbox.beside -= 1
@@ -259,8 +264,7 @@ class Dispatcher:
         """Handle no more: what waits is answered ``:chsk/closed``."""
         self._stopped = True
         for inbox in list(self._inboxes.values()):
-            while inbox.jobs:
-                job = inbox.jobs.popleft()
+            while (job := _next(inbox.jobs)) is not None:
                 self._intake.waiting -= job.size
                 if job.channel is not None:
                     job.channel.closed()
@@ -327,6 +331,14 @@ class Dispatcher:
             sparse.warning("no handler", words, id, ev.uid, id)
         if channel is not None and ev.wants_reply:
             channel.error(404, f"no handler for {ev.id}")
+
+
+def _next(jobs: deque[Job]) -> Job | None:
+    """The next of *jobs*; under native threads two may ask at once."""
+    try:
+        return jobs.popleft()
+    except IndexError:
+        return None
 
 
 def first_line(error: Exception) -> str:

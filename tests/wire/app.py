@@ -161,9 +161,8 @@ def aborts(ev: EventMessage) -> None:
 
 @chsk.on("test/raise")
 def raises(ev: EventMessage) -> None:
-    raise {"value": ValueError, "timeout": gevent.Timeout, "exit": gevent.GreenletExit}[ev.data](
-        "a secret"
-    )
+    errors = {"value": ValueError("a secret"), "exit": gevent.GreenletExit("a secret")}
+    raise errors.get(ev.data) or gevent.Timeout()
 
 
 @chsk.on("test/raise-reply")
