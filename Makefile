@@ -4,7 +4,7 @@
 #
 # make style    ruff, check and format        make unit     pytest without servers and browsers
 # make types    mypy --strict                 make e2e      pytest with them
-# make js       node --test                   make fuzz     many more examples (COUNT=100000)
+# make js       node --test                   make fuzz     many more examples (COUNT=1000000)
 # make docs     docs/_build/html              make bench    the figures of the documentation
 # make clean    forget everything that was built
 #
@@ -13,7 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 5000
-COUNT ?= 100000
+COUNT ?= 1000000
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq

@@ -159,6 +159,7 @@ class Endpoint:
     ) -> tuple[Server, Opening, str | None]:
         state, config = self.state, self.config
         hooks = state.hooks
+        _check_query()
         values = request.values
         if hooks.reject is not None:
             refusal = hooks.reject()
@@ -249,6 +250,7 @@ class Endpoint:
         :raises Refused: 400, 413; 503 where too much is arriving.
         """
         limit = self.config.max_message_bytes
+        _check_query()
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(400, "a Content-Encoding is not accepted: POST the message as it is")
         # Urlencoding writes one byte as three at worst, and then there are the other fields.
@@ -376,6 +378,13 @@ def _allow(response: Response, origin: str) -> None:
     if origin != "*":
         response.headers["Access-Control-Allow-Credentials"] = "true"
         response.vary.add("Origin")
+
+
+def _check_query() -> None:
+    try:
+        _ = request.args
+    except UnicodeDecodeError:  # bytes that are not escaped; escaped ones become U+FFFD
+        raise Refused(400, "the query is not UTF-8: percent-encode it") from None
 
 
 def _limit_body(request: Request, limit: int) -> None:

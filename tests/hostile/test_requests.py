@@ -181,6 +181,17 @@ def test_odd_parameters_are_refused_or_ignored(target: Target, query: str) -> No
     assert set(answers) <= {101, 200, 400, 403}, answers
 
 
+def test_a_query_that_is_not_utf8_is_refused(target: Target) -> None:
+    """Not escaped: Werkzeug raises where it is read."""
+    raw = f"{URL}&x=\xff"
+    assert target.request(upgrade(raw))[0] == 400
+    assert target.request(head(raw))[0] == 400
+    body = form()
+    length = str(len(body))
+    headers: dict[str, str | None] = {"Content-Type": FORM, "Content-Length": length}
+    assert target.request(head(raw, headers, "POST") + body.encode())[0] == 400
+
+
 def test_a_number_too_long_for_int_is_no_number(target: Target) -> None:
     assert target.request(post(form(n="9" * 5000)))[0] == 200
 
