@@ -17,7 +17,6 @@ from flask import Flask, abort, request
 from flask.typing import ResponseReturnValue
 
 from flask_chsk import ALL_USERS_WITHOUT_UID, Chsk, Event, EventMessage, Keyword, Reply
-from flask_chsk.hub import THREADS
 from flask_chsk.packers.edn import EdnPacker
 
 EDN = EdnPacker()
@@ -251,18 +250,20 @@ def close_user() -> ResponseReturnValue:
 
 @app.post("/send-from/<where>")
 def send_from(where: str) -> ResponseReturnValue:
-    """Send from some place, and go on for *on* seconds before this answers."""
-    to, on = request.values["to"], float(request.values["on"])
+    """Send from some place, and go on there until the file *until* is."""
+    to, until = request.values["to"], request.values["until"]
     bound = chsk.bind(app)
+    done = threading.Event()
 
     def send() -> None:
         bound.send(to, ["test/from", where])
-        until = time.monotonic() + on
-        while time.monotonic() < until:
+        end = time.monotonic() + 20
+        while not os.path.exists(until) and time.monotonic() < end:
             if where.endswith("busy"):
                 sum(range(1000))
             else:
                 time.sleep(0.01)
+        done.set()
 
     if where.startswith("view"):
         send()
@@ -270,12 +271,12 @@ def send_from(where: str) -> ResponseReturnValue:
         gevent.spawn(send).join()
     elif where == "threadpool":
         gevent.get_hub().threadpool.apply(send)
+    elif where == "native-thread":
+        gevent.monkey.get_original("_thread", "start_new_thread")(send, ())
+        while not done.is_set():
+            sleep(0.01)
     elif where == "thread":
-        native = gevent.monkey.get_original("_thread", "start_new_thread")
-        native(send, ())
-        sleep(on)
-    elif where == "patched-thread":
         thread = threading.Thread(target=send)
         thread.start()
         thread.join()
-    return {"threads": THREADS}
+    return {}

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.wire.conftest import Wire
 
-PLACES = ["view", "view-busy", "greenlet", "threadpool", "thread", "patched-thread"]
+PLACES = ["view", "view-busy", "greenlet", "thread", "threadpool", "native-thread"]
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_an_event_arrives_while_its_sender_still_runs(wire: Wire, where: str) -> None:
+def test_an_event_arrives_while_its_sender_still_runs(
+    wire: Wire, where: str, tmp_path: Path
+) -> None:
     """Also while it burns CPU, which holds all of a gevent worker up."""
     socket, poller = wire.peer(f"from-{where}"), wire.peer(f"from-{where}")
     socket.open()
     poller.hello()
+    until = tmp_path / "arrived"
     with ThreadPoolExecutor() as pool:
-        sending = pool.submit(wire.do, f"/send-from/{where}", to=f"from-{where}", on=1.0)
-        assert socket.events(1) == [["test/from", where]]
-        assert not sending.done()
-        if where != "view-busy":
-            assert poller.poll() == [["test/from", where]]
+        sending = pool.submit(wire.do, f"/send-from/{where}", to=f"from-{where}", until=str(until))
+        try:
+            assert socket.events(1) == [["test/from", where]]
+            if where != "view-busy":
+                assert poller.poll() == [["test/from", where]]
             assert not sending.done()
+        finally:
+            until.touch()
         sending.result()
 
 
