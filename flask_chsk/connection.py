@@ -52,6 +52,7 @@ class Entered(NamedTuple):
     connection: Connection
     recovered: bool | None
     known: bool = False  # another process had it
+    number: int = 0  # of this opening, among those of the connection
 
 
 class Connection:
@@ -64,6 +65,7 @@ class Connection:
         "flushed",
         "kind",
         "lost_at",
+        "openings",
         "request",
         "served",
         "server",
@@ -86,6 +88,7 @@ class Connection:
         self.filed: float | None = None  # the deadline it waits for
         self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
         self.catching = False  # a page of history is being read
+        self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # of its opening, at the broker
         self.served = 0  # a poller without a cursor: the broker knows it is served up to here
         self.serving = False  # the broker is being told

@@ -72,6 +72,10 @@ ASKED_STILL = 1.0  # seconds between looks whether a client of another process i
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
 
+Position = tuple[dict[str, int], int]
+"""Channels, each with the offset at which it begins, and what is had of all of them."""
+
+
 class Farewell(Exception):
     """A client that polls was closed, with this code and reason, while no poll was here."""
 
@@ -113,6 +117,9 @@ class Server:
         self._members: dict[str, set[str]] = {}  # topic -> users here
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
         self._windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
+        # Which of two openings is the later one, several processes cannot tell: a request that
+        # was given up may arrive last. The client that lives comes back.
+        self._replaced = s.REPLACED if broker.local else s.TRY_LATER
         self._graces = {"ws": config.close_grace_ws, "ajax": config.close_grace_ajax}
         self.hub: Hub = None  # type: ignore[assignment]  # until start
 
@@ -171,7 +178,9 @@ class Server:
                 return None
             if arrival.farewell is not None:
                 raise Farewell(*arrival.farewell)
-            connection, recovered = self.hub.run(self._register, opening, kind, arrival, controls)
+            connection, recovered, number = self.hub.run(
+                self._register, opening, kind, arrival, controls
+            )
             while recovered and connection.session.behind and not connection.session.outbox:
                 recovered = self._next_page(connection)
         except BrokerError as error:
@@ -179,7 +188,7 @@ class Server:
         finally:
             if not self.broker.local:
                 self.hub.run(self._expect_no_more, uid, controls)
-        return Entered(opening, connection, recovered, arrival.known)
+        return Entered(opening, connection, recovered, arrival.known, number)
 
     @property
     def epoch(self) -> str:
@@ -239,7 +248,7 @@ class Server:
 
     def _register(
         self, opening: Opening, kind: str, arrival: Arrival, controls: Iterable[Push]
-    ) -> tuple[Connection, bool | None]:
+    ) -> tuple[Connection, bool | None, int]:
         """Make or find the connection, with its session where the client says it is."""
         now = self.hub.now()
         kind = "ajax" if kind == "poll" else kind
@@ -275,7 +284,7 @@ class Server:
             one = connection.session
             if isinstance(connection.transport, WebSocket):
                 # From now on nothing leaves by it that the newcomer would miss.
-                connection.transport.end(s.REPLACED, REPLACED)
+                connection.transport.end(self._replaced, REPLACED)
                 connection.transport = None
             if opening.v1 and (cursor is None or not one.v1):
                 one.start_at(watermark)
@@ -287,6 +296,7 @@ class Server:
                 one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
             one.composer = opening.composer
             one.v1 = opening.v1
+        connection.openings += 1
         if not arrival.trial:
             connection.token = arrival.token
         if kind == "ws":
@@ -296,14 +306,16 @@ class Server:
         self.look_by(connection, now + 1.0)
         self._presence(uid, arrival.first, came=True)
         if opening.cursor is None or not opening.v1:
-            return connection, None
-        return connection, cursor is not None
+            return connection, None, connection.openings
+        return connection, cursor is not None, connection.openings
 
     def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
         connection = entered.connection
-        if self.registry.get(*connection.key) is not connection:
-            link.close()  # closed in between: the client comes again
+        if not self._is_latest(entered):
+            # Closed in between, or its client gave it up and opened another: what left by this
+            # one would be missed by that.
+            link.close()
             return
         websocket = WebSocket(self, connection, link)
         polls = isinstance(connection.transport, Poller) or not connection.token
@@ -317,6 +329,13 @@ class Server:
             self._attach(connection, websocket)
         websocket.start(self._handshake(entered), leftover)
 
+    def _is_latest(self, entered: Entered) -> bool:
+        connection = entered.connection
+        return (
+            self.registry.get(*connection.key) is connection
+            and connection.openings == entered.number
+        )
+
     def _end_trial(self, connection: Connection) -> None:
         trial, connection.trial = connection.trial, None
         if trial is not None:
@@ -328,7 +347,7 @@ class Server:
             if isinstance(old, Poller):
                 old.release()
             else:
-                old.end(s.REPLACED, REPLACED)
+                old.end(self._replaced, REPLACED)
         one = connection.session
         one.keeps = one.v1 and transport.kind == "ajax"
         one.heard = self.hub.now()
@@ -393,11 +412,18 @@ class Server:
     def _next_page(self, connection: Connection) -> bool:
         """Read and take in a page; may wait for the broker. False: there is a gap."""
         one = connection.session
-        channels = self.hub.run(self._channels, one)
-        page = self.broker.since(channels, one.queued, s.PAGE_BYTES)
-        return self.hub.run(self._take_page, one, page)
+        position = self.hub.run(self._position, one)
+        page = self.broker.since(*position, s.PAGE_BYTES)
+        return self.hub.run(self._take_page, one, position, page)
 
-    def _take_page(self, one: ServerSession, page: Page) -> bool:
+    def _position(self, one: ServerSession) -> Position:
+        return self._channels(one), one.queued
+
+    def _take_page(self, one: ServerSession, position: Position, page: Page) -> bool:
+        if not one.behind or self._position(one) != position:
+            # While it was read the client came back with another cursor, or joined a topic:
+            # what is between is not in this page. It is still behind, and asks again.
+            return True
         if not page.complete:
             one.start_at(self.broker.watermark())
             return False
@@ -643,11 +669,14 @@ class Server:
         events = happening.events if isinstance(happening, s.Batched) else (happening,)
         asks = isinstance(happening, s.Received) and happening.cb is not None
         waiter = self.hub.waiter() if asks else None
+        known = opening.trusted or opening.uid is not None  # else another's reply could be had
+        if opening.number is not None and events and events[0].key is None:
+            # A browser may repeat a POST whose connection broke; its first event tells.
+            events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
         for received in events:
             channel = PostChannel(self, opening, waiter if received.cb is not None else None)
-            known = opening.trusted or opening.uid is not None  # else another's reply could be had
             if known and received.key is not None and self._came_before(key, received.key, channel):
-                continue
+                break
             self.dispatcher.take(
                 received.event, *key, channel, opening.request, size=size // len(events)
             )
@@ -850,6 +879,8 @@ class Server:
 
     def _open_poller(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
         connection = entered.connection
+        if not self._is_latest(entered):
+            return body(entered.opening.composer.message(s.TIMEOUT))
         poller = Poller(self, connection)
         self._attach(connection, poller)
         if not greets:
@@ -1093,7 +1124,7 @@ class Server:
             if isinstance(transport, Poller):
                 transport.give_up()
             elif transport is not None:
-                transport.end(s.REPLACED, REPLACED)
+                transport.end(self._replaced, REPLACED)
             self._remove(connection)
 
     def presence(self, uid: str, came: bool) -> None:

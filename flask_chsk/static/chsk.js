@@ -300,6 +300,7 @@ export class ChannelSocket {
   #gone = new AbortController(); // ends posts
   #turn = 0; // attempts that an `await` outlived know by it
   #polls = 0;
+  #posts = 0;
   #sends = 0;
   #tries = 0;
   #renewed = false; // refused since the last opening, and tried again with new credentials
@@ -724,7 +725,8 @@ export class ChannelSocket {
     const post = async (/** @type {Item} */ item) => {
       const { id, packed, timeoutMs } = item;
       const call = {
-        params: binary ? { "binary?": true } : { ppstr: packed },
+        // A browser may itself send again what a broken connection took: the number tells.
+        params: { n: ++this.#posts, ...(binary ? { "binary?": true } : { ppstr: packed }) },
         body: binary ? packed : undefined,
         timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
         signal: this.#gone.signal,
@@ -835,6 +837,10 @@ export class ChannelSocket {
     // Where it is recovered, what was missed is still to come, above our own cursor.
     if (cursor && !recovered) {
       const { epoch, offsets } = cursorOf(cursor);
+      if (epoch !== this.#cursor.epoch) {
+        // Another server: what the last one was asked, it will not answer.
+        for (const item of this.#pending.values()) if (item.via) this.#reply(item, CLOSED);
+      }
       this.#cursor = { epoch, offset: offsets[0] };
     }
     this.#set({

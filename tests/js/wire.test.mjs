@@ -325,6 +325,7 @@ describe("over Ajax", () => {
       packer: "edn",
       v: "1",
       resume: "tok",
+      n: "1",
       ppstr: '[[:a/b "x & y"] nil]',
     });
     assert.equal(call.headers.Authorization, "Bearer jwt");

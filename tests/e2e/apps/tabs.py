@@ -109,7 +109,7 @@ def seen() -> ResponseReturnValue:
 @chsk.on("test/step")
 def step(ev: EventMessage) -> int:
     if ev.data % 2 == 0:
-        time.sleep(0.2)
+        time.sleep(0.3)
     handled.append(ev.data)
     return len(handled)
 

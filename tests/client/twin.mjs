@@ -1,0 +1,60 @@
+// The browser's client, driven line by line: `node twin.mjs SCRIPT URL TYPE PACKER PARAMS`.
+// A line in is a step, `["request", event]`; a line out is what it gave, and the states since.
+
+import { createInterface } from "node:readline";
+
+const [script, url, type, packer, params] = process.argv.slice(2);
+const { ChannelSocket } = await import(script);
+const { WebSocket } = globalThis;
+const chsk = new ChannelSocket(url, {
+  type,
+  packer,
+  params: JSON.parse(params),
+  backoff: () => 50,
+  ...(type !== "ajax" && { WebSocket }),
+});
+const told = [];
+const asks = [];
+
+const close = (last) => last && [last.reason, last.code ?? null, last.message || null];
+
+function note({ status, type, open, everOpened, firstOpen, lastClose }) {
+  const now = JSON.stringify([status, type, open, everOpened, firstOpen, close(lastClose)]);
+  if (now !== told.at(-1)) told.push(now);
+}
+
+chsk.watch((old, now) => note(now));
+for (const id of ["chsk/handshake", "chsk/gap", "test/pushed", "chsk/bad-package"]) {
+  chsk.on(id, ({ data }) => void told.push(JSON.stringify([id, data ?? null])));
+}
+chsk.on("test/question", ({ data }) => ({ got: data }));
+
+const steps = {
+  request: (event, timeoutMs) => chsk.request(event, { timeoutMs }),
+  send: (event) => chsk.send(event),
+  async until(status) {
+    while (chsk.state.status !== status) await new Promise((wake) => setTimeout(wake, 10));
+  },
+  reconnect: () => chsk.reconnect(),
+  disconnect: () => chsk.disconnect(),
+  connect: () => chsk.connect(),
+  break: () => chsk.breakConnection(),
+  destroy: () => chsk.destroy(),
+  heard: async (count) => {
+    const pushed = () => told.filter((line) => line.startsWith('["test/pushed"')).length;
+    while (pushed() < count) await new Promise((wake) => setTimeout(wake, 10));
+  },
+  told: () => told.splice(0).map((line) => JSON.parse(line)),
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const [step, ...args] = JSON.parse(line);
+  let result;
+  try {
+    result = (await steps[step](...args)) ?? null;
+  } catch (error) {
+    result = { error: error.name, status: error.status ?? null };
+  }
+  console.log(JSON.stringify(result));
+}
+process.exit(0);
