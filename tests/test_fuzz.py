@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.fuzz import wire
+import pytest
+
+from tests.fuzz import watch, wire
 from tests.process import ROOT
 
 
@@ -25,3 +27,18 @@ def test_requests_of_every_shape_get_an_answer() -> None:
     assert done.returncode == 0, done.stderr[-5000:]
     statuses = {int(part.partition(":")[0]) for part in done.stdout.split(",")}
     assert statuses >= {200, 204, 400, 403, 404, 405, 413, 501}
+
+
+def test_an_input_that_hangs_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HANG", 0.01)
+    with pytest.raises(TimeoutError):
+        for _ in watch.watched("ab", 2):
+            while True:
+                pass
+
+
+def test_memory_that_grows_ends_the_run() -> None:
+    kept: list[bytes] = []
+    with pytest.raises(AssertionError, match="MiB more"):
+        for _ in watch.watched(range(20), 20):
+            kept.append(b"x" * 2**20)

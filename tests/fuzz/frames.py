@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
 from flask_chsk.frames import Close, FrameReader, Message, Ping, Pong, build
+from tests.fuzz.watch import confine, watched
 
 ROLES = ("server", "client")
 NO_LIMIT = 1 << 63  # wsproto has none in its frame layer
@@ -205,8 +206,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    confine()
     refused = 0
-    for seed in range(options.seed, options.seed + options.count):
+    for seed in watched(range(options.seed, options.seed + options.count), options.count):
         role, chunks = case(seed)
         if not agree(role, chunks):
             print(f"seed {seed}, {role}: {[chunk.hex() for chunk in chunks]}")

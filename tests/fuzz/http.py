@@ -25,6 +25,7 @@ from flask import Flask, request
 
 from flask_chsk import Chsk
 from flask_chsk.views import TEST_CLIENT
+from tests.fuzz.watch import confine, watched
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 NAMES = [
@@ -206,9 +207,7 @@ def run(count: int, seed: int = 0) -> Counter[int]:
     def go() -> None:
         app = make_app()
         chance = random.Random(seed)
-        for number, environ in enumerate(requests(chance)):
-            if number == count:
-                return
+        for number, environ in enumerate(watched(requests(chance), count)):
             shown = {**environ, "wsgi.input": environ["wsgi.input"].getvalue()}
             try:
                 status = ask(app, environ)
@@ -228,6 +227,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    confine()
     answers = run(options.count, options.seed)
     print(", ".join(f"{status}: {number}" for status, number in sorted(answers.items())))
     return 0

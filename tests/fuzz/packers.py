@@ -13,7 +13,6 @@ import argparse
 import gzip
 import json
 import random
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
@@ -25,6 +24,7 @@ from flask_chsk.packers.gzip import GzipPacker
 from flask_chsk.packers.json import JsonPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
 from flask_chsk.packers.transit import TransitPacker
+from tests.fuzz.watch import confine, memory, watched
 from tests.packers import typed
 
 VECTORS = Path(__file__).parents[1] / "packers" / "vectors"
@@ -192,8 +192,7 @@ def run(count: int, seed: int = 0) -> dict[str, Outcome]:
     ]
     for label, packer, inputs in packers:
         read, slowest = 0, 0.0
-        for _ in range(count):
-            text = next(inputs)
+        for text in watched(inputs, count):
             started = process_time()
             try:
                 read += check(packer, text)
@@ -209,7 +208,8 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=1_000_000, help="inputs for each packer")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    confine()
     for label, outcome in run(arguments.count, arguments.seed).items():
         read, refused, slowest = outcome
         print(f"{label}: {read} read, {refused} refused, the slowest in {slowest * 1000:.0f} ms")
-    print(f"memory at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+    print(f"memory at the end: {memory():.0f} MiB")

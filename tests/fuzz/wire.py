@@ -33,6 +33,7 @@ from flask_chsk.session import (
 )
 from flask_chsk.wire import WIRES, Composer
 from tests.fuzz.packers import EDN_BITS, JSON_BITS, damaged
+from tests.fuzz.watch import confine, watched
 
 EDN = [
     '[[:chat/say {:text "hi"}] nil]',
@@ -121,8 +122,7 @@ def run(count: int, seed: int = 0) -> dict[str, tuple[int, int]]:
         chance = random.Random(seed)
         inputs = damaged(seeds, [*bits, *EVENT_BITS * 3], chance)
         read = 0
-        for number in range(count):
-            text = next(inputs)
+        for number, text in enumerate(watched(inputs, count)):
             try:
                 read += check(composers[number % len(composers)], text)
             except Exception as exc:
@@ -130,7 +130,7 @@ def run(count: int, seed: int = 0) -> dict[str, tuple[int, int]]:
         results[packer] = (read, count - read)
     chance = random.Random(seed)
     read = 0
-    for _ in range(count):
+    for _ in watched(range(count), count):
         cursor = "".join(chance.choices(CURSOR_BITS, k=chance.randint(0, 8)))
         offset = read_cursor(cursor, "e7f3", 10)
         assert offset is None or (offset >= 10 and cursor == f"e7f3:{offset}"), cursor
@@ -144,6 +144,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="inputs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    confine()
     for label, (read, bad) in run(options.count, options.seed).items():
         print(f"{label}: {read} read, {bad} bad")
     return 0
