@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.process import eventually
 from tests.wire.conftest import Wire
 
 CONFIG = {"max_inbox": 16}
@@ -82,8 +83,8 @@ def test_twenty_slow_handlers_run_beside_each_other(wire: Wire) -> None:
     for peer in peers:
         peer.open()
     for peer in peers:
-        peer.say("[:test/sleep 0.3]", '"slept"')
-    assert wire.get("/stats")["inboxes"] == 20
+        peer.say("[:test/sleep 2]", '"slept"')
+    eventually(lambda: wire.get("/stats")["inboxes"] == 20)
     assert [peer.read()[0] for peer in peers] == ["slept"] * 20
 
 
