@@ -28,7 +28,7 @@ demo: $(VENV)/.demo
 
 # In processes of their own: what one part leaves running is not the next one's concern.
 test: tools style types js
-	$(PYTEST) -m "not e2e" tests/packers tests/test_*.py
+	$(PYTEST) -m "not e2e" tests/packers tests/test_*.py example_app
 	$(PYTEST) tests/brokers
 	$(PYTEST) tests/client
 	$(PYTEST) tests/hostile
@@ -40,7 +40,7 @@ style: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy flask_chsk
+	$(BIN)/mypy
 
 js: $(VENV)/.dev
 	@sh scripts/js.sh

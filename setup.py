@@ -40,13 +40,11 @@ extras["dev"] = [
     "wheel>=0.43",
 ]
 
-readme = Path(__file__).with_name("README.rst")
-
 setup(
     name="Flask-Chsk",
     version="0.1.0",
     description="Channel sockets for Flask: events both ways over WebSocket or long-polling",
-    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author="the Flask-Chsk authors",
     license="BSD-3-Clause",
@@ -59,7 +57,6 @@ setup(
             "static/*.js",
             "static/*.d.ts",
             "static/package.json",
-            "templates/**/*",
         ]
     },
     install_requires=[

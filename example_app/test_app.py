@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_chsk.errors import ReplyError
+from flask_chsk import ReplyError
 from flask_chsk.testing import ChskTestClient, Refusal
 
 Connect = Callable[..., ChskTestClient]

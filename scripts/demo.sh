@@ -23,5 +23,8 @@ then
     exit 1
 fi
 echo "The example: http://127.0.0.1:$port (ctrl-c ends it)"
+# The same for each worker: a tab outlives the one that it talked to.
+SECRET_KEY=${SECRET_KEY:-$("$venv/bin/python" -c 'import secrets; print(secrets.token_hex())')}
+export SECRET_KEY
 exec "$venv/bin/python" -m gunicorn --worker-class gevent --workers 1 --bind "127.0.0.1:$port" \
     --log-level warning example_app:app

@@ -1,5 +1,5 @@
 #!/bin/sh
-# js.sh: the tests of the browser's side, under Node; npm packages only where tests/js asks for any.
+# js.sh: the tests of the browser's side, under Node; with the npm packages that tests/js asks for.
 set -eu
 cd "$(dirname "$0")/../tests/js"
 
@@ -9,13 +9,8 @@ if ! command -v node >/dev/null 2>&1; then
     exit 1
 fi
 stamp=node_modules/.stamp
-if [ -f package.json ] && { [ ! -f $stamp ] || [ package.json -nt $stamp ]; }; then
-    if [ -f package-lock.json ]; then
-        npm ci --silent --no-audit --no-fund </dev/null
-    else
-        npm install --silent --no-audit --no-fund --no-package-lock </dev/null
-    fi
-    mkdir -p node_modules
+if [ ! -f $stamp ] || [ package-lock.json -nt $stamp ]; then
+    npm ci --silent --no-audit --no-fund </dev/null
     touch $stamp
 fi
 exec node --test --test-reporter=spec

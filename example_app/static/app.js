@@ -255,21 +255,22 @@ function showState({ status, type, lastClose }) {
   if (status !== "open") $("trip").textContent = "–";
 }
 
-/** Count an event and put it into the log; a run of equal ids takes one line.
+/** Count an event and put it into the log; a run of equal ids is one line, the newest one's.
  * @param {"in" | "out"} way @param {any[]} event */
 function noted(way, [id, data]) {
   if (way === "in") $("in").textContent = String(++eventsIn);
   else $("out").textContent = String(++eventsOut);
   const log = $("log");
+  const text = data === undefined ? "" : JSON.stringify(data);
   const last = log.firstElementChild;
   if (last?.dataset.key === way + id) {
     last.dataset.times = String(Number(last.dataset.times) + 1);
+    last.querySelector("code").textContent = text;
     last.querySelector("small").textContent = `× ${last.dataset.times}`;
     return;
   }
   const item = element("li", { className: way });
   Object.assign(item.dataset, { key: way + id, times: "1" });
-  const text = data === undefined ? "" : JSON.stringify(data);
   item.append(
     element("span", { className: "hidden", textContent: way === "in" ? "in: " : "out: " }),
     element("b", { textContent: id }),

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.proxy import Proxy
-from tests.process import ROOT, Process, Server, eventually, free_port, program
+from tests.process import ROOT, Process, Server, eventually, free_port, missing, program
 from tests.servers import certificate
 
 AXE = ROOT / "tests/js/node_modules/axe-core/axe.min.js"
@@ -241,7 +241,7 @@ def test_every_link_to_code_leads_to_its_line(ann: Desk) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(server: Server, new_page: NewPage, scheme: str) -> None:
     if not AXE.exists():
-        pytest.skip(f"missing: {AXE.relative_to(ROOT)}")
+        missing(str(AXE.relative_to(ROOT)))
     page = new_page(color_scheme=scheme)
     page.goto(f"{server.url}/login")
     assert violations(page) == []
