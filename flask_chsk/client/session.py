@@ -57,6 +57,7 @@ PROBE = 3.0  # seconds: a server that lives answers before a user loses patience
 SPREAD = 2.0  # seconds over which to come back after a restart that names none
 UPGRADE = 30.0  # seconds from a fallback to the next try of a WebSocket, then doubling
 UPGRADE_CAP = 600.0
+RETURN = 2.0  # the first wait where WebSockets have worked: then a cut led to Ajax
 AGAIN = 1.0  # seconds until what a failed POST carried is said again
 KEEP = 100.0  # seconds for which a key holds: the server's 120 less what may be under way
 WOKEN = 5.0  # seconds by which the wall clock runs ahead where the machine slept
@@ -571,7 +572,7 @@ class ClientSession:
         if self._downgraded:
             self._upgrade_later(now)
         else:
-            self._upgrade_wait = UPGRADE
+            self._upgrade_wait = RETURN
         self._heard(link, now)
         held, link.held = link.held, []
         for frame in held:

@@ -27,6 +27,8 @@ const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
 const UPGRADE_MS = 30_000;
 const UPGRADE_CAP_MS = 600_000;
+// The first wait where WebSockets have worked: then it was a cut that brought us to Ajax.
+const RETURN_MS = 2_000;
 
 const CLOSED = "chsk/closed";
 const ERROR = "chsk/error";
@@ -515,7 +517,7 @@ export class ChannelSocket {
     this.#renewed = false;
     this.#openedAt = Date.now();
     this.#downgraded = this.#opts.type === "auto" && link.type === "ajax";
-    if (!this.#downgraded) this.#upgradeMs = UPGRADE_MS;
+    if (!this.#downgraded) this.#upgradeMs = RETURN_MS;
     else if (this.#opts.WebSocket) this.#upgradeLater();
     for (const frame of link.held) this.#receive(link, frame);
   }

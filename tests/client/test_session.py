@@ -287,6 +287,20 @@ def test_over_polls_a_websocket_is_tried_again_ever_more_rarely(auto: World) -> 
     assert (auto.status, auto.session.link) == ("open", link)
 
 
+def test_where_a_websocket_has_worked_the_way_back_is_short(auto: World) -> None:
+    auto.call("down", auto.open(), Cut(1006))
+    auto.turn(1)
+    fall_back(auto)
+    tried: list[int] = []
+    began = auto.now
+    while len(tried) < 4:
+        auto.turn(1)
+        for opened in auto.take(Open):
+            tried.append(round(auto.now - began))
+            auto.call("down", opened.link, Cut(1006))
+    assert tried == [2, 6, 14, 30]
+
+
 def fall_back(world: World) -> Link:
     """Open over polls, WebSockets having failed."""
     world.call("down", world.connect(), Cut(1006))

@@ -295,6 +295,28 @@ describe("the way back from Ajax", () => {
     assert.equal(here.chsk.state.open, true);
   });
 
+  it("is tried after 2 s where a WebSocket has worked on this page", async (t) => {
+    const here = await overWs(t);
+    here.socket.drops();
+    await here.tick(1000);
+    here.socket.drops();
+    await settle();
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.type, "ajax");
+    await here.tick(1999);
+    assert.equal(here.sockets.length, 2);
+    await here.tick(1);
+    assert.equal(here.sockets.length, 3);
+    here.socket.drops();
+    await here.tick(3999);
+    assert.equal(here.sockets.length, 3);
+    await here.tick(1);
+    assert.equal(here.sockets.length, 4);
+    here.socket.opens(RECOVERED);
+    await settle();
+    assert.equal(here.chsk.state.type, "ws");
+  });
+
   it("changes over with nothing lost, doubled, or out of order", async (t) => {
     const here = await downgraded(t);
     const events = here.heard();
