@@ -191,8 +191,8 @@ class State:
     def _start(self) -> Server:
         server = Server(self.config, brokers.make(self.config), self.handlers, self)
         server.canonical = EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
-        server.opened.append(self._tell_signals)
-        server.watchers = self.watchers
+        server.who.signals.append(self._tell_signals)
+        server.who.watchers = self.watchers
         if self._recv is not None:
             server.dispatcher.recv_put = self._recv.offer
         hub = Hub.of_process()
@@ -370,7 +370,7 @@ class Sender:
         :raises AskTimeout: after *timeout* seconds.
         :raises AskFailed: when its handler raised, or it has none.
         """
-        return self._state().server().ask(as_uid(uid), event, client_id, timeout)
+        return self._state().server().asks.ask(as_uid(uid), event, client_id, timeout)
 
     def close(self, uid: Any, client_id: str | None = None, reconnect: bool = True) -> None:
         """Close a user's connections.

@@ -7,11 +7,8 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,14 +29,9 @@ from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .dispatch import Dispatcher, Host
 from .errors import (
-    AskFailed,
-    AskTimeout,
     BadEvent,
     BrokerError,
-    ChskError,
-    ClientGone,
     ConfigError,
-    NoClient,
     PackError,
     Refused,
 )
@@ -48,11 +40,14 @@ from .hub import Hub, Waiter
 from .intake import Intake
 from .link import Link
 from .longpoll import Parked, Poller, body
+from .presence import Presence
 from .push import CANONICAL, Push
-from .registry import NOBODY, ConnectedUids, Registry
+from .rates import Addresses, drawn
+from .registry import ConnectedUids, Registry
 from .replies import Elsewhere, PostChannel, Repeats, ReplyChannel, SocketChannel
 from .router import Handlers
 from .session import Rules, ServerSession
+from .topics import Topics
 from .values import Keyword
 from .websocket import WebSocket
 from .wire import Composer, Data
@@ -62,13 +57,10 @@ log = logging.getLogger("flask_chsk.server")
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
-ASKER = re.compile(r"[0-9a-f]{16}")  # a process that asks, before the dot of an ask's id
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
-ADDRESSES = 65_536  # whose requests are counted
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
-ASKED_STILL = 1.0  # seconds between looks whether a client of another process is still there
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
 
@@ -102,19 +94,15 @@ class Server:
             host,
             self.counters,
         )
-        self.opened: list[Callable[[str, bool], None]] = []  # user came (True) or went
-        self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
+        self.who = Presence(self.registry, broker, self.dispatcher, host)
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
-        self._asks = Asks()
+        self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
         self._repeats = Repeats()
-        self._addresses: dict[str, tuple[float, float]] = {}  # rate limits by address
+        self._addresses = Addresses(config.rate_per_address)
         self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
-        self._comparing = False
-        self._seen = NOBODY  # what watchers were told last
         self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
-        self._topics: dict[str, dict[str, int]] = {}  # user here -> topic -> since which offset
-        self._members: dict[str, set[str]] = {}  # topic -> users here
+        self._topics = Topics()
         self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
         self._windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
         # Which of two openings is the later one, several processes cannot tell: a request that
@@ -128,6 +116,8 @@ class Server:
         self.hub = hub
         self.broker.start(hub, self)
         self.dispatcher.start(hub, self._signed_out)
+        self.who.start(hub)
+        self.asks.start(hub)
         self.rules = Rules(
             epoch=self.broker.epoch,
             kalive=self.config.ws_kalive,
@@ -267,8 +257,9 @@ class Server:
             if uid is None and not opening.trusted:
                 self._repeats.forget_client(client_id)  # of whoever had this id before
             if uid is not None and not self.registry.count(uid):
-                self._learn_topics(uid, arrival.topics)
-            with self._noting(uid):
+                for topic, joined in arrival.topics.items():
+                    self._topics.joined(uid, topic, joined)
+            with self.who.noting(uid):
                 self.registry.add(uid, client_id, connection, kind)
             self.counters["opened"] += 1
             if cursor is not None and opening.v1:
@@ -304,7 +295,8 @@ class Server:
         if connection.transport is None:
             connection.lost_at = now  # until it is given one
         self.look_by(connection, now + 1.0)
-        self._presence(uid, arrival.first, came=True)
+        if arrival.first:
+            self._user(uid, came=True)
         if opening.cursor is None or not opening.v1:
             return connection, None, connection.openings
         return connection, cursor is not None, connection.openings
@@ -358,7 +350,7 @@ class Server:
         connection.lost_at = None
         connection.flushed = 0.0
         if connection.kind != transport.kind:
-            with self._noting(one.uid):
+            with self.who.noting(one.uid):
                 self.registry.move(one.uid, connection.kind, transport.kind)
                 connection.kind = transport.kind
         self.look_by(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
@@ -443,7 +435,7 @@ class Server:
             channels[ANONYMOUS] = 0
         else:
             channels[user_channel(uid)] = 0
-            for topic, joined in self._topics.get(uid, {}).items():
+            for topic, joined in self._topics.of(uid).items():
                 channels[topic_channel(topic)] = joined
         return channels
 
@@ -498,7 +490,8 @@ class Server:
         uid, client_id = connection.key
         if self.registry.get(uid, client_id) is connection:
             connection.token = arrival.token
-            self._presence(uid, arrival.first and not quiet, came=True)
+            if arrival.first and not quiet:
+                self._user(uid, came=True)
         else:  # it went in between
             self.hub.spawn(self._detach, uid, client_id, arrival.token)
 
@@ -506,32 +499,18 @@ class Server:
         """Whether a client here listens to a channel."""
         kind, _, rest = name.partition(":")
         if kind == "t":
-            return rest in self._members
+            return rest in self._topics
         if kind == "u":
             return rest in self._arriving or self.registry.count(rest) > 0
         if kind == "c":
             return self.registry.get(None, rest) is not None
         return self.registry.count(None) > 0
 
-    # topics, as far as users of this process are members ----------------------------------
-
-    def _learn_topics(self, uid: str, topics: Mapping[str, int]) -> None:
-        for topic, joined in topics.items():
-            self._joined(uid, topic, joined)
-
-    def _joined(self, uid: str, topic: str, offset: int) -> None:
-        self._topics.setdefault(uid, {})[topic] = offset
-        self._members.setdefault(topic, set()).add(uid)
+    # topics ----------------------------------------------------------------------------
 
     def _left(self, uid: str, topic: str) -> None:
-        if self._topics.get(uid, {}).pop(topic, None) is not None:
-            members = self._members[topic]
-            members.discard(uid)
-            if not members:
-                del self._members[topic]
-                self.broker.unused(topic_channel(topic))
-        if not self._topics.get(uid, True):
-            del self._topics[uid]
+        if self._topics.left(uid, topic):
+            self.broker.unused(topic_channel(topic))
 
     def _control(self, push: Push) -> None:
         """Do what a control event says; it travels as others do, so its place is in order."""
@@ -549,7 +528,7 @@ class Server:
         if not self.registry.count(uid):
             return
         if id == JOINED:
-            self._joined(uid, data, push.offset)
+            self._topics.joined(uid, data, push.offset)
             if not self.broker.local:
                 for connection in self.registry.of(uid):
                     connection.session.fall_behind()  # read from the topic's history
@@ -614,19 +593,12 @@ class Server:
 
     def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
-        connection.bucket = _drawn(connection.bucket, self.config.rate, self.hub.now(), count)
+        connection.bucket = drawn(connection.bucket, self.config.rate, self.hub.now(), count)
         return connection.bucket[0] < 0
 
     def address_too_fast(self, address: str | None) -> bool:
         """Whether *address* makes more requests than it may; from any thread."""
-        buckets = self._addresses
-        if len(buckets) >= ADDRESSES:
-            buckets.clear()  # rather a burst for everybody than memory for every address
-        key = address or ""
-        bucket = buckets[key] = _drawn(
-            buckets.get(key), self.config.rate_per_address, self.hub.now()
-        )
-        return bucket[0] < 0
+        return self._addresses.too_fast(address, self.hub.now())
 
     def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Waiter:
         """A message came by POST: its answer, or what will be told it.
@@ -791,7 +763,7 @@ class Server:
             connection = self.registry.get(uid or None, client_id)
             return [] if connection is None else [connection]
         receivers: list[Connection] = []
-        for uid in self._members.get(rest, ()):
+        for uid in self._topics.members(rest):
             receivers += self.registry.of(uid)
         return receivers
 
@@ -1089,7 +1061,7 @@ class Server:
         uid, client_id = connection.key
         if self.registry.get(uid, client_id) is not connection:
             return False
-        with self._noting(uid):
+        with self.who.noting(uid):
             self.registry.remove(uid, client_id, connection.kind)
         connection.filed = None
         transport, connection.transport = connection.transport, None
@@ -1102,10 +1074,10 @@ class Server:
             if not self.registry.count(None):
                 self.broker.unused(ANONYMOUS)
         elif not self.registry.count(uid):
-            for topic in list(self._topics.get(uid, ())):
+            for topic in list(self._topics.of(uid)):
                 self._left(uid, topic)
         if self.broker.local:
-            self._asks.gone(connection.key)
+            self.asks.gone(connection.key)
         return True
 
     def _detach(self, uid: Uid, client_id: str, token: str) -> None:
@@ -1114,7 +1086,8 @@ class Server:
         except BrokerError as error:
             log.warning("uid %r could not be signed off: %s", uid, error)
         else:
-            self.hub.call(self._presence, uid, last, False)
+            if last:
+                self.hub.call(self._user, uid, False)
 
     def released(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""
@@ -1129,7 +1102,7 @@ class Server:
 
     def presence(self, uid: str, came: bool) -> None:
         """The broker found that a user came or went, whose process could not say so."""
-        self._presence(uid, True, came)
+        self._user(uid, came)
 
     def close(
         self, uid: Uid, client_id: str | None, code: int = s.CLOSED_BY_APP, reason: str = ""
@@ -1175,144 +1148,24 @@ class Server:
     @property
     def connected_uids(self) -> ConnectedUids:
         """Who is connected; from any thread."""
-        return self.registry.connected_uids if self.broker.local else self.broker.connected()
+        return self.who.connected_uids
 
     def changed(self) -> None:
         """Users came or went, in whatever process."""
-        if self.watchers and not self._comparing:
-            self._comparing = True
-            self.hub.spawn(self._compare)
+        self.who.changed()
 
-    def _compare(self) -> None:
-        try:
-            now = self.broker.connected()
-        except BrokerError as error:
-            log.debug("who is connected is not known: %s", error)
-            return
-        finally:
-            self._comparing = False
-        before, self._seen = self._seen, now
-        if now != before:
-            for watch in list(self.watchers):
-                self.host.run_plain(watch, before, now)
-
-    def _presence(self, uid: Uid, changed: bool, came: bool) -> None:
-        if uid is None or not changed:
-            return
-        log.info("uid %r %s", uid, "connected" if came else "disconnected")
-        event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
-        if self.broker.local and self.watchers:
-            # Only where somebody looks: a snapshot costs as much as there are users, and for each
-            # of a crowd that comes that would be the square of it.
-            now = self.connected_uids
-            before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
-            then = partial(self._tell_presence, uid, came, before, now)
-        else:
-            then = partial(self._signal, uid, came)
-        self.dispatcher.take_own(event, uid, Elsewhere(self), then)
-
-    def _tell_presence(
-        self, uid: str, came: bool, before: ConnectedUids, now: ConnectedUids
-    ) -> None:
-        self._signal(uid, came)
-        for watch in list(self.watchers):
-            self.host.run_plain(watch, before, now)
-
-    def _signal(self, uid: str, came: bool) -> None:
-        for tell in self.opened:
-            self.host.run_plain(tell, uid, came)
-
-    @contextmanager
-    def _noting(self, uid: Uid) -> Iterator[None]:
-        """Tell watchers where a user who stays is on one transport more, or less."""
-        if uid is None or not self.watchers:
-            yield
-            return
-        before = self.registry.connected_uids
-        yield
-        if uid in before.any and self.registry.count(uid):
-            self._changed(before)
-
-    def _changed(self, before: ConnectedUids) -> None:
-        if not self.broker.local:
-            return  # the broker says so
-        now = self.connected_uids
-        if self.watchers and now != before:
-            for watch in list(self.watchers):
-                self.hub.spawn(self.host.run_plain, watch, before, now)
+    def _user(self, uid: Uid, came: bool) -> None:
+        self.who.user(uid, came, Elsewhere(self))
 
     # asking ----------------------------------------------------------------------------
 
-    def ask(self, uid: Uid, event: Any, client_id: str | None, timeout: float) -> Any:
-        """Ask a client, or all of a user's, and block for the first answer; from any thread.
-
-        :raises NoClient: at once, where nobody could answer.
-        :raises ClientGone: when the last one asked went away.
-        :raises AskTimeout: after *timeout* seconds.
-        :raises AskFailed: when all that were asked answered with an error.
-        """
-        id, data = assert_event(event)
-        self.canonical.pack(data, root="event")
-        waiter = self.hub.waiter_here()
-        ask_id = f"{self.broker.name}.{secrets.token_urlsafe(12)}"
-        self._begin_ask(ask_id, uid, client_id, waiter)
-        try:
-            self.send(uid, [s.ASK, [ask_id, [id, data]]], client_id, flush=True)
-            answer = self._wait_for_answer(ask_id, uid, waiter, timeout)
-        finally:
-            self.hub.call(self._asks.end, ask_id)
-        if answer is None:
-            raise AskTimeout(f"uid {uid!r} did not answer {id} within {timeout:g} s")
-        kind, value = answer
-        if kind == "gone":
-            raise ClientGone(f"the last client of uid {uid!r} that was asked went away")
-        if kind == "error":
-            raise AskFailed(f"{id}: {value}")
-        return value
-
-    def _begin_ask(self, ask_id: str, uid: Uid, client_id: str | None, waiter: Waiter) -> None:
-        asked = {(uid, one) for one in self._clients(uid) if client_id is None or one == client_id}
-        if not asked:
-            raise NoClient(f"uid {uid!r} has no client that can be asked")
-        self.hub.run(self._asks.begin, ask_id, asked, waiter)
-
-    def _clients(self, uid: Uid) -> Iterable[str]:
-        """The clients of a user, in whatever process, that can be asked."""
-        if not self.broker.local:
-            return self.broker.clients(uid)
-        return self.hub.run(
-            lambda: [c.session.client_id for c in self.registry.of(uid) if c.session.v1]
-        )
-
-    def _wait_for_answer(self, ask_id: str, uid: Uid, waiter: Waiter, timeout: float) -> Any:
-        if self.broker.local:
-            return waiter.wait(timeout)
-        until = self.hub.now() + timeout
-        while True:
-            left = until - self.hub.now()
-            answer = waiter.wait(max(0.0, min(left, ASKED_STILL)))
-            if answer is not None or left <= ASKED_STILL:
-                return answer
-            there = self._clients(uid)
-            self.hub.run(self._asks.only, ask_id, {(uid, one) for one in there})
-
     def _answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
-        name, dot, _ = answer.id.partition(".")
-        if dot and name != self.broker.name and ASKER.fullmatch(name) and not self.broker.local:
-            self.hub.spawn(self._tell_asker, name, client, answer)
-        elif not self._asks.answered(client, answer):
+        if not self.asks.answered(client, answer):
             self.counters["answers_unasked"] += 1
-
-    def _tell_asker(self, name: str, client: tuple[Uid, str], answer: s.Answered) -> None:
-        try:
-            self.broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
-        except ChskError as error:
-            log.warning("an answer of uid %r did not get through: %s", client[0], error)
 
     def told(self, text: str) -> None:
         """A client of another process answered what was asked here."""
-        uid, client_id, *answer = CANONICAL.unpack(text)
-        if not self._asks.answered((uid, client_id), s.Answered(*answer)):
+        if not self.asks.told(text):
             self.counters["answers_unasked"] += 1
 
     # ending ----------------------------------------------------------------------------
@@ -1391,15 +1244,6 @@ class Server:
             "uids_ws": len(uids.ws),
             "uids_ajax": len(uids.ajax),
             "inboxes": len(self.dispatcher),
-            "asks": len(self._asks),
+            "asks": len(self.asks),
             "arriving": self.intake.bytes,
         }
-
-
-def _drawn(
-    bucket: tuple[float, float] | None, limit: tuple[float, int] | None, now: float, count: int = 1
-) -> tuple[float, float]:
-    """A token bucket, (tokens, when they were counted), with *count* tokens taken."""
-    rate, burst = limit or (0.0, 0)
-    tokens, counted = bucket or (float(burst), now)
-    return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - count, now

@@ -19,9 +19,10 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 LADDER = [
     ["errors", "values", "event", "config", "backoff"],
     ["packers"],
-    ["wire", "push", "frames", "session", "registry", "router", "intake"],
+    ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
-    ["connection", "replies", "asks", "dispatch", "recv", "server", "client", "publisher"],
+    ["connection", "replies", "asks", "dispatch", "presence"],
+    ["recv", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     ["security", "contexts", "views", "cli", "extension", "testing"],
     ["__init__"],
