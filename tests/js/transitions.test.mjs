@@ -296,7 +296,7 @@ describe("the way back from Ajax", () => {
   });
 
   it("is tried after 2 s where a WebSocket has worked on this page", async (t) => {
-    const here = await overWs(t);
+    const here = await overWs(t, { type: "auto" });
     here.socket.drops();
     await here.tick(1000);
     here.socket.drops();
