@@ -136,6 +136,8 @@ export interface SendOptions<Reply = any> {
   timeoutMs?: number;
   /** Called once, with the reply or a Failure. */
   cb?: (reply: Reply | Failure, details?: ErrorDetails) => void;
+  /** Accepted as Sente does; nothing is held back here. */
+  flush?: boolean;
 }
 
 /** What the client tells of itself, in the seed's shapes. */
@@ -257,20 +259,37 @@ export function ednPacker(options?: { keywords?: "string" | "object" }): Packer<
 
 // The seed's functions ------------------------------------------------------------------
 
+/** Options, and what they were called before. */
+export interface SeedOptions extends Options {
+  /** @deprecated `clientId` */
+  clientUuid?: string;
+  /** @deprecated `lpTimeoutMs` */
+  lpKaliveMs?: number;
+}
+/** A callback, or a RecvChannel, which gets `["ev/id.cb", reply]`. */
+export type SeedCallback = SendOptions["cb"] | RecvChannel;
+type SeedSendOptions = Omit<SendOptions, "cb"> & { cb?: SeedCallback };
+
+/** @param moreOpts Deprecated: give all options in one object. */
 export function makeChannelSocket(
   path?: string | null,
-  opts?: Options,
+  opts?: SeedOptions,
+  moreOpts?: SeedOptions,
 ): {
   chsk: ChannelSocket;
   chRecv: RecvChannel;
-  sendFn: ChannelSocket["send"];
+  sendFn(
+    event: Event,
+    timeoutMsOrOpts?: number | SeedSendOptions | null,
+    cb?: SeedCallback,
+  ): boolean;
   readonly state: State;
 };
 export function chskSend(
   chsk: ChannelSocket<any, any>,
   event: Event,
-  timeoutMsOrOpts?: number | SendOptions | null,
-  cb?: SendOptions["cb"],
+  timeoutMsOrOpts?: number | SeedSendOptions | null,
+  cb?: SeedCallback,
 ): boolean;
 export function chskReconnect(chsk: ChannelSocket<any, any>): void;
 export function chskDestroy(chsk: ChannelSocket<any, any>): void;
@@ -281,12 +300,17 @@ export function startChskRouter(
   handler: (ev: EventMsg) => any,
   opts?: { traceEvs?: boolean },
 ): () => void;
+/** @deprecated `startChskRouter`; this handler gets the event, and `chRecv`. */
+export function startChskRouterLoop(
+  handler: (event: Event, chRecv: RecvChannel) => any,
+  chRecv: RecvChannel,
+): () => void;
 
 export interface AjaxResponse {
   success: boolean;
   /** Null where there was no response. */
   status: number | null;
-  error: number | "timeout" | "abort" | "exception" | null;
+  error: number | "timeout" | "abort" | "http-error" | "no-content" | "exception" | null;
   content: any;
   contentType?: string | null;
 }
@@ -327,3 +351,5 @@ export function assertEvent(x: unknown): Event;
 export function isEventMsg(x: unknown): x is EventMsg;
 /** Whether a reply is a real one. */
 export function cbSuccess<Reply>(reply: Reply | Failure): reply is Reply;
+/** Whether it is a Failure. */
+export function cbError<Reply>(reply: Reply | Failure): reply is Failure;

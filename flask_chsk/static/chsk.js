@@ -91,6 +91,9 @@ export const isEventMsg = (x) => isEvent(x?.event);
 /** Whether a reply is a real one: not chsk/closed, chsk/timeout or chsk/error. @param {any} reply */
 export const cbSuccess = (reply) => ![CLOSED, TIMEOUT, ERROR].includes(plain(reply));
 
+/** Whether a reply is one of these three. @param {any} reply */
+export const cbError = (reply) => !cbSuccess(reply);
+
 /** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 30 s, and with
  * full jitter, so that many clients do not come back at once. @param {number} attempt */
 export const expBackoff = (attempt) => Math.random() * Math.min(30_000, 500 * 2 ** attempt);
@@ -205,6 +208,13 @@ export function startChskRouter(chRecv, handler, { traceEvs = false } = {}) {
   };
 }
 
+/** Deprecated: startChskRouter with its arguments the other way round; `handler` gets the event.
+ * @param {(event: any, chRecv: RecvChannel) => any} handler @param {RecvChannel} chRecv */
+export function startChskRouterLoop(handler, chRecv) {
+  log("warn", "use startChskRouter(chRecv, handler)");
+  return startChskRouter(chRecv, (ev) => handler(ev.event, chRecv));
+}
+
 // HTTP -----------------------------------------------------------------------------------
 
 /** @param {Record<string, any>} [params] what is null or undefined is left out */
@@ -255,13 +265,20 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
 }
 
 /** A small Ajax call. `callback` gets `{success, status, error, content, contentType}`; `error` is
- * a status, "timeout", "abort" or "exception", or null. Returns `{abort()}`.
+ * null, a status, or "timeout", "abort", "http-error" (no answer), "no-content" (an empty one),
+ * "exception" (one that is not what it says it is). Returns `{abort()}`.
  * @param {string} url @param {any} opts @param {(resp: any) => void} callback */
 export function ajaxCall(url, opts, callback) {
   const abort = new AbortController();
-  http(opts.fetch ?? fetch, url, { ...opts, signal: abort.signal }).then((res) =>
-    guarded(() => callback(res)),
-  );
+  http(opts.fetch ?? fetch, url, { ...opts, signal: abort.signal }).then((res) => {
+    const { status, content, error } = res;
+    const empty = content === "" || content?.byteLength === 0;
+    if (!status && error === "exception") res.error = "http-error";
+    if (empty && status < 300 && status !== 204) {
+      Object.assign(res, { success: false, error: "no-content", content: null });
+    }
+    guarded(() => callback(res));
+  });
   return abort;
 }
 
@@ -1077,21 +1094,34 @@ const base64url = (text) =>
 
 // The seed's functions -------------------------------------------------------------------
 
-/** The seed's map of parts. @param {string} [path] @param {any} [opts] */
-export function makeChannelSocket(path, opts) {
-  const chsk = new ChannelSocket(path, opts);
+/** The seed's map of parts. @param {string} [path] @param {any} [opts]
+ * @param {any} [moreOpts] deprecated: give all in one */
+export function makeChannelSocket(path, opts, moreOpts) {
+  if (moreOpts) log("warn", "give all options in one object");
+  const { clientUuid, lpKaliveMs, ...given } = { ...opts, ...moreOpts };
+  if (clientUuid) given.clientId ??= clientUuid;
+  if (lpKaliveMs) given.lpTimeoutMs ??= lpKaliveMs;
+  const chsk = new ChannelSocket(path, given);
   return {
     chsk,
     chRecv: chsk.chRecv,
-    sendFn: chsk.send.bind(chsk),
+    sendFn: (/** @type {any} */ event, /** @type {[any?, any?]} */ ...args) => chskSend(chsk, event, ...args),
     get state() {
       return chsk.state;
     },
   };
 }
 
-/** @param {ChannelSocket} chsk @param {[any, any?, any?]} args */
-export const chskSend = (chsk, ...args) => chsk.send(...args);
+/** As `chsk.send`; `cb` may also be a RecvChannel, which gets `["ev/id.cb", reply]`.
+ * @param {ChannelSocket} chsk @param {any} event @param {any} [a] @param {any} [b] */
+export function chskSend(chsk, event, a, b) {
+  const { cb, ...opts } = typeof a === "object" && a ? a : { timeoutMs: a, cb: b };
+  if (!(cb instanceof RecvChannel)) return chsk.send(event, { ...opts, cb });
+  return chsk.send(event, {
+    ...opts,
+    cb: (/** @type {any} */ reply) => cb.put([`${plain(event[0])}.cb`, reply]),
+  });
+}
 /** @param {ChannelSocket} chsk */
 export const chskReconnect = (chsk) => chsk.reconnect();
 /** @param {ChannelSocket} chsk */

@@ -10,6 +10,7 @@ import {
   ajaxCall,
   asEvent,
   assertEvent,
+  cbError,
   cbSuccess,
   chskDestroy,
   chskReconnect,
@@ -22,6 +23,7 @@ import {
   setExpBackoffTimeout,
   setLoggingLevel,
   startChskRouter,
+  startChskRouterLoop,
 } from "../../flask_chsk/static/chsk.js";
 import { overAjax, overWs, settle, world } from "./fakes.mjs";
 
@@ -48,6 +50,7 @@ describe("events", () => {
   it("have replies, or one of three words", () => {
     const failures = ["chsk/closed", "chsk/timeout", "chsk/error", new Keyword("chsk/error")];
     assert.deepEqual(failures.map(cbSuccess), [false, false, false, false]);
+    assert.deepEqual(failures.map(cbError), [true, true, true, true]);
     assert.deepEqual([null, false, "closed", {}].map(cbSuccess), [true, true, true, true]);
   });
 });
@@ -137,6 +140,25 @@ describe("startChskRouter", () => {
   });
 });
 
+describe("startChskRouterLoop", () => {
+  it("takes its arguments in reverse, and warns", async (t) => {
+    const warn = t.mock.method(console, "warn", () => {});
+    setLoggingLevel("warn");
+    t.after(() => setLoggingLevel("silent"));
+    const channel = new RecvChannel(10);
+    const seen = [];
+    const stop = startChskRouterLoop((event, chRecv) => seen.push([event, chRecv]), channel);
+    channel.put({ id: "a/b", data: 1, event: ["a/b", 1] });
+    await settle();
+    stop();
+    assert.deepEqual(seen, [[["a/b", 1], channel]]);
+    assert.deepEqual(warn.mock.calls[0].arguments, [
+      "chsk:",
+      "use startChskRouter(chRecv, handler)",
+    ]);
+  });
+});
+
 describe("ajaxCall", () => {
   const call = (opts, answer) =>
     new Promise((resolve) => {
@@ -180,8 +202,11 @@ describe("ajaxCall", () => {
     const [, cut] = await call({}, () => {
       throw new TypeError("network");
     });
+    const [, empty] = await call({}, () => new Response(""));
+    const [, none] = await call({ respType: "edn" }, () => new Response(""));
+    const [, nothing] = await call({}, () => new Response(null, { status: 204 }));
     assert.deepEqual(
-      [gone, odd, cut].map(({ success, status, error, content }) => [
+      [gone, odd, cut, empty, none, nothing].map(({ success, status, error, content }) => [
         success,
         status,
         error,
@@ -190,7 +215,10 @@ describe("ajaxCall", () => {
       [
         [false, 410, 410, "gone"],
         [false, 200, "exception", "{"],
-        [false, null, "exception", null],
+        [false, null, "http-error", null],
+        [false, 200, "no-content", null],
+        [false, 200, "no-content", null],
+        [true, 204, null, ""],
       ],
     );
   });
@@ -225,6 +253,36 @@ describe("makeChannelSocket", () => {
     assert.equal(sockets.length, 2);
     chskDestroy(chsk);
     assert.equal(chsk.state.status, "destroyed");
+  });
+});
+
+describe("the seed's spellings", () => {
+  it("are taken, the older ones with a warning where there is a newer", async (t) => {
+    const warn = t.mock.method(console, "warn", () => {});
+    setLoggingLevel("warn");
+    t.after(() => setLoggingLevel("silent"));
+    const { chsk } = makeChannelSocket("/chsk", { type: "ws" }, { clientUuid: "me" });
+    assert.deepEqual([chsk.clientId, chsk.state.type], ["me", "ws"]);
+    assert.deepEqual(
+      warn.mock.calls.map((call) => call.arguments[1]),
+      ["give all options in one object"],
+    );
+  });
+
+  it("include a channel as callback, and options in one object", async (t) => {
+    const { chsk, socket } = await overWs(t);
+    const replies = new RecvChannel(10);
+    assert.equal(chskSend(chsk, ["a/b", 1], 5000, replies), true);
+    assert.equal(chskSend(chsk, ["a/c"], { timeoutMs: 5000, cb: replies, flush: true }), true);
+    socket.says('[{:ok 1} "c1"]');
+    socket.says('[:chsk/error "c2"]');
+    assert.deepEqual(
+      [await replies.take(), await replies.take()],
+      [
+        ["a/b.cb", { ok: 1 }],
+        ["a/c.cb", "chsk/error"],
+      ],
+    );
   });
 });
 
