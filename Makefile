@@ -5,8 +5,8 @@
 # make style    ruff, check and format        make unit     pytest without servers and browsers
 # make types    mypy --strict                 make e2e      pytest with them
 # make js       node --test                   make fuzz     many more examples (COUNT=1000000)
-# make docs     docs/_build/html              make bench    the figures of the documentation
-# make clean    forget everything that was built
+# make docs     docs/_build/html              make soak     cuts and rude peers (SECONDS=600)
+# make clean    forget what was built         make bench    the figures of the documentation
 #
 # PYTHON=python3.12 makes the virtualenv with another Python, VENV=... makes it elsewhere.
 
@@ -14,11 +14,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 5000
 COUNT ?= 1000000
+SECONDS ?= 600
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
-.PHONY: help demo test style types js unit e2e fuzz bench docs tools clean
+.PHONY: help demo test style types js unit e2e fuzz soak bench docs tools clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -33,6 +34,7 @@ test: tools style types js
 	$(PYTEST) tests/client
 	$(PYTEST) tests/hostile
 	$(PYTEST) tests/wire
+	$(PYTEST) tests/soak
 	$(PYTEST) tests/e2e
 
 style: $(VENV)/.dev
@@ -57,6 +59,10 @@ fuzz: $(VENV)/.dev
 		echo "tests.fuzz.$$program"; \
 		$(BIN)/python -m tests.fuzz.$$program --count $(COUNT) || exit 1; \
 	done
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --clients 200 --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak --clients 1000 --rude 300 --seconds $(SECONDS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
