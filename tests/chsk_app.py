@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
 from typing import Any
 
 import gevent
 from flask import Flask, request
+from greenlet import greenlet
 
 from flask_chsk import Chsk
 
@@ -72,4 +75,6 @@ def large(uid: str, count: int, size: int) -> dict[str, Any]:
 
 @app.get("/stats")
 def stats() -> dict[str, int]:
-    return chsk.stats()
+    gc.collect()
+    greenlets = sum(isinstance(one, greenlet) and not one.dead for one in gc.get_objects())
+    return {**chsk.stats(), "tasks": greenlets + threading.active_count()}
