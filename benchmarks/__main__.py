@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from datetime import date
@@ -20,6 +21,7 @@ from .servers import HERE, LOAD_CPU, PEERS_ALL, ROOT, NotHere, Peer
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     if LOAD_CPU is not None:
         os.sched_setaffinity(0, {LOAD_CPU})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -35,6 +37,12 @@ def main() -> int:
     if options.against.exists():
         before = json.loads(options.against.read_text(encoding="utf-8"))
     started = time.monotonic()
+    for peer in PEERS_ALL:
+        if _chosen(peer, options):
+            try:
+                peer.install()
+            except NotHere as why:
+                results["missing"][peer.name] = str(why)
     for scenario in SCENARIOS:
         if options.scenario and not _matches(scenario.name, options.scenario):
             continue
@@ -42,8 +50,7 @@ def main() -> int:
         if measured["peers"]:
             results["scenarios"][scenario.name] = measured
             rows = report.lines({"scenarios": {scenario.name: measured}})
-            print(report.text_table(rows), flush=True)
-            print()
+            print(f"[{time.monotonic() - started:.0f} s]\n{report.text_table(rows)}\n", flush=True)
     if not options.scenario:
         results["micro"] = micro.figures()
         print(micro.table(results["micro"]))
@@ -82,6 +89,10 @@ def _options() -> Any:
     return parser.parse_args()
 
 
+def _chosen(peer: Peer, options: Any) -> bool:
+    return not options.peer or peer.name in options.peer.split(",")
+
+
 def _matches(name: str, wanted: str) -> bool:
     return any(name.startswith(one) for one in wanted.split(","))
 
@@ -100,7 +111,7 @@ def _measure(scenario: Scenario, options: Any, missing: dict[str, str]) -> dict[
         Turn(peer, figures := Figures(), scenario.run(peer, figures, scenario.kind))
         for peer in PEERS_ALL
         if scenario.kind in peer.speaks
-        and (not options.peer or peer.name in options.peer.split(","))
+        and _chosen(peer, options)
         and (not scenario.only or peer.name in scenario.only)
         and peer.name not in missing
     ]
@@ -117,7 +128,7 @@ def _measure(scenario: Scenario, options: Any, missing: dict[str, str]) -> dict[
                 except NotHere as why:
                     missing[turn.peer.name] = str(why)
                     going.remove(turn)
-                except Lost as why:
+                except (Lost, OSError) as why:
                     missing[f"{turn.peer.name}, {scenario.name}"] = str(why)
                     going.remove(turn)
     finally:

@@ -20,6 +20,7 @@ EVENT_MARK = b"pushed pushed pushed pushed"
 LARGE = {**SAID, "text": TEXT * (65_536 // len(TEXT))}
 
 MASK = b"\x37\xfa\x21\x3d"  # any will do; a server unmasks them all alike
+ASKERS = 100_000  # uids from here on: those who ask for pushes to others
 NOTHING = b""  # a mark that is not waited for
 
 
@@ -89,6 +90,11 @@ def edn(data: dict[str, object]) -> str:
     return f'[[:bench/echo {{{pairs}}}] "c1"]'
 
 
+def relay(n: int) -> str:
+    """An event whose handler pushes another to a user: n, wherever they are connected."""
+    return f'[[:bench/relay "u{n}"]]'
+
+
 def _json(data: dict[str, object]) -> str:
     return json.dumps([["bench/echo", data], "c1"], separators=(",", ":"))
 
@@ -134,9 +140,15 @@ def _plain_flask(n: int) -> Opening:
     return [Step(post("/plain", json.dumps(SAID), "application/json"), REPLY_MARK)]
 
 
+def _chsk_relay(n: int) -> Opening:
+    yield from _chsk_websocket("edn", "")(n + ASKERS)
+    return [Step(frame(relay(n)), EVENT_MARK)]
+
+
 CHSK_EDN = Dialect(_chsk_websocket("edn", edn(SAID)), b":chsk/ws-ping", PONG)
 CHSK_JSON = Dialect(_chsk_websocket("json", _json(SAID)), b'"chsk/ws-ping"', JSON_PONG)
 CHSK_LARGE = Dialect(_chsk_websocket("edn", edn(LARGE)), b":chsk/ws-ping", PONG)
+CHSK_RELAY = Dialect(_chsk_relay, b":chsk/ws-ping", PONG)
 CHSK_AJAX_EDN = Dialect(_chsk_ajax("edn", edn(SAID), "edn"))
 CHSK_AJAX_JSON = Dialect(_chsk_ajax("json", _json(SAID), "json"))
 CHSK_POLL = Dialect(_chsk_poll)
@@ -155,6 +167,11 @@ def _socketio_websocket(data: dict[str, object]) -> Callable[[int], Opening]:
         return request
 
     return open
+
+
+def _socketio_relay(n: int) -> Opening:
+    yield from _socketio_websocket({})(n + ASKERS)
+    return [Step(frame(f'42["relay","u{n}"]'), EVENT_MARK)]
 
 
 def _socketio_session(n: int) -> Generator[Step, bytes, str]:
@@ -185,6 +202,7 @@ def _socketio_parked(n: int) -> Opening:
 
 SOCKETIO = Dialect(_socketio_websocket(SAID), b"\x81\x012", frame("3"))
 SOCKETIO_LARGE = Dialect(_socketio_websocket(LARGE), b"\x81\x012", frame("3"))
+SOCKETIO_RELAY = Dialect(_socketio_relay, b"\x81\x012", frame("3"))
 SOCKETIO_POLLING = Dialect(_socketio_polling)
 SOCKETIO_PARKED = Dialect(_socketio_parked)
 

@@ -14,11 +14,12 @@ from time import perf_counter
 from .dialects import EVENT_MARK, NOTHING, Dialect, Opening, Step, get
 
 READ = 1 << 18
-PATIENCE = 60.0  # seconds without any answer, after which a run is given up
+PATIENCE = 30.0  # seconds without any answer, after which a run is given up
+TICK = 0.001  # seconds: epoll waits in whole milliseconds, so the last one is not slept
 
 
 class Lost(Exception):
-    """A server closed a connection or stopped answering: the figures would be wrong."""
+    """One scenario of one server cannot be measured: it closed a connection, or fell silent."""
 
 
 class Client:
@@ -27,6 +28,7 @@ class Client:
     __slots__ = (
         "answer",
         "got",
+        "hears",
         "mark",
         "may_go",
         "on_mark",
@@ -50,6 +52,7 @@ class Client:
         self.sent_at = 0.0
         self.may_go = False  # the server may hang up: it has said what it had to
         self.on_mark: Callable[[Client, int], object] | None = None
+        self.hears = self  # where answers to its requests arrive
 
 
 class Load:
@@ -151,13 +154,14 @@ class Load:
         while not done():
             wait = 1.0
             if until is not None:
-                wait = until - perf_counter()
-                if wait <= 0:
+                left = until - perf_counter()
+                if left <= 0:
                     return False
+                wait = min(max(0.0, left - TICK), 1.0)
             if self.beside is not None:
                 self.beside()
                 wait = min(wait, 0.005)
-            ready = poll(min(wait, 1.0))
+            ready = poll(wait)
             if ready:
                 last = perf_counter()
             elif until is None and perf_counter() - last > PATIENCE:
@@ -203,25 +207,25 @@ class Load:
     # what they do -------------------------------------------------------------------------------
 
     def ask(self, client: Client, replied: Callable[[Client], object]) -> None:
-        """Send a request; *replied* is called at its answer."""
+        """Send a request; *replied* is called with *client* at its answer."""
         client.step = 0
         client.sent_at = perf_counter()
         steps = client.request
 
-        def answered(client: Client, count: int) -> None:
-            client.tail = b""
+        def answered(hearer: Client, count: int) -> None:
+            hearer.tail = b""
             client.step += 1
             if client.step < len(steps):
                 step = steps[client.step]
-                client.mark = step.mark
+                hearer.mark = step.mark
                 self._send(client, step.data)
             else:
-                client.on_mark = None
-                client.mark = EVENT_MARK
+                hearer.on_mark = None
+                hearer.mark = EVENT_MARK
                 replied(client)
 
-        client.on_mark = answered
-        client.mark = steps[0].mark
+        client.hears.on_mark = answered
+        client.hears.mark = steps[0].mark
         self._send(client, steps[0].data)
 
     def ask_in_turn(self, clients: list[Client], seconds: float) -> list[float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 
 from .load import Client, Load
-from .servers import OURS_POLLED, Peer, Server
+from .servers import OURS_POLLED, Peer, Redis, Server
 
 Samples = dict[str, list[float]]
 Steps = Generator[None, None, None]
@@ -94,11 +94,12 @@ class Used:
 class Served:
     """A server with its load, ended together."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, redis: Redis | None = None) -> None:
         self._peer = peer
+        self._redis = redis
 
     def __enter__(self) -> tuple[Server, Load]:
-        self.server = Server(self._peer)
+        self.server = Server(self._peer, self._redis)
         self.load = Load(self.server.port)
         return self.server, self.load
 
@@ -148,7 +149,7 @@ def _latency(peer: Peer, figures: Figures, kind: str) -> Steps:
         while True:
             yield
             with Used(server) as used:
-                took = sorted(load.ask_at_rate(asking, 500, 2.0))
+                took = load.ask_at_rate(asking, 500, 2.0)
             cuts = quantiles(took, n=100)
             figures.add(p50=cuts[49] * 1e3, p99=cuts[98] * 1e3, cpu=used.us(len(took)))
 
@@ -190,6 +191,42 @@ def _push(peer: Peer, figures: Figures, kind: str) -> Steps:
             with Used(server) as used:
                 load.count_events(listening, 4000, "/push/4000/2000")
             figures.add(cpu=used.us(4000))
+
+
+@scenario(
+    "redis",
+    "through Redis: 200 clients at one server, events from another",
+    {"broadcast": "µs", "push": "µs", "publish": "µs", "p50": "ms", "p99": "ms"},
+    "relay",
+    rounds=3,
+)
+def _redis(peer: Peer, figures: Figures, kind: str) -> Steps:
+    """CPU per delivery of paced broadcasts, and per push at the one server and at the other.
+
+    The latency is of 200 pushes a second, from the event that asks the other server for one.
+    """
+    with Redis() as redis, Served(peer, redis) as (near, load), Served(peer, redis) as (far, _):
+        hearing = load.open(peer.speaks["push"], 200)
+        load.port = far.port
+        asking = load.open(peer.speaks[kind], 20)
+        for asks, hears in zip(asking, hearing, strict=False):
+            asks.hears = hears
+        load.ask_at_rate(asking, 200, 1.0)
+        while True:
+            yield
+            with Used(near) as by_broadcast:
+                load.count_events(hearing, 200 * 30, "/broadcast/30/50")
+            with Used(near) as by_push, Used(far) as by_publish:
+                load.count_events(hearing, 1000, "/push/1000/200")
+            took = load.ask_at_rate(asking, 200, 2.0)
+            cuts = quantiles(took, n=100)
+            figures.add(
+                broadcast=by_broadcast.us(200 * 30),
+                push=by_push.us(1000),
+                publish=by_publish.us(1000),
+                p50=cuts[49] * 1e3,
+                p99=cuts[98] * 1e3,
+            )
 
 
 # connections -----------------------------------------------------------------------------------

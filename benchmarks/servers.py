@@ -18,8 +18,10 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import dialects as d
+from .load import Lost
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -45,6 +47,7 @@ class Peer:
     label: str
     argv: Callable[[Path, int], list[str]]
     speaks: dict[str, d.Dialect]
+    broker: str = ""  # the environment variable that names its Redis
     requirements: tuple[str, ...] = ()
     npm: tuple[str, ...] = ()
 
@@ -75,13 +78,17 @@ class Peer:
         else:
             _run(sys.executable, "-m", "venv", str(self.environment))
             pip = str(self.environment / "bin" / "pip")
-            options = ("-qq", "--disable-pip-version-check", "--no-input")
+            options = ("-qq", "--disable-pip-version-check", "--no-input", "--retries=1")
             _run(pip, "install", *options, *self.requirements)
         stamp.write_text(wanted)
 
 
 def _run(*argv: str, cwd: Path | None = None) -> None:
-    done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    try:
+        done = subprocess.run(argv, cwd=cwd, timeout=300, **options)
+    except subprocess.TimeoutExpired:
+        raise NotHere(f"{argv[0]} takes longer than five minutes") from None
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise NotHere(" ".join(last) or f"{argv[0]} failed")
@@ -110,6 +117,7 @@ CHSK = {
     "edn": d.CHSK_EDN,
     "json": d.CHSK_JSON,
     "push": d.CHSK_EDN,
+    "relay": d.CHSK_RELAY,
     "large": d.CHSK_LARGE,
     "ajax edn": d.CHSK_AJAX_EDN,
     "ajax json": d.CHSK_AJAX_JSON,
@@ -118,7 +126,11 @@ CHSK = {
 SOCKETIO = {"json": d.SOCKETIO, "push": d.SOCKETIO, "large": d.SOCKETIO_LARGE}
 POLLING = {"ajax json": d.SOCKETIO_POLLING, "poll": d.SOCKETIO_PARKED}
 FLASK_SOCKETIO = ("flask-socketio==5.7.0", "gunicorn[gevent]==27.0.1")
-GEVENT_WEBSOCKET = (*FLASK_SOCKETIO, "gevent-websocket==0.10.1")  # taken where it is installed
+GEVENT_WEBSOCKET = (  # taken where it is installed
+    *FLASK_SOCKETIO,
+    "gevent-websocket==0.10.1",
+    "redis==8.1.0",
+)
 FLASK_SOCK = ("flask-sock==0.7.0", "gunicorn[gevent]==27.0.1")
 UVICORN = ("python-socketio==5.18.1", "uvicorn[standard]==0.54.0")
 
@@ -127,6 +139,7 @@ OURS = Peer(
     "flask_chsk",
     gunicorn("flask_chsk_app:app", "gevent", 1000),  # the default: sockets taken over need none
     CHSK,
+    "CHSK_BROKER_URL",
 )
 OURS_POLLED = Peer(
     "flask_chsk polled",
@@ -150,7 +163,8 @@ PEERS_ALL = [
             "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
             12_000,
         ),
-        {**SOCKETIO, **POLLING},
+        {**SOCKETIO, **POLLING, "relay": d.SOCKETIO_RELAY},
+        "MESSAGE_QUEUE",
         GEVENT_WEBSOCKET,
     ),
     Peer(
@@ -158,14 +172,14 @@ PEERS_ALL = [
         "Flask-SocketIO, simple-websocket",
         gunicorn("flask_socketio_app:app", "gevent", 12_000),
         SOCKETIO,
-        FLASK_SOCKETIO,
+        requirements=FLASK_SOCKETIO,
     ),
     Peer(
         "flask-sock",
         "flask-sock (no protocol)",
         gunicorn("flask_sock_app:app", "gevent", 12_000),
         {"json": d.BARE, "push": d.BARE, "large": d.BARE_LARGE},
-        FLASK_SOCK,
+        requirements=FLASK_SOCK,
     ),
     Peer(
         "python-socketio",
@@ -188,7 +202,7 @@ PEERS_ALL = [
             "300",
         ],
         {**SOCKETIO, **POLLING},
-        UVICORN,
+        requirements=UVICORN,
     ),
     Peer(
         "socket.io",
@@ -211,18 +225,74 @@ PEERS_ALL = [
 ]
 
 
+def free_port() -> int:
+    """A port of this host that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and the group."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+class Redis:
+    """A Redis of this run's own, beside the load: nothing is kept on disk."""
+
+    def __init__(self) -> None:
+        """:raises Lost: where there is none."""
+        if shutil.which("redis-server") is None:
+            raise Lost("redis-server is not installed")
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._process = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        end(self._process)
+        raise Lost("redis-server does not start")
+
+    def __enter__(self) -> Redis:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        end(self._process)
+
+
 class Server:
     """A running server and its meters."""
 
-    def __init__(self, peer: Peer) -> None:
-        """:raises NotHere: where it does not start; its log is in the message."""
-        peer.install()
+    def __init__(self, peer: Peer, redis: Redis | None = None) -> None:
+        """
+        :param redis: by which it reaches its twins.
+        :raises NotHere: where it does not start; the last line of its log is the message.
+        """
         self.peer = peer
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-        environ.pop("VIRTUAL_ENV", None)
+        for foreign in ("VIRTUAL_ENV", "CHSK_BROKER_URL"):
+            environ.pop(foreign, None)
+        if redis is not None:
+            environ[peer.broker] = redis.url
         if peer.npm:
             environ["NODE_PATH"] = str(peer.environment / "node_modules")
         elif peer.requirements:
@@ -276,13 +346,4 @@ class Server:
 
     def stop(self) -> None:
         """End it, and all that it started."""
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, how)
-            except ProcessLookupError:
-                break
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                continue
-        self._process.wait()
+        end(self._process)

@@ -19,7 +19,7 @@ app.config.update(
     CHSK_LP_TIMEOUT=55.0,
     CHSK_WS_KALIVE=300.0,  # idle connections are to be idle
 )
-chsk = Chsk(app)
+chsk = Chsk(app)  # CHSK_BROKER_URL may be in the environment
 
 
 @chsk.user_id
@@ -30,6 +30,11 @@ def user_id() -> str | None:
 @chsk.on("bench/echo")
 def echo(ev: Any) -> Any:
     return ev.data
+
+
+@chsk.on("bench/relay")
+def relay(ev: Any) -> None:
+    chsk.send(ev.data, ["bench/event", {"text": TEXT, "n": 0}])
 
 
 @app.get("/pid")

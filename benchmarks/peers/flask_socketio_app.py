@@ -13,7 +13,13 @@ TEXT = "pushed " * 4
 
 app = Flask(__name__)
 app.secret_key = "no secret: a benchmark"
-socketio = SocketIO(app, async_mode="gevent", ping_interval=300, ping_timeout=60)
+socketio = SocketIO(
+    app,
+    async_mode="gevent",
+    ping_interval=300,
+    ping_timeout=60,
+    message_queue=os.environ.get("MESSAGE_QUEUE"),
+)
 
 
 @socketio.on("connect")
@@ -26,6 +32,11 @@ def connect(auth: Any = None) -> None:
 @socketio.on("echo")
 def echo(data: Any) -> Any:
     return data
+
+
+@socketio.on("relay")
+def relay(uid: str) -> None:
+    socketio.emit("event", {"text": TEXT, "n": 0}, to=uid)
 
 
 @app.get("/pid")

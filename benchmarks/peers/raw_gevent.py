@@ -18,7 +18,8 @@ import gevent.server
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 KEY = re.compile(rb"Sec-WebSocket-Key: (\S+)")
-everyone: set[Any] = set()
+UID = re.compile(rb"uid=(\w+)")
+everyone: dict[bytes, Any] = {}  # by user
 
 
 def frame(payload: bytes) -> bytes:
@@ -32,8 +33,8 @@ def frame(payload: bytes) -> bytes:
 
 def serve(sock: Any, address: Any) -> None:
     head = sock.recv(65536)
-    key = KEY.search(head)
-    if key is None:
+    key, user = KEY.search(head), UID.search(head)
+    if key is None or user is None:
         answer = command(*head.split()[1].decode().strip("/").split("/"))
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
         return
@@ -42,7 +43,7 @@ def serve(sock: Any, address: Any) -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame(b"hello")
     )
-    everyone.add(sock)
+    everyone[user[1]] = sock
     try:
         while data := sock.recv(65536):
             size = data[1] & 0x7F
@@ -52,18 +53,33 @@ def serve(sock: Any, address: Any) -> None:
             payload = int.from_bytes(data[start + 4 :], "big") ^ int.from_bytes(mask, "big")
             sock.sendall(frame(payload.to_bytes(length, "big")))
     finally:
-        everyone.discard(sock)
+        everyone.pop(user[1], None)
 
 
-def command(name: str, count: str = "0", gap_ms: str = "0") -> bytes:
+def command(name: str, *numbers: str) -> bytes:
     if name == "pid":
         return str(os.getpid()).encode()
-    for number in range(int(count)):
-        data = frame(b'["event", {"text": "%s", "n": %d}]' % (b"pushed " * 4, number))
-        for sock in list(everyone):
-            sock.sendall(data)
-        gevent.sleep(int(gap_ms) / 1000)
+    {"broadcast": broadcast, "push": push}[name](*map(int, numbers))
     return b"done"
+
+
+def event(number: int) -> bytes:
+    return frame(b'["event", {"text": "%s", "n": %d}]' % (b"pushed " * 4, number))
+
+
+def broadcast(count: int, gap_ms: int) -> None:
+    for number in range(count):
+        data = event(number)
+        for sock in list(everyone.values()):
+            sock.sendall(data)
+        gevent.sleep(gap_ms / 1000)
+
+
+def push(count: int, users: int) -> None:
+    for number in range(count):
+        everyone[b"u%d" % (number * 7919 % users)].sendall(event(number))
+        if number % 20 == 19:
+            gevent.sleep(0)
 
 
 gevent.server.StreamServer(("127.0.0.1", int(sys.argv[1])), serve, backlog=4096).serve_forever()
