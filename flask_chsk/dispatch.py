@@ -132,6 +132,13 @@ class Dispatcher:
             inbox.waiting >= self._max_inbox or inbox.bytes >= self._max_bytes or self._intake.full
         )
 
+    def is_half_full(self, key: Any) -> bool:
+        """Whether whoever fills it should wait."""
+        inbox = self._inboxes.get(key)
+        return inbox is not None and (
+            inbox.waiting >= self._max_inbox // 2 or inbox.bytes >= self._max_bytes // 2
+        )
+
     def forget_transport(self, key: Any) -> None:
         """The transport that was paused is gone."""
         inbox = self._inboxes.get(key)
@@ -147,17 +154,25 @@ class Dispatcher:
         request: KeptRequest | None,
         transport: Transport | None = None,
         size: int = 0,
+        then: Callable[[], object] | None = None,
     ) -> None:
         """Take a client's event in; *transport* is not read while too many wait.
 
         :param size: bytes that it came as.
+        :param then: called when later events may be handled: after its handler, or now where
+            that waits for nobody.
         """
         handler = self._handlers.find(event.id)
         if handler is None and event.id.startswith("chsk/ws-p"):
+            if then is not None:
+                then()
             return  # keep-alive reaches only a handler for its very id
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
-        self._enqueue((uid, client_id), Job(ev, handler, channel, request, None, size), transport)
+        if then is not None and handler is not None and handler.concurrent:
+            then()
+            then = None
+        self._enqueue((uid, client_id), Job(ev, handler, channel, request, then, size), transport)
 
     def take_own(self, event: Event, uid: str, way: Channel, then: Callable[[], object]) -> None:
         """Take an event of ours in, about a user; *then* runs after its handler."""
@@ -268,6 +283,8 @@ class Dispatcher:
                 self._intake.waiting -= job.size
                 if job.channel is not None:
                     job.channel.closed()
+                if job.then is not None:
+                    job.then()
 
     def _run(self, job: Job) -> None:
         """In a worker: run the handler of one event, and see that it is answered."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import session as s
 from .connection import Connection, Opening, Uid
-from .hub import Waiter
+from .hub import Hub
 from .longpoll import body
 from .registry import ConnectedUids
 from .router import Channel, EventMessage
@@ -192,15 +194,60 @@ class Expiry:
             self.channel.expired()
 
 
+class Pending:
+    """The answer to a POST, as the body of its HTTP answer: its head leaves first.
+
+    A client of ours takes the head as leave to go on, and lets its next POST go, which may reach
+    another process: so the head waits until the handlers of this one are done. The reply may
+    come sooner, or be a deferred one and come much later.
+    """
+
+    __slots__ = ("_answer", "_asked", "_head", "_left", "_otherwise", "_seconds")
+
+    def __init__(self, hub: Hub, asked: bool, otherwise: bytes, seconds: float, left: int) -> None:
+        """
+        :param asked: whether a reply is.
+        :param otherwise: the answer where there is none after *seconds*.
+        :param left: events that are to be handled.
+        """
+        self._asked = asked
+        self._head = hub.waiter()
+        self._answer = hub.waiter()
+        self._seconds = seconds
+        self._otherwise = otherwise
+        self._left = left
+
+    def handled(self) -> None:
+        """One of the events was; on the hub."""
+        self._left -= 1
+        if not self._left:
+            self._head.set(b"" if self._asked else self._otherwise)
+
+    def set(self, data: bytes) -> None:
+        """Give the answer; a second one is ignored. On the hub."""
+        self._answer.set(data)
+        self._head.set(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        until = time.monotonic() + self._seconds
+        data = self._head.wait(self._seconds)
+        if data == b"":
+            data = self._answer.wait(0.0)
+            if data is None:
+                yield b""  # nothing but the head
+                data = self._answer.wait(max(0.0, until - time.monotonic()))
+        yield self._otherwise if data is None else data
+
+
 class PostChannel(ReplyChannel):
-    """Back as the answer of the POST the event came by; *waiter* is None where none waits."""
+    """Back as the answer of the POST the event came by; *pending* is None where none waits."""
 
     __slots__ = ("cb", "kept", "opening")
 
-    def __init__(self, server: Server, opening: Opening, waiter: Waiter | None) -> None:
+    def __init__(self, server: Server, opening: Opening, pending: Pending | None) -> None:
         self.server = server
         self.opening = opening
-        self.cb = waiter
+        self.cb = pending
         self.kept = None
 
     @property

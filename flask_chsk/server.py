@@ -44,7 +44,7 @@ from .presence import Presence
 from .push import CANONICAL, Push
 from .rates import Addresses, drawn
 from .registry import ConnectedUids, Registry
-from .replies import Elsewhere, PostChannel, Repeats, ReplyChannel, SocketChannel
+from .replies import Elsewhere, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
 from .router import Handlers
 from .session import Rules, ServerSession
 from .topics import Topics
@@ -60,6 +60,7 @@ CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not deliver
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
+HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
@@ -600,8 +601,11 @@ class Server:
         """Whether *address* makes more requests than it may; from any thread."""
         return self._addresses.too_fast(address, self.hub.now())
 
-    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Waiter:
+    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
         """A message came by POST: its answer, or what will be told it.
+
+        Our clients send the next when the answer begins. Where that may reach another process
+        it begins after the handlers; here, where too many events wait.
 
         :param size: bytes of its request's body.
         :raises Refused: 403 a client id of somebody else; 429 where too many of this client's
@@ -609,6 +613,8 @@ class Server:
         """
         composer = opening.composer
         key = (opening.uid, opening.client_id)
+        if self.closing:
+            raise Refused(503, "the server restarts: try again", retry_after=1)
         if self.intake.full:
             self.counters["intake_full"] += 1
             raise Refused(
@@ -640,19 +646,30 @@ class Server:
             return done
         events = happening.events if isinstance(happening, s.Batched) else (happening,)
         asks = isinstance(happening, s.Received) and happening.cb is not None
-        waiter = self.hub.waiter() if asks else None
+        seconds = self.config.reply_timeout if asks else HOLD
+        otherwise = body(composer.message(s.TIMEOUT) if asks else done)
+        pending = Pending(self.hub, asks, otherwise, seconds, len(events))
         known = opening.trusted or opening.uid is not None  # else another's reply could be had
         if opening.number is not None and events and events[0].key is None:
             # A browser may repeat a POST whose connection broke; its first event tells.
             events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
+        handled = partial(self.hub.call, pending.handled) if opening.v1 else None
         for received in events:
-            channel = PostChannel(self, opening, waiter if received.cb is not None else None)
+            channel = PostChannel(self, opening, pending if received.cb is not None else None)
             if known and received.key is not None and self._came_before(key, received.key, channel):
-                break
+                return pending if asks else done
             self.dispatcher.take(
-                received.event, *key, channel, opening.request, size=size // len(events)
+                received.event,
+                *key,
+                channel,
+                opening.request,
+                size=size // len(events),
+                then=handled,
             )
-        return done if waiter is None else waiter
+        if asks:
+            return pending
+        waits = opening.v1 and (not self.broker.local or self.dispatcher.is_half_full(key))
+        return pending if waits and events else done
 
     # sending ---------------------------------------------------------------------------
 

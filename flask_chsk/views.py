@@ -21,9 +21,9 @@ from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
 from .errors import Refused
 from .logs import Sparse
-from .longpoll import Parked, body
+from .longpoll import body
 from .server import Server
-from .session import TIMEOUT, read_message
+from .session import read_message
 from .wire import Composer
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ class Endpoint:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
             return self._answer(opening.composer, body(answer), origin)
-        late = body(opening.composer.message(TIMEOUT))
-        parked = Parked(answer, self.config.reply_timeout, lambda waiter: late)
-        return self._answer(opening.composer, parked, origin)
+        response = self._answer(opening.composer, answer, origin)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold its head back
+        return response
 
     def health(self) -> Response:
         """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH)."""

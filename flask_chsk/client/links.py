@@ -14,8 +14,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from http.client import parse_headers
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -400,7 +401,7 @@ def _check_upgrade(answer: Answer, key: str) -> None:
 
 
 class Polling:
-    """A series of polls of a client, and its POSTs, one at a time but for those that wait."""
+    """A series of polls of a client, and its POSTs: each leaves when the last was handled."""
 
     def __init__(self, owner: Owner, link: Link) -> None:
         self._owner = owner
@@ -528,9 +529,14 @@ class Polling:
                 items = self._next_batch()
             if items[0].id is None:
                 self._post(items)
-            else:  # its reply may take long: later events do not wait for it
+            else:
+                # Its reply may take long: later events wait for the head of the answer, which
+                # comes when it was handled. Another server than ours has no such head.
+                begun = threading.Event()
                 self._waiting.acquire()
-                owner.crew.start("post", lambda items=items: self._post_and_wait(items))  # type: ignore[misc]
+                owner.crew.start("post", partial(self._post_and_wait, items, begun.set))
+                if owner.batches():
+                    begun.wait(items[0].timeout)
 
     def _next_batch(self) -> list[Item]:
         queue = self._queue
@@ -544,19 +550,20 @@ class Polling:
                 items.append(queue.popleft())
         return items
 
-    def _post_and_wait(self, items: list[Item]) -> None:
+    def _post_and_wait(self, items: list[Item], begun: Callable[[], object]) -> None:
         try:
-            self._post(items)
+            self._post(items, begun)
         finally:
+            begun()
             self._waiting.release()
 
-    def _post(self, items: list[Item]) -> None:
+    def _post(self, items: list[Item], begun: Callable[[], object] | None = None) -> None:
         owner = self._owner
         item = items[0]
         data = owner.batch(items)
         for tries in range(1, POST_TRIES + 1):
             try:
-                answer = self._post_once(item, data)
+                answer = self._post_once(item, data, begun)
             except WebError as error:
                 log.warning("a POST of %s failed: %s", item.name, error)
                 if error.kind == "timeout":
@@ -580,7 +587,7 @@ class Polling:
         message = answer.line or f"HTTP {answer.status}"
         owner.replied(item, ERROR, {"status": answer.status, "message": message})
 
-    def _post_once(self, item: Item, data: Data) -> Answer:
+    def _post_once(self, item: Item, data: Data, begun: Callable[[], object] | None) -> Answer:
         owner = self._owner
         url, headers, params = owner.url(False), owner.headers(False), owner.params(None)
         if isinstance(data, bytes):
@@ -603,6 +610,7 @@ class Polling:
                 body=body,
                 timeout=item.timeout if item.id is not None else owner.lp_timeout,
                 abort=post,
+                begun=begun,
             )
         finally:
             with owner.lock:

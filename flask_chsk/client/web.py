@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -195,10 +195,12 @@ class Web:
         body: bytes | None = None,
         timeout: float = 60.0,
         abort: Abort | None = None,
+        begun: Callable[[], object] | None = None,
     ) -> Answer:
         """The answer, whatever its status.
 
         :param timeout: seconds without a byte, after the connection stands.
+        :param begun: called when the head of a good answer is there.
         :raises WebError: where there is none.
         """
         abort = abort or Abort()
@@ -212,7 +214,7 @@ class Web:
                 abort.connected()
                 connection.timeout = timeout
                 connection.sock.settimeout(timeout)
-                answer, keep = self._exchange(connection, method, url, headers, body)
+                answer, keep = self._exchange(connection, method, url, headers, body, begun)
         except FAILURES as error:
             connection.close()
             # urllib3 derives its error for "connection refused" from its timeout.
@@ -235,6 +237,7 @@ class Web:
         url: str,
         headers: Mapping[str, str] | None,
         body: bytes | None,
+        begun: Callable[[], object] | None,
     ) -> tuple[Answer, bool]:
         parts = urlsplit(url)
         target = parts.path or "/"
@@ -248,6 +251,8 @@ class Web:
             all_headers["Host"] = parts.netloc
         connection.request(method, target, body=body, headers=all_headers, preload_content=False)
         response = connection.getresponse()
+        if begun is not None and response.status == 200:
+            begun()
         content = response.read(MAX_BODY + 1)
         if len(content) > MAX_BODY:
             raise ValueError(f"an answer of over {MAX_BODY} bytes")

@@ -247,6 +247,7 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
       signal: abort.signal,
     });
     const header = (/** @type {string} */ name) => answer.headers.get(name);
+    if (answer.ok) opts.go?.();
     res.status = answer.status;
     res.contentType = header("content-type");
     res.retryAfterMs = header("retry-after") * 1000 || undefined;
@@ -720,14 +721,11 @@ export class ChannelSocket {
       link.busy = true;
       await null; // what is sent in one go leaves in one batch
       for (let item; (item = queue.shift());) {
-        if (item.id) {
-          post(item); // its reply may take long: later events do not wait for it
-          continue;
-        }
         const some = [item.packed];
         let chars = item.packed.length;
         while (
           batch &&
+          !item.id &&
           queue.length &&
           !queue[0].id &&
           some.length < BATCH_EVENTS &&
@@ -736,12 +734,17 @@ export class ChannelSocket {
           some.push(/** @type {Item} */ (queue.shift()).packed);
         }
         if (some.length > 1) item.packed = batch(some);
-        await post(item);
+        // Its reply may take long: later events wait for the head of the answer, which comes when
+        // it was handled. Another server than ours has no such head.
+        await new Promise((/** @type {any} */ go) => {
+          post(item, go).then(go);
+          if (item.id && !this.#server.cursor) go();
+        });
       }
       link.busy = false;
     };
 
-    const post = async (/** @type {Item} */ item) => {
+    const post = async (/** @type {Item} */ item, /** @type {() => void} */ go) => {
       const { id, packed, timeoutMs } = item;
       const call = {
         // A browser may itself send again what a broken connection took: the number tells.
@@ -749,6 +752,7 @@ export class ChannelSocket {
         body: binary ? packed : undefined,
         timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
         signal: this.#gone.signal,
+        go,
       };
       for (let tries = 1; ; tries++) {
         const { success, status, error, content, retryAfterMs } = await this.#http("post", call);

@@ -70,6 +70,11 @@ class Cluster:
         except urllib.error.HTTPError as error:
             return json.load(error)
 
+    def stats(self, number: int) -> dict[str, int]:
+        """The counters of one worker."""
+        with urllib.request.urlopen(f"{self.servers[number].url}/stats", timeout=15) as answer:
+            return json.load(answer)  # type: ignore[no-any-return]
+
     def who(self, uid: str) -> str:
         """How a user is connected, as any worker says: ``"ws"``, ``"ajax"``, both or ``""``."""
         said = self.get("/who")
@@ -326,6 +331,41 @@ def test_a_topic_reaches_the_members_tabs_everywhere(cluster: Cluster, ann: str,
     cluster.post("/publish/news/3")
     cluster.post(f"/send/{ann}?first=4&last=4")
     assert late.events(1) == items(4)
+
+
+@pytest.fixture
+def over_ajax(cluster: Cluster, ann: str) -> Iterator[User]:
+    user = User(cluster, ann, "ajax")
+    user.chsk.wait_open(15)
+    yield user
+    user.chsk.destroy()
+
+
+def test_events_by_posts_to_any_worker_are_handled_in_order(over_ajax: User) -> None:
+    for number in range(1, 21):  # odd ones are quick, even ones slow
+        assert over_ajax.chsk.send(["test/turn", number])
+        time.sleep(0.01)  # so that they do not leave in one batch
+    eventually(lambda: len(over_ajax.heard) == 20)
+    assert over_ajax.heard == list(range(1, 21))
+
+
+def test_what_asks_for_a_reply_keeps_its_place_among_what_does_not(over_ajax: User) -> None:
+    replies: list[Any] = []
+    for number in range(1, 21):
+        cb = replies.append if number % 3 else None
+        assert over_ajax.chsk.send(["test/turn", number], 10.0, cb)
+    eventually(lambda: len(over_ajax.heard) == 20)
+    assert over_ajax.heard == list(range(1, 21))
+    eventually(lambda: len(replies) == 14)
+    assert replies == [number for number in range(1, 21) if number % 3]
+
+
+def test_a_burst_by_posts_is_refused_nowhere(cluster: Cluster, over_ajax: User) -> None:
+    for number in range(500):
+        assert over_ajax.chsk.send(["test/note", number])
+    eventually(lambda: len(over_ajax.heard) == 500, 30.0)
+    assert over_ajax.heard == list(range(500))
+    assert [cluster.stats(n).get("refused_429", 0) for n in range(WORKERS)] == [0] * WORKERS
 
 
 # faults --------------------------------------------------------------------------------------

@@ -77,6 +77,14 @@ class Call {
   answers(body, status = 200, headers = { "content-type": "application/edn" }) {
     this.done = true;
     this.resolve(new Response(body, { status, headers }));
+    this.rest?.enqueue(new TextEncoder().encode(body));
+    this.rest?.close();
+    return settle();
+  }
+  /** Nothing but the head; then it answers. */
+  begins() {
+    const body = new ReadableStream({ start: (rest) => (this.rest = rest) });
+    this.resolve(new Response(body));
     return settle();
   }
   fails() {

@@ -350,11 +350,13 @@ describe("over Ajax", () => {
     );
   });
 
-  it("does not hold later events back for a reply", async (t) => {
+  it("holds later events back until one was handled, not for its reply", async (t) => {
     const { chsk, posts } = await overAjax(t);
     const reply = chsk.request(["a/slow"]);
     chsk.send(["a/b", 2]);
     await settle();
+    assert.equal(posts().length, 1);
+    await posts()[0].begins();
     assert.deepEqual(
       posts().map((post) => post.params.ppstr),
       ['[[:a/slow] "c1"]', "[[:a/b 2] nil]"],
@@ -363,16 +365,24 @@ describe("over Ajax", () => {
     assert.deepEqual(await reply, { ok: true });
   });
 
+  it("holds nothing back at a server that is not ours", async (t) => {
+    const handshake = '[[:chsk/handshake ["ann" nil nil]] nil]';
+    const { chsk, posts } = await overAjax(t, { handshake });
+    chsk.send(["a/slow"], 10_000, () => {});
+    chsk.send(["a/b", 2]);
+    await settle();
+    assert.equal(posts().length, 2);
+  });
+
   it("tells who asked what became of a post", async (t) => {
     const { chsk, posts } = await overAjax(t);
     const outcome = (id) => chsk.request([id]).catch((e) => [e.name, e.message, e.status]);
     const all = Promise.all(["a/error", "a/timeout", "a/big", "a/network"].map(outcome));
     await settle();
-    const [error, timeout, big, network] = posts();
-    await error.answers('[:chsk/error nil {:status 403 :message "not yours"}]');
-    await timeout.answers("[:chsk/timeout nil]");
-    await big.answers("over 1 MiB", 413, { "content-type": "text/plain" });
-    await network.fails();
+    await posts()[0].answers('[:chsk/error nil {:status 403 :message "not yours"}]');
+    await posts()[1].answers("[:chsk/timeout nil]");
+    await posts()[2].answers("over 1 MiB", 413, { "content-type": "text/plain" });
+    await posts()[3].fails();
     assert.deepEqual(await all, [
       ["ReplyError", "not yours", 403],
       ["ReplyTimeout", "chsk/timeout: a/timeout", undefined],

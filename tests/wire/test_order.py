@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 from tests.process import eventually
 from tests.wire.conftest import Wire
@@ -97,13 +99,34 @@ def test_a_full_inbox_stops_the_reading_and_loses_nothing(wire: Wire) -> None:
     assert peer.ask("[:test/echo 2]") == 2
 
 
+def test_who_waits_for_each_answer_never_fills_an_inbox(wire: Wire) -> None:
+    peer = wire.peer("burst-post")
+    batch = " ".join(["[:test/sleep 0.001]"] * 20)
+    for _ in range(10):
+        assert peer.post_raw(f"[[:chsk/batch [{batch}]] nil]") == (200, "[:chsk/dummy-cb-200 nil]")
+
+
+def test_a_deferred_reply_holds_no_later_event_back(wire: Wire) -> None:
+    """The head of its answer, which our clients wait for, comes before it."""
+    peer = wire.peer("deferred-post")
+    connection = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=10)
+    form = urlencode({**peer.params, "ppstr": '[[:test/defer 1] "cb"]'})
+    fields = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/chsk", form, fields)
+    response = connection.getresponse()
+    assert response.status == 200
+    assert wire.do("/deferred") == {"replied": [True]}
+    assert response.read() == b"[{:late 1} nil]"
+    connection.close()
+
+
 def test_a_full_inbox_refuses_a_post_for_now(wire: Wire) -> None:
     peer = wire.peer("flood-post")
 
     def send(number: int) -> tuple[int, str]:
         return peer.post_raw("[[:test/sleep 0.05] nil]")
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(send, range(40)))
     refused = [text for status, text in answers if status == 429]
     assert {status for status, _ in answers} == {200, 429}

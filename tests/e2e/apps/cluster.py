@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from flask import Flask, request
@@ -30,6 +31,20 @@ def user_id() -> str | None:
 @chsk.on("test/echo")
 def echo(ev: EventMessage) -> Any:
     return ev.data
+
+
+@chsk.on("test/turn")
+def turn(ev: EventMessage) -> Any:
+    """Numbered events: even ones are slow."""
+    if ev.data % 2 == 0:
+        time.sleep(0.02)
+    ev.push(["test/item", ev.data])
+    return ev.data
+
+
+@chsk.on("test/note")
+def note(ev: EventMessage) -> None:
+    ev.push(["test/item", ev.data])
 
 
 @chsk.on("chsk/uidport-open")
