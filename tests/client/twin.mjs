@@ -23,6 +23,7 @@ function note({ status, type, open, everOpened, firstOpen, lastClose }) {
   if (now !== told.at(-1)) told.push(now);
 }
 
+note(chsk.state); // it connects as it is made
 chsk.watch((old, now) => note(now));
 for (const id of ["chsk/handshake", "chsk/gap", "test/pushed", "chsk/bad-package"]) {
   chsk.on(id, ({ data }) => void told.push(JSON.stringify([id, data ?? null])));
