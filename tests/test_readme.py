@@ -6,16 +6,18 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from flask_chsk.config import Config
 from tests.e2e.browser import launch
-from tests.process import ROOT, missing
-from tests.servers import running
+from tests.process import ROOT, eventually, missing
+from tests.servers import WsgiServer, running
 
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 BLOCK = re.compile(r"\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n)+)")
@@ -49,17 +51,21 @@ def test_the_application_has_twenty_lines_of_code() -> None:
     assert len(lines) <= 20
 
 
-@pytest.mark.e2e
-def test_its_application_and_page_work(folder: Path) -> None:
-    env = {"PYTHONPATH": str(folder)}
-    with (
-        running("gunicorn-gevent", "app:app", folder / "log", env) as server,
-        sync_playwright() as playwright,
-    ):
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
         try:
             browser = launch(playwright)
         except FileNotFoundError as error:
             missing(str(error))
+        yield browser
+        browser.close()
+
+
+@pytest.mark.e2e
+def test_its_application_and_page_work(folder: Path, browser: Browser) -> None:
+    env = {"PYTHONPATH": str(folder)}
+    with running("gunicorn-gevent", "app:app", folder / "log", env) as server:
         ann, bob = (browser.new_context().new_page() for _ in range(2))
         sign_in(ann, server.port, "ann")
         sign_in(bob, server.port, "bob")
@@ -70,8 +76,32 @@ def test_its_application_and_page_work(folder: Path) -> None:
         expect(ann.get_by_label("Say")).to_have_value("")
         status = ann.evaluate("fetch('/orders', {method: 'post'}).then(answer => answer.status)")
         assert status == 201
-        browser.close()
         assert server.tracebacks == 0, server.log
+
+
+@pytest.mark.e2e
+def test_under_flask_run_a_page_goes_on_with_code_that_was_just_changed(
+    folder: Path, browser: Browser
+) -> None:
+    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--debug", "--port", "0"]
+    server = WsgiServer(command, folder / "log", {"PYTHONPATH": str(folder)})
+    try:
+        ann = browser.new_page()
+        sign_in(ann, server.port, "ann")
+        app = folder / "app.py"
+        code = app.read_text(encoding="utf-8")
+        app.write_text(code.replace('ev.data["text"]', 'ev.data["text"].upper()'), encoding="utf-8")
+        eventually(lambda: "ann: HI" in say(ann, "hi"), timeout=30)
+    finally:
+        server.stop()
+    assert server.tracebacks == 0, server.log
+
+
+def say(page: Page, text: str) -> str:
+    """Say it; all that the page has heard so far."""
+    page.get_by_label("Say").fill(text)
+    page.get_by_role("button").click()
+    return page.locator("#said").inner_text()
 
 
 def sign_in(page: Page, port: int, name: str) -> None:
@@ -83,6 +113,7 @@ def sign_in(page: Page, port: int, name: str) -> None:
     opened.value.wait_for_event("framereceived")
 
 
+@cache
 def said() -> list[str]:
     """Every text in the package, as it is said: … for what varies."""
     texts = []
