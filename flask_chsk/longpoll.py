@@ -60,7 +60,7 @@ class Poller:
         upto = None
         if not one.v1 and not self._server.broker.local:
             upto = self._server.may_serve(connection)
-        return one.answer(body, self._server.frames, upto)
+        return one.answer(body, self._server.delivery.frames, upto)
 
     def park(self, waiter: Waiter) -> None:
         """Let a request wait; an older one that still waits is released."""

@@ -166,7 +166,7 @@ class SocketChannel(ReplyChannel):
         if connection.transport is self.websocket:
             connection.session.say(message)
             if connection.session.overfull:
-                self.server.overfull(connection)
+                self.server.delivery.overfull(connection)
             else:
                 self.websocket.wake()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from .brokers import (
 )
 from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
+from .delivery import Delivery
 from .dispatch import Dispatcher, Host
 from .errors import (
     BadEvent,
@@ -83,7 +84,6 @@ class Server:
         self.host = host
         self.registry: Registry[Connection] = Registry()
         self.counters: Counter[str] = Counter()
-        self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.closing = False
         self._over = False  # every client was sent away
         self.intake = Intake(config.max_inbound_bytes, self.counters)
@@ -104,8 +104,7 @@ class Server:
         self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
         self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
         self._topics = Topics()
-        self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
-        self._windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
+        self.delivery = Delivery(config, self.registry, self._topics, self.counters)
         # Which of two openings is the later one, several processes cannot tell: a request that
         # was given up may arrive last. The client that lives comes back.
         self._replaced = s.REPLACED if broker.local else s.TRY_LATER
@@ -117,6 +116,7 @@ class Server:
         self.hub = hub
         self.broker.start(hub, self)
         self.dispatcher.start(hub, self._signed_out)
+        self.delivery.start(hub)
         self.who.start(hub)
         self.asks.start(hub)
         self.rules = Rules(
@@ -130,7 +130,7 @@ class Server:
         hub.every_sweep(self._sweep)
 
     def _sweep(self, now: float) -> None:
-        self.frames.clear()
+        self.delivery.frames.clear()
         if now - self._swept >= 1.0:
             self._swept = now
             self.broker.sweep()
@@ -398,9 +398,9 @@ class Server:
             self._catch_up(connection)
         except BrokerError as error:
             log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
-            self.hub.call(self.hub.timer, RETRY, lambda: self.wake(connection))
+            self.hub.call(self.hub.timer, RETRY, lambda: self.delivery.wake(connection))
             return
-        self.hub.call(self.wake, connection)
+        self.hub.call(self.delivery.wake, connection)
 
     def _next_page(self, connection: Connection) -> bool:
         """Read and take in a page; may wait for the broker. False: there is a gap."""
@@ -446,13 +446,13 @@ class Server:
         for connection in self.registry:
             connection.session.rules = self.rules
             self._tell_gap(connection)
-            self.wake(connection)
+            self.delivery.wake(connection)
 
     def lapsed(self) -> None:
         """Events may have been missed: every client reads from history before anything else."""
         for connection in self.registry:
             connection.session.fall_behind()
-            self.wake(connection)
+            self.delivery.wake(connection)
 
     def reattach(self, quiet: bool) -> None:
         """The broker lost sight of our clients: let them in again, one after another."""
@@ -520,7 +520,7 @@ class Server:
             code, reason = s.CLOSED_BY_APP, ""
             if isinstance(data, dict) and isinstance(data.get("code"), int):
                 code, reason = data["code"], str(data.get("reason", ""))
-            for connection in self._receivers(push.channel):
+            for connection in self.delivery.receivers(push.channel):
                 self.close(*connection.key, code, reason)
             return
         uid = push.channel.partition(":")[2]
@@ -533,7 +533,7 @@ class Server:
             if not self.broker.local:
                 for connection in self.registry.of(uid):
                     connection.session.fall_behind()  # read from the topic's history
-                    self.wake(connection)
+                    self.delivery.wake(connection)
         elif id == LEFT:
             self._left(uid, data)
 
@@ -563,7 +563,7 @@ class Server:
                 cursor = one.cursor(self.broker.watermark(), self.hub.now())
                 one.say(one.composer.message("pong", happening.cb, cursor))
                 if one.overfull:
-                    self.overfull(connection)
+                    self.delivery.overfull(connection)
                 else:
                     websocket.wake()
             self._take(connection, s.Received(Event(s.WS_PING)), websocket)
@@ -719,7 +719,7 @@ class Server:
         offset = self.broker.publish(channel, text, but=but)
         self.counters["dropped_absent" if offset is None else "events_out"] += 1
         if flush and offset is not None:
-            self.hub.call(self._flush_channel, channel)
+            self.hub.call(self.delivery.flush, channel)
         return offset
 
     @staticmethod
@@ -737,110 +737,11 @@ class Server:
         log.info("nothing was sent to uid %r, who is not connected; connected here: %s", uid, some)
 
     def deliver(self, push: Push) -> None:
-        """Hand a published event to the connections it is for; in the broker's order."""
+        """Do what a published event says, or hand it to the connections it is for."""
         if push.text.startswith(CONTROLS):
             self._control(push)
-            return
-        if push.channel == EVERYONE or push.channel == ANONYMOUS or push.channel[0] == "t":
-            self._deliver_to_many(push, self._receivers(push.channel), self.hub.now())
         else:
-            for connection in self._receivers(push.channel):
-                if connection.session.deliver(push):
-                    self.wake(connection)
-
-    def _deliver_to_many(self, push: Push, receivers: list[Connection], now: float) -> None:
-        # All get it into their outbox now, so that order holds; it leaves in slices.
-        leaving = [
-            connection
-            for connection in receivers
-            if connection.session.deliver(push) and not self._waits(connection, now)
-        ]
-        if not leaving:
-            return
-
-        def wake() -> Iterator[None]:
-            for connection in leaving:
-                transport = connection.transport
-                if transport is not None:
-                    transport.wake()
-                yield
-
-        self.hub.sliced(wake)
-
-    def _receivers(self, channel: str) -> list[Connection]:
-        if channel == EVERYONE:
-            return list(self.registry)
-        if channel == ANONYMOUS:
-            return list(self.registry.of(None))
-        kind, _, rest = channel.partition(":")
-        if kind == "u":
-            return list(self.registry.of(rest))
-        if kind == "c":
-            client_id, _, uid = rest.partition(":")
-            connection = self.registry.get(uid or None, client_id)
-            return [] if connection is None else [connection]
-        receivers: list[Connection] = []
-        for uid in self._topics.members(rest):
-            receivers += self.registry.of(uid)
-        return receivers
-
-    def _waits(self, connection: Connection, now: float) -> bool:
-        """Whether what was put into the outbox waits for the window's end (PROTOCOL 4)."""
-        transport = connection.transport
-        if connection.session.overfull:
-            self.overfull(connection)
-            return True
-        if transport is None:
-            return True  # for the client to come back
-        kind = connection.kind
-        if now - connection.flushed >= self._windows[kind]:
-            connection.flushed = now
-            return False
-        dirty = self._dirty[kind]
-        if not dirty:
-            self.hub.timer(self._windows[kind], lambda: self._end_window(kind))
-        dirty.add(connection)
-        return True
-
-    def wake(self, connection: Connection) -> None:
-        """Send what a connection has, if its window is over."""
-        if not self._waits(connection, self.hub.now()):
-            transport = connection.transport
-            if transport is not None:
-                transport.wake()
-
-    def _end_window(self, kind: str) -> None:
-        dirty, self._dirty[kind] = self._dirty[kind], set()
-        now = self.hub.now()
-
-        def flush() -> Iterator[None]:
-            for connection in dirty:
-                connection.flushed = now
-                if connection.transport is not None:
-                    connection.transport.wake()
-                yield
-            self.frames.clear()
-
-        self.hub.sliced(flush)
-
-    def _flush_channel(self, channel: str) -> None:
-        for connection in self._receivers(channel):
-            if connection.transport is not None:
-                connection.flushed = self.hub.now()
-                connection.transport.wake()
-
-    def overfull(self, connection: Connection) -> None:
-        """A client that cannot be told of a gap has too much waiting (PROTOCOL 8, 4002)."""
-        one = connection.session
-        if one.v1:
-            one.fall_behind()  # its pushes come again, from history
-        self.counters["dropped_slow"] += len(one.outbox or ())
-        one.outbox = None
-        one.outbox_bytes = 0
-        transport = connection.transport
-        if transport is not None and not transport.closing:
-            self.counters["too_slow"] += 1
-            transport.end(s.TOO_SLOW, "too slow: its outbox passed CHSK_MAX_OUTBOX_BYTES")
+            self.delivery.deliver(push)
 
     # polls -----------------------------------------------------------------------------
 
@@ -920,7 +821,7 @@ class Server:
             else:
                 one.resume(cursor)
         one.heard = now
-        if one.behind or now - connection.flushed >= self._windows["ajax"] or not wait:
+        if one.behind or now - connection.flushed >= self.delivery.windows["ajax"] or not wait:
             answer = poller.answer()
             if answer is not None:
                 connection.flushed = now
@@ -933,7 +834,7 @@ class Server:
         poller.park(waiter)
         connection.lost_at = None
         if one.outbox:
-            self._waits(connection, now)
+            self.delivery.waits(connection, now)
         return waiter
 
     def parked(self, connection_of: Opening, waiter: Waiter) -> Parked:

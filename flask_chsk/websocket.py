@@ -77,7 +77,7 @@ class WebSocket:
         while True:
             if one.behind and not one.outbox:
                 self._server.catch_up(connection)  # comes back here if it has to wait
-            data = one.take(frame, self._server.frames)
+            data = one.take(frame, self._server.delivery.frames)
             if not data:
                 return
             if not link.write(data):
