@@ -63,6 +63,8 @@ fuzz: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --clients 200 --seconds $(SECONDS)
 	$(BIN)/python -m tests.soak --clients 1000 --rude 300 --seconds $(SECONDS)
+	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS) --redis
 	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
 
 bench: $(VENV)/.bench

@@ -938,6 +938,8 @@ class Server:
         transport = connection.transport
         if connection.lost_at is not None:
             over = connection.lost_at + self._graces[connection.kind]
+            if self.closing:
+                over += self._spread_seconds()  # which it was told to take
             if now < over:
                 return over
             self._forget(connection)

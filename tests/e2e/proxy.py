@@ -9,6 +9,7 @@ It does no TLS, and nothing for a client that waits for the server to speak firs
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import selectors
 import socket
@@ -95,6 +96,15 @@ class Proxy:
             self._watch_listener()
             for link in list(self._links):
                 link.abort()
+
+        self._call(cut)
+
+    def cut_one(self) -> None:
+        """Reset one connection, whichever, at both ends."""
+
+        def cut() -> None:
+            if self._links:
+                random.choice(list(self._links)).abort()
 
         self._call(cut)
 

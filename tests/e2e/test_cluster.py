@@ -5,35 +5,30 @@ No session is sticky: a poll, a POST and the next poll of one client reach three
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import itertools
 import json
 import os
-import random
 import re
 import signal
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flask_chsk.client import ChannelSocket
-from flask_chsk.errors import BrokerError
-from flask_chsk.publisher import Publisher
 from tests.e2e.proxy import Proxy
+from tests.e2e.storm import User, storm
 from tests.peer import EDN, Closed, Peer
 from tests.process import Redis, Server, eventually
 
 APP = "tests.e2e.apps.cluster:app"
 WORKERS = 4
+UNDONE = ["lost", "repeated", "reordered", "gaps"]
 numbers = itertools.count()
 
 
@@ -371,95 +366,6 @@ def test_a_burst_by_posts_is_refused_nowhere(cluster: Cluster, over_ajax: User) 
 # faults --------------------------------------------------------------------------------------
 
 
-class User:
-    """A client of ours that reconnects, and what it heard."""
-
-    def __init__(self, cluster: Cluster, uid: str, type: str) -> None:
-        self.uid = uid
-        self.heard: list[int] = []
-        self.gaps = 0
-        self.chsk = ChannelSocket(
-            f"{cluster.proxy.url}/chsk",
-            type,
-            params={"uid": uid},
-            backoff=lambda attempt: random.uniform(0, 0.3),
-            connect=False,
-        )
-        self.chsk.on("test/item", lambda ev: self.heard.append(ev.data))
-        self.chsk.on("chsk/gap", self._gap)
-        self.chsk.connect()
-
-    def _gap(self, ev: Any) -> None:
-        self.gaps += 1
-
-
-class Sender(threading.Thread):
-    """Sends rising numbers to every user; notes what was certainly sent, and what perhaps."""
-
-    def __init__(self, number: int, users: list[User], send: Callable[[str, int], Any]) -> None:
-        super().__init__()
-        self.numbers = itertools.count(number * 1_000_000)
-        self.users = users
-        self.send = send
-        self.certain: dict[str, list[int]] = {user.uid: [] for user in users}
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.is_set():
-            user = random.choice(self.users)
-            number = next(self.numbers)
-            try:
-                offset = self.send(user.uid, number)
-            except (OSError, ValueError, KeyError, http.client.HTTPException, BrokerError):
-                continue  # it was on its way to a worker, or to a Redis, that died
-            if offset is not None:
-                self.certain[user.uid].append(number)
-
-
-def storm(cluster: Cluster, users: list[User], seconds: float, blow: Callable[[], Any]) -> None:
-    """Send from workers and from outside, while *blow* is called now and then; then compare."""
-
-    def through_a_worker(uid: str, number: int) -> Any:
-        [offset] = cluster.post(f"/send/{uid}?first={number}&last={number}")["offsets"]
-        return offset
-
-    def from_outside(uid: str, number: int) -> Any:
-        time.sleep(0.01)
-        return publisher.send(uid, ["test/item", number])
-
-    for user in users:
-        user.chsk.wait_open(15)
-    with Publisher(cluster.redis.url) as publisher:
-        ways = [through_a_worker, through_a_worker, from_outside]
-        senders = [Sender(number, users, way) for number, way in enumerate(ways, 1)]
-        for sender in senders:
-            sender.start()
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            time.sleep(0.3)
-            random.choice(users).chsk.break_connection()
-            blow()
-        for sender in senders:
-            sender.over.set()
-            sender.join()
-        wanted = {
-            user.uid: [number for sender in senders for number in sender.certain[user.uid]]
-            for user in users
-        }
-        with contextlib.suppress(TimeoutError):
-            eventually(
-                lambda: all(u.gaps or set(wanted[u.uid]) <= set(u.heard) for u in users), 20.0
-            )
-    lost = {u.uid: len(set(wanted[u.uid]) - set(u.heard)) for u in users if not u.gaps}
-    assert {uid: count for uid, count in lost.items() if count} == {}
-    for user in users:
-        assert len(user.heard) == len(set(user.heard)), "heard twice"
-        for number in range(1, len(ways) + 1):
-            from_one = [n for n in user.heard if n // 1_000_000 == number]
-            assert from_one == sorted(from_one)
-    assert sum(map(len, wanted.values())) > 100
-
-
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of one test alone, to be ill-treated."""
@@ -485,41 +391,54 @@ def worker_of(server: Server) -> int:
 
 def test_workers_that_are_killed_lose_nothing(own: Cluster, users: list[User]) -> None:
     ill = itertools.cycle(own.servers)
-    calls = itertools.count(1)
 
-    def kill() -> None:
-        if next(calls) % 7 == 0:
+    def kill(calls: int) -> None:
+        if calls % 7 == 0:
             os.kill(worker_of(next(ill)), signal.SIGKILL)
 
-    storm(own, users, 8.0, kill)
-    assert [user.gaps for user in users] == [0] * len(users)
+    came = storm(own, users, kill, seconds=8.0)
+    assert [came[what] for what in UNDONE] == [0, 0, 0, 0]
 
 
 def test_a_rolling_restart_loses_nothing(own: Cluster, users: list[User]) -> None:
     restarting = iter(own.servers)
-    calls = itertools.count(1)
 
-    def restart() -> None:
-        if next(calls) % 5 == 0 and (server := next(restarting, None)) is not None:
+    def restart(calls: int) -> None:
+        if calls % 5 == 0 and (server := next(restarting, None)) is not None:
             server.kill(signal.SIGHUP)
 
-    storm(own, users, 8.0, restart)
-    assert [user.gaps for user in users] == [0] * len(users)
+    came = storm(own, users, restart, seconds=8.0)
+    assert [came[what] for what in UNDONE] == [0, 0, 0, 0]
     assert [server.tracebacks for server in own.servers] == [0] * WORKERS, own.log
+
+
+def test_who_takes_the_time_that_a_restart_names_has_not_gone(own: Cluster) -> None:
+    tab, other = own.peer("ann"), own.peer("bob")
+    tab.hello()
+    other.open()
+    eventually(lambda: own.seen("ann") == ["came"])
+    [home] = [server for server in own.servers if "came ann" in server.log]
+    with ThreadPoolExecutor() as pool:
+        request = urllib.request.Request(f"{home.url}/ask/bob", b"")
+        pool.submit(urllib.request.urlopen, request)  # keeps the worker for 3 seconds
+        other.events(1)
+        home.kill(signal.SIGHUP)
+        time.sleep(1.5)  # longer than the grace, shorter than both
+        tab.hello()
+        assert own.seen("ann") == ["came"]
 
 
 def test_who_misses_events_by_a_redis_restarted_empty_is_told(
     own: Cluster, users: list[User], tmp_path: Path
 ) -> None:
-    calls = itertools.count(1)
-
-    def restart() -> None:
-        if next(calls) == 6:
+    def restart(calls: int) -> None:
+        if calls == 6:
             own.redis.stop(signal.SIGKILL)
             time.sleep(1.0)
             own.redis = Redis(tmp_path / "redis-2.log", own.redis.port)
 
-    storm(own, users, 6.0, restart)
+    came = storm(own, users, restart, seconds=6.0)
+    assert [came[what] for what in UNDONE[:3]] == [0, 0, 0]
     assert all(user.gaps for user in users)
 
 
