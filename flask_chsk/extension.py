@@ -489,7 +489,8 @@ class Chsk(Handlers, Sender):
         if state is None:
             state = app.extensions["chsk"] = State(self, app, checked)
             self._states.add(state)
-            app.context_processor(lambda: {"chsk_script": self.script})
+            names = {"chsk_script": self.script, "chsk_csrf_token": self.hooks.page_csrf_token}
+            app.context_processor(lambda: names)
             from .cli import commands
 
             app.cli.add_command(commands)

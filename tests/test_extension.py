@@ -101,6 +101,33 @@ def test_a_second_path_is_another_door_to_the_same_clients(app: Flask, chsk: Chs
         Chsk(app, path="/third")
 
 
+def test_each_path_speaks_its_generation_of_the_wire(app: Flask) -> None:
+    chsk = Chsk(app, csrf=False)
+    for wire in ("1.18", "1.17", "1.0"):
+        chsk.init_app(app, path=f"/{wire}", wire=wire)
+    browser = app.test_client()
+
+    def get(path: str) -> str:
+        query = {"client-id": f"client-{paths.index(path)}"}
+        ours = {"flask_chsk.test_client": True}
+        return browser.get(path, query_string=query, environ_overrides=ours).text
+
+    paths = ["/chsk", "/1.18", "/1.17", "/1.0"]
+    assert [get(path) for path in paths] == [
+        "[[:chsk/handshake [:sente/nil-uid nil nil]] nil]",
+        "[[:chsk/handshake [:sente/nil-uid nil]]]",
+        "+[[:chsk/handshake [:taoensso.sente/nil-uid nil]]]",
+        "-[:chsk/handshake [:taoensso.sente/nil-uid nil]]",
+    ]
+    chsk.broadcast(["a/b", 1])
+    assert [get(path) for path in paths] == [
+        "[[[:a/b 1]] nil]",
+        "[[[:a/b 1]]]",
+        "+[[[:a/b 1]]]",
+        "-[[:a/b 1]]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -458,6 +485,17 @@ def test_the_script_is_external_and_respects_a_sub_path(app: Flask, chsk: Chsk) 
         assert served.mimetype in ("text/javascript", "application/javascript")
     with app.test_request_context():
         assert url_for("chsk.poll") == "/chsk"
+
+
+def test_a_page_of_another_client_gets_the_token_alone(app: Flask, chsk: Chsk) -> None:
+    @app.get("/")
+    def index() -> str:
+        return render_template_string("{{ chsk_csrf_token() }}")
+
+    browser = app.test_client()
+    token = browser.get("/").text
+    answer = browser.get("/chsk?client-id=x", headers={"X-CSRF-Token": token})
+    assert answer.text == "[[:chsk/handshake [:sente/nil-uid nil nil]] nil]"
 
 
 def test_without_a_secret_key_the_remedy_is_named() -> None:
