@@ -68,7 +68,7 @@ soak: $(VENV)/.dev
 	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

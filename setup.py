@@ -14,7 +14,7 @@ extras = {
 }
 extras["all"] = [requirement for wanted in extras.values() for requirement in wanted]
 extras["demo"] = [*extras["gunicorn"], *extras["speedups"]]
-extras["bench"] = [*extras["all"], "flask-socketio>=5.5", "psutil>=6.0", "websocket-client>=1.8"]
+extras["bench"] = extras["all"]  # the others go into environments of their own
 extras["docs"] = ["sphinx>=8.0"]
 extras["test"] = [
     *extras["all"],

@@ -59,20 +59,17 @@ def main() -> int:
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
     if before is not None:
         changes = report.compare(before, results) or ["nothing that the spread does not explain"]
-        print(f"\nagainst the run of {before['date']}:", *changes, sep="\n  ")
+        where = "" if before["machine"] == results["machine"] else ", on another machine"
+        print(f"\nagainst the run of {before['date']}{where}:", *changes, sep="\n  ")
     if options.scenario or options.peer:
         return 0  # a part replaces no whole
     report.save(options.json, results)
-    table = report.rst_table(results)
-    pages = [ROOT / "docs" / "benchmarks.rst"]
+    table, docs = report.rst_table(results), ROOT / "docs"
+    report.insert(docs / "benchmarks.rst", f"{table}\n\n{report.rst_details(results)}")
+    (docs / "benchmarks.svg").write_text(report.chart(results), encoding="utf-8")
     if options.write:
-        pages.append(ROOT / "README.rst")
-    for page in pages:
-        if report.insert(page, table):
-            print(f"written: {page.relative_to(ROOT)}")
-    picture = ROOT / "docs" / "benchmarks.svg"
-    if picture.parent.exists():
-        picture.write_text(report.chart(results), encoding="utf-8")
+        report.insert(ROOT / "README.rst", table)
+    print(f"written: {options.json}, docs/benchmarks.*", "and README.rst" * options.write)
     return 0
 
 

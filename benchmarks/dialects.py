@@ -135,6 +135,12 @@ def _chsk_poll(n: int) -> Opening:
     return []
 
 
+def _parked(n: int) -> Opening:
+    yield Step(get("/pid"), b"\r\n\r\n")
+    yield Step(get("/park"), NOTHING)
+    return []
+
+
 def _plain_flask(n: int) -> Opening:
     yield Step(get("/pid"), b"\r\n\r\n")
     return [Step(post("/plain", json.dumps(SAID), "application/json"), REPLY_MARK)]
@@ -152,6 +158,7 @@ CHSK_RELAY = Dialect(_chsk_relay, b":chsk/ws-ping", PONG)
 CHSK_AJAX_EDN = Dialect(_chsk_ajax("edn", edn(SAID), "edn"))
 CHSK_AJAX_JSON = Dialect(_chsk_ajax("json", _json(SAID), "json"))
 CHSK_POLL = Dialect(_chsk_poll)
+PARKED = Dialect(_parked)
 PLAIN_FLASK = Dialect(_plain_flask)
 
 

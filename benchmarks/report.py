@@ -121,44 +121,74 @@ def samples(results: Results, scenario: str, peer: str, figure: str) -> list[flo
     return []
 
 
+# And the rest, each with all that was measured
+DETAILS = (
+    "ajax json",
+    "latency",
+    "redis",
+    "poll",
+    "grow event",
+    "grow broadcast",
+    "storm",
+    "tabs",
+    "absent",
+    "mixed",
+)
+
+
 def rst_table(results: Results) -> str:
-    """The comparison as a list-table."""
+    """The comparison as a list-table, and what it was made with."""
     columns = [c for c in COLUMNS if any(samples(results, s, c, f) for s, f, _, _ in ROWS)]
     out = [
         ".. list-table::",
         "   :header-rows: 1",
         "",
-        "   * - CPU time of the server, or memory",
-        *(f"     - {COLUMNS[column]}" for column in columns),
+        *_row("CPU time of the server, or memory", *(COLUMNS[column] for column in columns)),
     ]
     for scenario, figure, title, unit in ROWS:
         cells = [samples(results, scenario, column, figure) for column in columns]
         if not any(cells):
             continue
-        out.append(f"   * - {title}, {unit}")
-        for values in cells:
-            out.append(f"     - {cell(values) if values else '–'}")
+        out += _row(f"{title}, {unit}", *(cell(values) if values else "–" for values in cells))
     made = results["machine"]
     out += [
         "",
         f"``make bench`` on {made['cores']} cores of {made['processor']}, {made['system']},"
         f" Python {made['python']}, {results['date']}. Median of the rounds and their spread;"
-        " lower is better.",
+        " lower is better. –: not measured there.",
     ]
     return "\n".join(out)
 
 
-def insert(path: Path, text: str) -> bool:
-    """Put *text* between the markers of a file; False where it has none."""
-    if not path.exists():
-        return False
+def rst_details(results: Results) -> str:
+    """The other scenarios and the parts alone, as list-tables."""
+    wanted = {name: one for name, one in results["scenarios"].items() if name in DETAILS}
+    out = [".. list-table::", "   :header-rows: 1", "", *_row("Work", "Server", "Figures")]
+    before = None
+    for title, label, figures in lines({"scenarios": wanted}):
+        out += _row("" if title == before else title, label, figures)
+        before = title
+    out += ["", ".. list-table::", "   :header-rows: 1", "", *_row("A part alone", "µs of CPU")]
+    for name, value in results["micro"].items():
+        out += _row(name, shown(value))
+    return "\n".join(out)
+
+
+def _row(first: str, *rest: str) -> list[str]:
+    return [f"   * - {first}".rstrip(), *(f"     - {cell}" for cell in rest)]
+
+
+def insert(path: Path, text: str) -> None:
+    """Put *text* between the markers of a file.
+
+    :raises ValueError: where it has none.
+    """
     whole = path.read_text(encoding="utf-8")
     head, begin, rest = whole.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        return False
+        raise ValueError(f"no lines {BEGIN!r} and {END!r} in {path}")
     path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
-    return True
 
 
 # The chart -------------------------------------------------------------------------------------

@@ -250,18 +250,18 @@ def _connects(peer: Peer, figures: Figures, kind: str) -> Steps:
 
 
 def _memory(peer: Peer, figures: Figures, kind: str, steps: tuple[int, ...]) -> Steps:
-    """Bytes per connection, in a fresh process that has served some before."""
+    """KB per connection, over what the process has with a hundred of them."""
     while True:
         yield
         with Served(peer) as (server, load):
-            load.close(load.open(peer.speaks[kind], 100))
-            time.sleep(1.0)
+            load.open(peer.speaks[kind], 100)
+            load.pump(lambda: False, time.perf_counter() + 1.0)
             before = server.pss()
             for count in steps:
                 load.open(peer.speaks[kind], count - len(load.clients), first=len(load.clients))
                 load.pump(lambda: False, time.perf_counter() + 1.0)
                 grown = server.pss() - before
-                figures.add(**{f"{count:,}": grown / count / 1024})
+                figures.add(**{f"{count:,}": grown / (count - 100) / 1024})
 
 
 KB = {"1,000": "KB", "5,000": "KB", "10,000": "KB"}
@@ -284,12 +284,16 @@ def _idle_peers(peer: Peer, figures: Figures, kind: str) -> Steps:
 
 
 @scenario(
-    "poll", "parked poll, memory", KB, "poll", rounds=1, only=("flask_chsk", "flask-socketio")
+    "poll",
+    "parked poll, memory",
+    KB,
+    "poll",
+    rounds=1,
+    only=("flask_chsk", "flask-socketio", "flask parked"),
 )
 def _poll(peer: Peer, figures: Figures, kind: str) -> Steps:
-    ours = peer.name == "flask_chsk"
     yield from _memory(
-        OURS_POLLED if ours else peer, figures, kind, (1000, 5000) if ours else (1000,)
+        OURS_POLLED if peer.name == "flask_chsk" else peer, figures, kind, (1000, 5000)
     )
 
 

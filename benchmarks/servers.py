@@ -153,6 +153,12 @@ FLASK = Peer(
     gunicorn("flask_chsk_app:app", "gevent", 1000),
     {"ajax json": d.PLAIN_FLASK},
 )
+PARKED = Peer(
+    "flask parked",
+    "a Flask view that waits (the floor)",
+    gunicorn("flask_parked_app:app", "gevent", 12_000),
+    {"poll": d.PARKED},
+)
 PEERS_ALL = [
     OURS,
     Peer(
@@ -222,6 +228,7 @@ PEERS_ALL = [
         {"json": d.BARE, "push": d.BARE},
     ),
     FLASK,
+    PARKED,
 ]
 
 
