@@ -454,9 +454,10 @@ export class ChannelSocket {
 
   /** Close for good: no timer, no listener, no handler stays. */
   destroy() {
-    this.disconnect();
+    if (this.#gone.signal.aborted) return;
+    this.#hangUp(1000, "requested-disconnect");
     this.#gone.abort();
-    this.#set({ status: "destroyed" });
+    this.#rest("destroyed");
     this.#handlers.clear();
     this.#watchers.clear();
     this.chRecv.close();

@@ -12,6 +12,7 @@ from flask_chsk import Chsk, EventMessage
 
 app = Flask(__name__)
 app.secret_key = "of the tests"
+app.config.update(CHSK_PACKERS=["edn", "json", "transit", "msgpack"])
 app.config.update(CHSK_CSRF=False, CHSK_LP_TIMEOUT=2.0, CHSK_REPLY_TIMEOUT=2.0)
 chsk = Chsk(app)
 numbers = count()
@@ -90,7 +91,8 @@ def login() -> ResponseReturnValue:
 
 @app.post("/say/<uid>/<int:times>")
 def say(uid: str, times: int) -> ResponseReturnValue:
-    said = [next(numbers) for _ in range(times)]
+    first = request.args.get("first", type=int)
+    said = [next(numbers) if first is None else first + n for n in range(times)]
     for number in said:
         chsk.send(uid, ["test/pushed", number])
     return said

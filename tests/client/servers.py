@@ -123,8 +123,10 @@ class Closing(Listening):
             rest = sock.recv(65536)
         sock.sendall(frames.text_frame('["pong" "ping"]'))
         sock.sendall(frames.close_frame(self.code, self.reason))
-        while sock.recv(65536):
-            pass
+        while (data := sock.recv(65536)) and not any(
+            isinstance(message, frames.Close) for message in reader.feed(data)
+        ):
+            pass  # then a server hangs up first (RFC 6455, 7.1.1)
 
 
 Answer = tuple[int, dict[str, str], str]

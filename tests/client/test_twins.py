@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -22,17 +23,18 @@ from tests.client.servers import Closing, Polled, Saying
 from tests.process import ROOT, eventually, program
 
 SCRIPT = ROOT / "flask_chsk/static/chsk.js"
-OVER = [*product(("ws", "ajax", "auto"), ("edn", "json"))]
+OVER = [*product(("ws", "ajax", "auto"), ("edn", "json", "transit", "msgpack"))]
+HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:1" :recovered nil :server "x"}]] nil]'
 Step = tuple[Any, ...]
 
 
 class Python:
     """The Python client, step by step."""
 
-    def __init__(self, url: str, kind: str, packer: str, params: dict[str, str]) -> None:
+    def __init__(self, url: str, kind: str, packer: str, wait: float, uid: str) -> None:
         self.notes: list[Any] = []
         self.chsk = ChannelSocket(
-            url, kind, packer, params=params, backoff=lambda attempt: 0.05, connect=False
+            url, kind, packer, params={"uid": uid}, backoff=lambda attempt: wait, connect=False
         )
         self.chsk.watch(lambda old, new: self._note(new))
         for id in ("chsk/handshake", "chsk/gap", "test/pushed", "chsk/bad-package"):
@@ -59,6 +61,9 @@ class Python:
             return json.loads(json.dumps(told))
         if step == "break":
             return self.chsk.break_connection()
+        if step == "late":
+            at = self.chsk.state["udt_next_reconnect"]
+            return at is not None and at / 1000 - time.time() > 50
         try:
             if step == "request":
                 return self.chsk.request(args[0], args[1] / 1000)
@@ -78,11 +83,11 @@ class Python:
 class JavaScript:
     """chsk.js under node, step by step."""
 
-    def __init__(self, url: str, kind: str, packer: str, params: dict[str, str]) -> None:
+    def __init__(self, url: str, kind: str, packer: str, wait: float, uid: str) -> None:
         node = [program("node"), "--no-warnings", "--experimental-websocket"]
         command = [*node, str(ROOT / "tests/client/twin.mjs"), str(SCRIPT), url, kind, packer]
         self._process = subprocess.Popen(
-            [*command, json.dumps(params)],
+            [*command, str(wait * 1000), uid],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -102,12 +107,11 @@ class JavaScript:
 class Twins:
     """Both clients, each with a user of its own."""
 
-    def __init__(self, url: str, kind: str, packer: str) -> None:
+    def __init__(self, url: str, kind: str, packer: str, wait: float) -> None:
         self.uids = [uuid4().hex, uuid4().hex]
-        kinds = (Python, JavaScript)
         self.both = [
-            make(url, kind, packer, {"uid": uid})
-            for make, uid in zip(kinds, self.uids, strict=True)
+            make(url, kind, packer, wait, uid)
+            for make, uid in zip((Python, JavaScript), self.uids, strict=True)
         ]
 
     def do(self, *step: Any) -> Any:
@@ -133,10 +137,11 @@ class Twins:
 
 @pytest.fixture
 def twins() -> Iterator[Callable[..., Twins]]:
+    """``twins(url, kind)``: a pair that waits for so long between tries that a test sees one."""
     made: list[Twins] = []
 
-    def twins(url: str, kind: str, packer: str = "edn") -> Twins:
-        made.append(Twins(url, kind, packer))
+    def twins(url: str, kind: str, packer: str = "edn", wait: float = 60.0) -> Twins:
+        made.append(Twins(url, kind, packer, wait))
         return made[-1]
 
     yield twins
@@ -148,17 +153,28 @@ def twins() -> Iterator[Callable[..., Twins]]:
 def test_a_life_is_told_the_same(
     twins: Callable[..., Twins], server: TestServer, kind: str, packer: str
 ) -> None:
-    pair = twins(server.url, kind, packer)
+    pair = twins(server.url, kind, packer, wait=0.05)
     pair.do("until", "open")
     pair.told()
     assert pair.do("request", ["test/echo", {"a": [1, None, "é"]}], 5000) == {"a": [1, None, "é"]}
     assert pair.do("request", ["test/never"], 200) == {"error": "ReplyTimeout", "status": None}
+    assert pair.do("request", ["test/late", 0.2], 50) == {"error": "ReplyTimeout", "status": None}
+    assert pair.do("request", ["test/late", 0.3], 5000) == "late"  # its own, not the other's
     assert pair.do("request", ["test/fail"], 5000) == {"error": "ReplyError", "status": 418}
     assert pair.do("request", ["test/nobody"], 5000) == {"error": "ReplyError", "status": 404}
     for uid in pair.uids:
         assert server.post(f"ask/{uid}/question") == {"answer": {"got": {"n": 1}}}
+        server.post(f"say/{uid}/3?first=0")
+    pair.do("heard", 3)
+    assert pair.told() == [["test/pushed", number] for number in range(3)]
     pair.do("break")
+    for uid in pair.uids:
+        server.post(f"say/{uid}/3?first=3")
     pair.do("until", "open")
+    pair.do("heard", 3)
+    told = pair.told()
+    assert told[-3:] == [["test/pushed", number] for number in range(3, 6)]
+    assert "chsk/gap" not in [note[0] for note in told]
     pair.do("reconnect")
     pair.do("until", "open")
     assert pair.told() != []
@@ -178,30 +194,94 @@ def test_a_life_is_told_the_same(
     assert pair.told()[-1][0] == "destroyed"
 
 
-@pytest.mark.parametrize("kind", ["ws", "ajax"])
-@pytest.mark.parametrize("status", [401, 403, 500, 503])
+# What no page may see of a WebSocket's refusal, JavaScript cannot tell: so not over "ws".
+@pytest.mark.parametrize("kind", ["auto", "ajax"])
+@pytest.mark.parametrize("status", [401, 403, 413, 429, 500, 503])
 def test_a_refusal_is_told_the_same(twins: Callable[..., Twins], kind: str, status: int) -> None:
-    head = {"Content-Type": "text/plain", **({"Retry-After": "100"} if status == 503 else {})}
+    later = {"Retry-After": "100"} if status in (429, 503) else {}
+    head = {"Content-Type": "text/plain", **later}
     with Polled(lambda method, params: (status, head, "no\n")) as server:
         pair = twins(server.url, kind)
-        pair.do("until", "refused" if status < 500 and kind == "ajax" else "waiting")
-        for one in pair.both:
-            one.end()
+        pair.do("until", "refused" if status in (401, 403) else "waiting")
+        if later:
+            assert pair.do("late") is True
+        pair.do("destroy")
+        if kind == "ajax":
+            pair.told()
 
 
-@pytest.mark.parametrize("code", [1000, 1011, 1012, 1013, 4000, 4001, 4002, 4003, 4004, 4005])
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([(413, {}, "too large\n")], {"error": "ReplyError", "status": 413}),
+        ([(400, {}, "no message\n")], {"error": "ReplyError", "status": 400}),
+        ([(503, {"Retry-After": "0"}, ""), (200, {}, "[:ok nil]")], "ok"),
+        ([(429, {"Retry-After": "0"}, ""), (200, {}, "[:ok nil]")], "ok"),
+        ([(403, {}, ""), (200, {}, "[:ok nil]")], "ok"),
+        ([(200, {}, "[:chsk/error nil]")], {"error": "ReplyError", "status": None}),
+        ([(200, {}, "<html>")], {"error": "ReplyError", "status": None}),
+    ],
+)
+def test_what_becomes_of_a_post_is_told_the_same(
+    twins: Callable[..., Twins], answers: list[Any], expected: Any
+) -> None:
+    posts: Counter[str] = Counter()
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "GET":
+            return 200, {}, HANDSHAKE if "handshake?" in params else "[:chsk/timeout nil]"
+        posts[params["client-id"]] += 1
+        return answers[posts[params["client-id"]] - 1]
+
+    with Polled(answer) as server:
+        pair = twins(server.url, "ajax")
+        pair.do("until", "open")
+        assert pair.do("request", ["a/b", 1], 5000) == expected
+        pair.do("destroy")
+    assert sorted(posts.values()) == [len(answers)] * 2
+
+
+# Not 4001: soon after its opening a tab takes it for a crossing of its own switch, and retries.
+@pytest.mark.parametrize(
+    "code", [1000, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000, 4002, 4003, 4004, 4005]
+)
 def test_a_close_code_is_told_the_same(twins: Callable[..., Twins], code: int) -> None:
     with Closing(code, "spread=100" if code == 1012 else "because") as server:
         pair = twins(server.url, "ws")
-        pair.do("until", "closed" if code in (1000, 4001, 4005) else "waiting")
+        pair.do("until", "closed" if code in (1000, 4005) else "waiting")
         pair.do("destroy")
         pair.told()
 
 
-def test_a_captive_portal_is_told_the_same(twins: Callable[..., Twins]) -> None:
-    portal = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
-    with Saying(portal) as server:
-        pair = twins(server.url, "ajax")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"\0" * 1000,
+        b"",
+    ],
+    ids=["a captive portal", "no message", "no HTTP", "noise", "nothing"],
+)
+@pytest.mark.parametrize("kind", ["ws", "ajax"])
+def test_what_is_no_channel_socket_is_told_the_same(
+    twins: Callable[..., Twins], kind: str, answer: bytes
+) -> None:
+    with Saying(answer) as server:
+        pair = twins(server.url, kind)
+        pair.do("until", "waiting")
+        # Up to their messages: a browser has none.
+        python, javascript = (
+            [(note[0], note[5] and note[5][0]) for note in one.do("told") if len(note) == 6]
+            for one in pair.both
+        )
+    assert python == javascript
+    assert {status for status, _ in python} == {"connecting", "waiting"}
+
+
+def test_a_silent_server_is_told_the_same(twins: Callable[..., Twins]) -> None:
+    with Saying(None) as server:
+        pair = twins(server.url, "ws")
         pair.do("until", "waiting")
         pair.do("destroy")
-        pair.told()

@@ -1,16 +1,20 @@
-// The browser's client, driven line by line: `node twin.mjs SCRIPT URL TYPE PACKER PARAMS`.
+// The browser's client, driven line by line: `node twin.mjs SCRIPT URL TYPE PACKER WAIT_MS UID`.
 // A line in is a step, `["request", event]`; a line out is what it gave, and the states since.
 
 import { createInterface } from "node:readline";
 
-const [script, url, type, packer, params] = process.argv.slice(2);
+const [script, url, type, packer, waitMs, uid] = process.argv.slice(2);
 const { ChannelSocket } = await import(script);
+const packers = {
+  transit: async () => (await import(script.replace("chsk.js", "transit.js"))).transit,
+  msgpack: async () => (await import(script.replace("chsk.js", "msgpack.js"))).msgpack,
+};
 const { WebSocket } = globalThis;
 const chsk = new ChannelSocket(url, {
   type,
-  packer,
-  params: JSON.parse(params),
-  backoff: () => 50,
+  packer: (await packers[packer]?.()) ?? packer,
+  params: { uid },
+  backoff: () => Number(waitMs),
   ...(type !== "ajax" && { WebSocket }),
 });
 const told = [];
@@ -45,6 +49,7 @@ const steps = {
     const pushed = () => told.filter((line) => line.startsWith('["test/pushed"')).length;
     while (pushed() < count) await new Promise((wake) => setTimeout(wake, 10));
   },
+  late: () => chsk.state.udtNextReconnect - Date.now() > 50_000,
   told: () => told.splice(0).map((line) => JSON.parse(line)),
 };
 

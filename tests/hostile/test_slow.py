@@ -37,7 +37,7 @@ def test_a_head_in_many_pieces_is_a_head(target: Target) -> None:
 
 
 def test_slow_bodies_hold_nobody_up_and_leave_nothing(target: Target) -> None:
-    """A body has 60 seconds; test_views.py turns that clock."""
+    """A body has 60 seconds in all, far longer than a test may wait."""
     descriptors = target.server.descriptors()
     for _ in range(200):
         target.wire().send(head("/chsk?client-id=slow", {**POST}, "POST") + b"ppstr=")
