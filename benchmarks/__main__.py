@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ def main() -> int:
 
     results: report.Results = {
         "date": date.today().isoformat(),
+        "command": " ".join(["make bench", *_arguments(sys.argv[1:])]),
         "machine": report.machine(),
         "scenarios": {},
         "missing": {},
@@ -71,6 +73,11 @@ def main() -> int:
         report.insert(ROOT / "README.rst", table)
     print(f"written: {options.json}, docs/benchmarks.*", "and README.rst" * options.write)
     return 0
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """*given* as ``make`` takes them."""
+    return [f'ARGS="{shlex.join(given)}"'] if given else []
 
 
 def _options() -> Any:

@@ -153,9 +153,9 @@ def rst_table(results: Results) -> str:
     made = results["machine"]
     out += [
         "",
-        f"``make bench`` on {made['cores']} cores of {made['processor']}, {made['system']},"
-        f" Python {made['python']}, {results['date']}. Median of the rounds and their spread;"
-        " lower is better. –: not measured there.",
+        f"``{results['command']}`` on {made['cores']} cores of {made['processor']},"
+        f" {made['system']}, Python {made['python']}, {results['date']}. Median of the rounds and"
+        " their spread; lower is better. –: not measured there.",
     ]
     return "\n".join(out)
 
