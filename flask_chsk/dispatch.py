@@ -63,7 +63,7 @@ class Inbox:
 class Job:
     """One event and the handler that takes it."""
 
-    __slots__ = ("channel", "ev", "handler", "request", "size", "then")
+    __slots__ = ("channel", "ev", "handler", "request", "size", "then", "unless")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Job:
         request: Any,
         then: Callable[[], object] | None = None,
         size: int = 0,
+        unless: Callable[[], bool] | None = None,
     ) -> None:
         self.ev = ev
         self.handler = handler
@@ -80,6 +81,7 @@ class Job:
         self.request = request
         self.then = then
         self.size = size  # bytes that it came as
+        self.unless = unless  # says that another process has it; may block
 
 
 class Dispatcher:
@@ -155,12 +157,14 @@ class Dispatcher:
         transport: Transport | None = None,
         size: int = 0,
         then: Callable[[], object] | None = None,
+        unless: Callable[[], bool] | None = None,
     ) -> None:
         """Take a client's event in; *transport* is not read while too many wait.
 
         :param size: bytes that it came as.
         :param then: called when later events may be handled: after its handler, or now where
             that waits for nobody.
+        :param unless: asked in the worker; where it says True there is nothing to handle.
         """
         handler = self._handlers.find(event.id)
         if handler is None and event.id.startswith("chsk/ws-p"):
@@ -172,7 +176,8 @@ class Dispatcher:
         if then is not None and handler is not None and handler.concurrent:
             then()
             then = None
-        self._enqueue((uid, client_id), Job(ev, handler, channel, request, then, size), transport)
+        job = Job(ev, handler, channel, request, then, size, unless)
+        self._enqueue((uid, client_id), job, transport)
 
     def take_own(self, event: Event, uid: str, way: Channel, then: Callable[[], object]) -> None:
         """Take an event of ours in, about a user; *then* runs after its handler."""
@@ -292,6 +297,8 @@ class Dispatcher:
         try:
             if self._stopped and channel is not None:
                 channel.closed()
+                return
+            if job.unless is not None and job.unless():
                 return
             if job.handler is None:
                 self._unhandled(ev, channel)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import session as s
 from .connection import Connection, Opening, Uid
+from .errors import BrokerError
 from .hub import Hub
 from .longpoll import body
+from .push import CANONICAL
 from .registry import ConnectedUids
 from .router import Channel, EventMessage
 from .websocket import WebSocket
@@ -18,6 +22,9 @@ from .wire import Composer, Data
 if TYPE_CHECKING:
     from .server import Server
 
+log = logging.getLogger("flask_chsk.server")
+
+AGAIN = 0.25  # seconds between looks whether another process has replied
 KEYS = 256  # keyed sends of one client that are remembered
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
 KEPT_BYTES = 64 * 1024 * 1024  # of all clients' replies; then whose first is oldest lose theirs
@@ -27,9 +34,10 @@ KEPT_COST = 400  # bytes of one, besides its reply
 class Kept:
     """A keyed send that was dispatched: its answer, or who waits for it."""
 
-    __slots__ = ("answer", "repeats", "since", "waiting")
+    __slots__ = ("answer", "name", "repeats", "since", "waiting")
 
-    def __init__(self, since: float, repeats: Repeats) -> None:
+    def __init__(self, name: str, since: float, repeats: Repeats) -> None:
+        self.name = name  # for other processes
         self.since = since
         self.repeats: Repeats | None = repeats  # None: forgotten
         self.answer: tuple[Any, Any] | None = None
@@ -117,7 +125,7 @@ class ReplyChannel(Elsewhere):
 
     def _settle(self, piece: Any, third: Any) -> bool:
         if self.kept is not None:
-            self.server.hub.call(self.kept.settle, piece, third)
+            self.server.hub.call(self.server.settled, self.kept, piece, third)
         return self.give(piece, third)
 
     def give(self, piece: Any, third: Any) -> bool:
@@ -271,6 +279,50 @@ class PostChannel(ReplyChannel):
         return self.server.send(self.opening.uid, event, self.opening.client_id)
 
 
+class Claim:
+    """Whether a send that may come again is this process's to handle; the broker decides."""
+
+    __slots__ = ("_channel", "_name", "_server", "_token")
+
+    def __init__(
+        self, server: Server, client: tuple[Uid, str], key: str, channel: ReplyChannel
+    ) -> None:
+        self._server = server
+        self._name = name_of(client, key)
+        self._channel = channel
+        self._token = secrets.token_hex(8)
+
+    def lost(self) -> bool:
+        """Whether another process has it, and gave its reply, or will; waits for the broker."""
+        server = self._server
+        until = time.monotonic() + server.config.reply_timeout
+        try:
+            held = server.broker.claim(self._name, self._token)
+            if held is None:
+                return False
+            server.hub.call(server.counters.update, ("repeated",))
+            if self._channel.wants_reply:
+                while not held and time.monotonic() < until:
+                    server.hub.waiter_here().wait(AGAIN)
+                    held = server.broker.claim(self._name, self._token)
+                    if held is None:
+                        break  # it was forgotten meanwhile
+                if held:
+                    self._channel.give(*CANONICAL.unpack(held))
+                else:
+                    self._channel.expired()
+        except BrokerError as error:
+            log.warning("whether a send came before is not known: %s", error)
+            return False  # handlers go on without a broker
+        return True
+
+
+def name_of(client: tuple[Uid, str], key: str) -> str:
+    """A keyed send, as all processes know it."""
+    uid, client_id = client
+    return f"{client_id}:{len(key)}:{key}:{uid or ''}"
+
+
 class Repeats:
     """Keyed sends, which a client may send again after a cut: dispatched once (PROTOCOL 9)."""
 
@@ -287,7 +339,7 @@ class Repeats:
         if before is None:
             if len(kept) >= KEYS:
                 self._drop(kept.pop(next(iter(kept))))
-            channel.kept = kept[key] = Kept(now, self)
+            channel.kept = kept[key] = Kept(name_of(client, key), now, self)
             self.bytes += KEPT_COST
             while self.bytes > KEPT_BYTES:
                 oldest = next(iter(self._kept))

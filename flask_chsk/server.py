@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,7 +45,16 @@ from .presence import Presence
 from .push import CANONICAL, Push
 from .rates import Addresses, drawn
 from .registry import ConnectedUids, Registry
-from .replies import Elsewhere, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
+from .replies import (
+    Claim,
+    Elsewhere,
+    Kept,
+    Pending,
+    PostChannel,
+    Repeats,
+    ReplyChannel,
+    SocketChannel,
+)
 from .router import Handlers
 from .session import Rules, ServerSession
 from .topics import Topics
@@ -584,13 +593,40 @@ class Server:
         if received.key is not None and self._came_before(connection.key, received.key, channel):
             return
         self.dispatcher.take(
-            received.event, uid, client_id, channel, connection.request, websocket, size
+            received.event,
+            uid,
+            client_id,
+            channel,
+            connection.request,
+            websocket,
+            size,
+            unless=self._claim_of(connection.key, received.key, channel),
         )
 
     def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
         came = self._repeats.came_before(client, key, channel, self.hub.now())
         self.counters["repeated"] += came
         return came
+
+    def _claim_of(
+        self, client: tuple[Uid, str], key: str | None, channel: ReplyChannel
+    ) -> Callable[[], bool] | None:
+        """What asks whether a send came to another process before; None: it need not be asked."""
+        if key is None or self.broker.local:
+            return None
+        return Claim(self, client, key, channel).lost
+
+    def settled(self, kept: Kept, piece: Any, third: Any) -> None:
+        """A send that may come again, here or elsewhere, was answered."""
+        kept.settle(piece, third)
+        if not self.broker.local and kept.answer is not None and isinstance(piece, str | bytes):
+            self.hub.spawn(self._settle, kept.name, CANONICAL.pack([piece, third]))
+
+    def _settle(self, name: str, reply: str) -> None:
+        try:
+            self.broker.settle(name, reply)
+        except BrokerError as error:
+            log.warning("a reply will not be given again: %s", error)
 
     def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
@@ -654,10 +690,13 @@ class Server:
             # A browser may repeat a POST whose connection broke; its first event tells.
             events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
         handled = partial(self.hub.call, pending.handled) if opening.v1 else None
+        unless = None
         for received in events:
             channel = PostChannel(self, opening, pending if received.cb is not None else None)
             if known and received.key is not None and self._came_before(key, received.key, channel):
                 return pending if asks else done
+            if known and received.key is not None:  # of a batch, the first event's
+                unless = self._claim_of(key, received.key, channel)
             self.dispatcher.take(
                 received.event,
                 *key,
@@ -665,6 +704,7 @@ class Server:
                 opening.request,
                 size=size // len(events),
                 then=handled,
+                unless=unless,
             )
         if asks:
             return pending

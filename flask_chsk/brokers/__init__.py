@@ -215,6 +215,15 @@ class Broker(Protocol):
     ) -> None:
         """Tell a client that polls, at its next poll, that it was closed."""
 
+    def claim(self, send: str, token: str) -> str | None:
+        """Take a send that its client may repeat, within the window, for one process: None.
+
+        Else its reply, empty while there is none. The same *token* may ask again.
+        """
+
+    def settle(self, send: str, reply: str) -> None:
+        """Keep the reply to a send that was claimed."""
+
     def unused(self, channel: str) -> None:
         """A channel may have lost its last client here. On the hub, does not block."""
 

@@ -252,6 +252,12 @@ class MemoryBroker:
     ) -> None:
         raise NotImplementedError("with one process its server says so")
 
+    def claim(self, send: str, token: str) -> str | None:
+        raise NotImplementedError("with one process its server knows")
+
+    def settle(self, send: str, reply: str) -> None:
+        raise NotImplementedError("with one process its server knows")
+
     def unused(self, channel: str) -> None:
         pass
 

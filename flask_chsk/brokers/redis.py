@@ -535,6 +535,13 @@ class RedisBroker:
         args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(f"{code} {reason}"))
         self._do(self._redis.call, scripts.FAREWELL, *args, max(1, int(seconds * 1000)))
 
+    def claim(self, send: str, token: str) -> str | None:
+        held = self._do(self._redis.call, scripts.CLAIM, _bytes(send), token)
+        return None if held is None else _str(held[1:]) if held[:1] == b"=" else ""
+
+    def settle(self, send: str, reply: str) -> None:
+        self._do(self._redis.call, scripts.SETTLE, _bytes(send), _bytes(reply))
+
     def _renew(self) -> None:
         """Go on living, and sign off who does not; in a worker."""
         try:

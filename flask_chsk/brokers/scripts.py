@@ -14,6 +14,7 @@ Keys (under one prefix and database number; the variable part last):
 ``j:<uid>``      topics of a user -> offset at which the membership began
 ``k:<topic>``    users that joined a topic; ``j`` has the last word
 ``x:<client>``   why a client that polls was closed, until its next poll
+``y:<send>``     a send that may come again: ``?token`` of who handles it, then ``=reply``
 ``r:<slot>``     the last publish of one connection, by which a repetition is known
 ===============  ==============================================================================
 
@@ -392,6 +393,27 @@ FAREWELL = Script("""
 return redis.call('SET', base .. 'x:' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
 """)
 """Why a client that is between two polls was closed."""
+
+CLAIM = Script("""
+-- send, token
+local m = counter()
+if not m then return LOST end
+local key, mine = base .. 'y:' .. ARGV[1], '?' .. ARGV[2]
+local held = redis.call('GET', key)
+if held and held ~= mine then return held end
+redis.call('SET', key, mine, 'PX', math.max(m.window, 1000))
+return false
+""")
+"""Take a send that may come again for one process; else what is known of it."""
+
+SETTLE = Script("""
+-- send, reply
+local m = counter()
+if not m then return LOST end
+return redis.call('SET', base .. 'y:' .. ARGV[1], '=' .. ARGV[2],
+  'PX', math.max(m.window, 1000), 'XX')
+""")
+"""Keep the reply to such a send."""
 
 RETIRE = Script("""
 -- worker, ms it has left

@@ -355,6 +355,45 @@ def test_what_asks_for_a_reply_keeps_its_place_among_what_does_not(over_ajax: Us
     assert replies == [number for number in range(1, 21) if number % 3]
 
 
+def test_a_send_with_a_key_is_handled_once_whatever_worker_it_comes_to_again(
+    cluster: Cluster, ann: str
+) -> None:
+    tab = cluster.peer(ann)
+    tab.open()
+    replies = []
+    for _ in range(WORKERS):
+        tab.socket.send('[[:test/once] "cb" {:key "k"}]')
+        replies.append(tab.read()[:2])
+        tab.cut()
+        tab.open()
+    assert replies == [replies[0]] * WORKERS
+
+
+def test_who_repeats_a_send_while_it_is_handled_elsewhere_gets_its_reply(
+    cluster: Cluster, ann: str
+) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+
+    def post(_: int) -> tuple[int, str]:
+        return tab.post_raw('[[:test/once 0.5] "cb" {:key "k"}]')
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        replies = list(pool.map(post, range(WORKERS)))
+    assert replies[0][0] == 200
+    assert replies == [replies[0]] * WORKERS
+
+
+def test_a_post_that_a_browser_repeats_is_handled_once(cluster: Cluster, ann: str) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    batch = "[[:chsk/batch [[:test/note 1] [:test/note 2]]] nil]"
+    answers = [tab.post_raw(batch, n="1") for _ in range(WORKERS)]
+    assert answers == [(200, "[:chsk/dummy-cb-200 nil]")] * WORKERS
+    tab.post_raw("[[:test/note 3] nil]", n="2")
+    assert cluster.polled(tab, 3) == items(1, 2, 3)
+
+
 def test_a_burst_by_posts_is_refused_nowhere(cluster: Cluster, over_ajax: User) -> None:
     for number in range(500):
         assert over_ajax.chsk.send(["test/note", number])

@@ -42,6 +42,13 @@ def turn(ev: EventMessage) -> Any:
     return ev.data
 
 
+@chsk.on("test/once")
+def once(ev: EventMessage) -> Any:
+    """Who handled it, when."""
+    time.sleep(ev.data or 0)
+    return [os.getpid(), time.time()]
+
+
 @chsk.on("test/note")
 def note(ev: EventMessage) -> None:
     ev.push(["test/item", ev.data])
