@@ -39,16 +39,15 @@ def test_readers_that_never_read_cost_their_limit_and_are_closed(wire: Wire) -> 
         wire.do("/send", to="deaf", count=20, of=20_000)
     grown = wire.get("/stats")["rss"] - before
     assert grown < 24 * MIB, f"{grown / MIB:.0f} MiB"
+    assert healthy.ask("[:test/echo 1]") == 1
     eventually(lambda: wire.get("/stats")["too_slow"] == 2)  # Sente's: no history for them
-
-    def gone() -> bool:
-        assert healthy.ask("[:test/echo 1]") == 1
-        return "deaf" not in wire.get("/uids")["any"]
-
     # Ours after 10 s, or, if a gap spared them the stall, when their pings are not answered.
-    eventually(gone, 90.0)
+    eventually(lambda: "deaf" not in wire.get("/uids")["any"], 90.0)
     stats = wire.get("/stats")
     assert stats.get("stalled", 0) + stats.get("pings_unanswered", 0) >= 2
+    newcomer = wire.peer("newcomer")
+    newcomer.open()
+    assert newcomer.ask("[:test/echo 2]") == 2
 
 
 def test_a_reader_of_sentes_that_pauses_gets_every_byte(serve: Callable[..., Wire]) -> None:
