@@ -17,6 +17,9 @@ app.config.update(
     CHSK_CSRF=False,
     CHSK_HEALTH=True,
     CHSK_LP_TIMEOUT=float(os.environ.get("LP_TIMEOUT", "2.0")),
+    # A storm sends a user over a hundred a second: away for two, the default of 256 is a gap.
+    CHSK_RECOVERY_EVENTS=int(os.environ.get("RECOVERY_EVENTS", "100000")),
+    CHSK_RECOVERY_BYTES=64 * 1024 * 1024,
     CHSK_CLOSE_GRACE_WS=1.0,
     CHSK_CLOSE_GRACE_AJAX=1.0,
 )
