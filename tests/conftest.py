@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # Servers of one machine would share it, under the home directory.
 os.environ.setdefault("GUNICORN_CMD_ARGS", "--no-control-socket")
+
+# A shell that starts `make test &` has it ignored, and the servers would inherit that: they have
+# to hear Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["pytester"]
 
