@@ -327,6 +327,7 @@ export class ChannelSocket {
   #downgraded = false; // WebSockets failed where Ajax works
   #upgradeMs = UPGRADE_MS;
   #openedAt = NaN; // till it is closed
+  #switchedAt = NaN; // from one link to another
 
   /** @param {string} [path] @param {any} [opts] */
   constructor(path, opts = {}) {
@@ -532,6 +533,7 @@ export class ChannelSocket {
     if (old) {
       old.end();
       this.#last = old;
+      this.#switchedAt = Date.now();
     }
     this.#renewed = false;
     this.#openedAt = Date.now();
@@ -576,11 +578,10 @@ export class ChannelSocket {
     const refused = status === 401 || status === 403;
     const renew = refused && !this.#renewed; // each attempt asks for credentials anew
     this.#renewed ||= refused;
-    const openMs = udt - this.#openedAt;
+    if (udt - this.#openedAt >= STABLE_MS) this.#tries = 0;
     this.#openedAt = NaN;
-    if (openMs >= STABLE_MS) this.#tries = 0;
     // Where a switch of ours crossed a poll of ours, nobody else replaced us.
-    const crossed = code === 4001 && openMs < STABLE_MS;
+    const crossed = code === 4001 && udt - this.#switchedAt < STABLE_MS;
     const final = refused ? !renew && "refused" : !crossed && FINAL[code];
     this.#set({ lastClose: { udt, ...cut, ...(final && { reason: final }) } });
     if (final) {

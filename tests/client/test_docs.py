@@ -51,3 +51,16 @@ def test_each_test_that_it_names_is_there() -> None:
     named = set(re.findall(r"``(test_\w+)``", TEXT))
     written = "".join(path.read_text() for path in (ROOT / "tests/client").glob("test_*.py"))
     assert named - set(re.findall(r"^def (test_\w+)", written, re.M)) == set()
+
+
+def test_each_test_of_javascript_that_it_names_is_there() -> None:
+    named = set(re.findall(r'"([^"]+)" \((seed|wire|transitions)\)$', TEXT, re.M))
+    written = {
+        (title, name)
+        for name in ("seed", "wire", "transitions")
+        for title in re.findall(
+            r'\bit\("([^"]+)"', (ROOT / f"tests/js/{name}.test.mjs").read_text("utf-8")
+        )
+    }
+    assert len(named) > 20
+    assert named - written == set()

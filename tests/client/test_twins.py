@@ -241,14 +241,13 @@ def test_what_becomes_of_a_post_is_told_the_same(
     assert sorted(posts.values()) == [len(answers)] * 2
 
 
-# Not 4001: soon after its opening a tab takes it for a crossing of its own switch, and retries.
 @pytest.mark.parametrize(
-    "code", [1000, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000, 4002, 4003, 4004, 4005]
+    "code", [1000, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000, 4001, 4002, 4003, 4004, 4005]
 )
 def test_a_close_code_is_told_the_same(twins: Callable[..., Twins], code: int) -> None:
     with Closing(code, "spread=100" if code == 1012 else "because") as server:
         pair = twins(server.url, "ws")
-        pair.do("until", "closed" if code in (1000, 4005) else "waiting")
+        pair.do("until", "closed" if code in (1000, 4001, 4005) else "waiting")
         pair.do("destroy")
         pair.told()
 

@@ -6,6 +6,7 @@ import { ChannelSocket, setLoggingLevel } from "../../flask_chsk/static/chsk.js"
 
 setLoggingLevel("silent");
 
+export const PATH = "http://example.org/chsk";
 export const HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :resume "tok"}]] nil]';
 
 export class FakeSocket {
@@ -56,6 +57,7 @@ export class FakeSocket {
 class Call {
   constructor(url, init) {
     const at = new URL(url);
+    this.url = at;
     this.method = init.method.toUpperCase();
     this.headers = init.headers;
     this.params = Object.fromEntries(
@@ -102,14 +104,15 @@ export async function settle() {
 export async function world(t, opts = {}) {
   FakeSocket.all = [];
   const calls = [];
+  const fetch = (url, init) => {
+    const call = new Call(url, init);
+    calls.push(call);
+    return call.answered;
+  };
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
-  const chsk = new ChannelSocket("http://example.org/chsk", {
+  const chsk = new ChannelSocket(PATH, {
     WebSocket: FakeSocket,
-    fetch: (url, init) => {
-      const call = new Call(url, init);
-      calls.push(call);
-      return call.answered;
-    },
+    fetch,
     clientId: "cid",
     backoff: () => 1000,
     ...opts,
@@ -122,6 +125,7 @@ export async function world(t, opts = {}) {
   await settle();
   const here = {
     chsk,
+    fetch,
     calls,
     gets: () => calls.filter((call) => call.method === "GET"),
     posts: () => calls.filter((call) => call.method === "POST"),

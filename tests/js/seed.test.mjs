@@ -25,7 +25,7 @@ import {
   startChskRouter,
   startChskRouterLoop,
 } from "../../flask_chsk/static/chsk.js";
-import { overAjax, overWs, settle, world } from "./fakes.mjs";
+import { PATH, overAjax, overWs, settle, world } from "./fakes.mjs";
 
 describe("events", () => {
   it("are told from what is none", () => {
@@ -137,6 +137,22 @@ describe("startChskRouter", () => {
     await settle();
     assert.deepEqual(seen, ["1 begins", "1 ends", "2 begins", "2 ends"]);
     assert.equal(await channel.take(), 3);
+  });
+});
+
+describe("traceEvs", () => {
+  it("tells the console of each event", async (t) => {
+    const debug = t.mock.method(console, "debug", () => {});
+    setLoggingLevel("debug");
+    t.after(() => setLoggingLevel("silent"));
+    const channel = new RecvChannel(10);
+    t.after(startChskRouter(channel, () => {}, { traceEvs: true }));
+    channel.put({ id: "a/b", data: 1, event: ["a/b", 1] });
+    await settle();
+    assert.deepEqual(
+      debug.mock.calls.map((call) => call.arguments),
+      [["chsk:", ["a/b", 1]]],
+    );
   });
 });
 
@@ -267,6 +283,38 @@ describe("the seed's spellings", () => {
       warn.mock.calls.map((call) => call.arguments[1]),
       ["give all options in one object"],
     );
+  });
+
+  it("include lpKaliveMs for lpTimeoutMs", async (t) => {
+    const { fetch, calls, tick } = await world(t, { type: "ws" });
+    for (const name of ["lpTimeoutMs", "lpKaliveMs"]) {
+      const { chsk } = makeChannelSocket(PATH, { type: "ajax", fetch, [name]: 40_000 });
+      await settle();
+      const poll = calls.at(-1);
+      await tick(39_999);
+      assert.equal(poll.aborted, false, name);
+      await tick(1);
+      assert.equal(poll.aborted, true, name);
+      chsk.destroy();
+    }
+  });
+
+  it("include a url function of path, location, and whether it is for a WebSocket", async (t) => {
+    const asked = [];
+    const location = { href: "https://example.org/page" };
+    const chskUrl = (...args) => {
+      asked.push(args);
+      return `${args[2] ? "wss" : "https"}://other.org/chsk`;
+    };
+    const here = await world(t, { type: "auto", chskUrl, location });
+    assert.deepEqual(asked, [
+      [PATH, location, true],
+      [PATH, location, false],
+    ]);
+    assert.equal(here.socket.url.origin, "wss://other.org");
+    here.socket.drops();
+    await settle();
+    assert.equal(here.get.url.origin, "https://other.org");
   });
 
   it("include a channel as callback, and options in one object", async (t) => {

@@ -92,7 +92,6 @@ describe("a close code", () => {
   ]) {
     it(`${code} stays closed: ${reason}`, async (t) => {
       const here = await overWs(t);
-      await here.tick(5000);
       here.socket.drops(code);
       await here.tick(600_000);
       assert.equal(here.sockets.length, 1);
