@@ -40,6 +40,11 @@ const steps = {
   async until(status) {
     while (chsk.state.status !== status) await new Promise((wake) => setTimeout(wake, 10));
   },
+  async over(type) {
+    while (!(chsk.state.open && chsk.state.type === type)) {
+      await new Promise((wake) => setTimeout(wake, 10));
+    }
+  },
   reconnect: () => chsk.reconnect(),
   disconnect: () => chsk.disconnect(),
   connect: () => chsk.connect(),
