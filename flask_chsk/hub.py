@@ -256,35 +256,15 @@ class Hub:
         timer.start(_logged, fn, ())
         return timer
 
-    def watch_hangup(self, sock: socket.socket, fn: Callable[[], object]) -> Callable[[], None]:
-        """Call *fn* when *sock*'s peer hangs up; returns what ends the watch.
+    def watch_hangup(
+        self, sock: socket.socket, fn: Callable[..., object], *args: Any
+    ) -> Hangup | None:
+        """Call *fn* when *sock*'s peer hangs up, until ``stop()`` of the result.
 
         Bytes that arrive are left where they are, and end it: they are the server's. Under
         native threads nothing is watched: the server could close the descriptor meanwhile.
         """
-        if self.native_threads:
-            return lambda: None
-        watcher = self.loop.io(sock.fileno(), 1)
-        native = _NativeSocket(fileno=sock.fileno())  # peeks without waiting; closed by nobody
-
-        def look() -> None:
-            try:
-                said = native.recv(1, MSG_PEEK | MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError:
-                said = b""
-            watcher.stop()
-            if not said:
-                fn()
-
-        def stop() -> None:
-            watcher.stop()
-            watcher.close()
-            native.detach()
-
-        watcher.start(_logged, look, ())
-        return stop
+        return None if self.native_threads else Hangup(self.loop, sock.fileno(), fn, args)
 
     def sliced(self, job: Callable[[], Iterator[None]]) -> None:
         """Run a long job of the hub in slices: between them sockets get their turn.
@@ -311,6 +291,38 @@ class Hub:
                 log.exception("error in a job of the hub")
             self._queue.pop(0)
             steps = None
+
+
+class Hangup:
+    """A watch for a peer that hangs up."""
+
+    __slots__ = ("_args", "_fn", "_native", "_watcher")
+
+    def __init__(
+        self, loop: Any, fileno: int, fn: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
+        self._fn = fn
+        self._args = args
+        self._native = _NativeSocket(fileno=fileno)  # peeks without waiting; closed by nobody
+        self._watcher = loop.io(fileno, 1)
+        self._watcher.start(self._look)
+
+    def _look(self) -> None:
+        try:
+            said = self._native.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        self._watcher.stop()
+        if not said:
+            _logged(self._fn, self._args)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._native.detach()
 
 
 class Deadline(Protocol):

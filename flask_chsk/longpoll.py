@@ -7,15 +7,15 @@ context and no database connection while it waits.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .hub import Hub, Waiter
+from .hub import Waiter
 from .session import TIMEOUT
 from .wire import Data
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection, Uid
     from .server import Server
 
 
@@ -121,42 +121,39 @@ class Poller:
 
 
 class Parked:
-    """The body of an HTTP answer that is not known yet."""
+    """The body of an HTTP answer that is not known yet; a WSGI server iterates and closes it.
+
+    Thousands wait at a time, so it holds nothing of its request.
+    """
+
+    __slots__ = ("_answered", "_hangup", "_key", "_server", "_waiter")
 
     def __init__(
-        self,
-        waiter: Waiter,
-        timeout: float,
-        expire: Callable[[Waiter], bytes | None],
-        abandon: Callable[[Waiter], None] | None = None,
+        self, server: Server, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket | None
     ) -> None:
+        """:param sock: is watched for a peer that hangs up."""
+        self._server = server
+        self._key = key
         self._waiter = waiter
-        self._timeout = timeout
-        self._expire = expire  # both are called on this request's thread
-        self._abandon = abandon
-        self._done = False
-        self._stop_watching: Callable[[], None] | None = None
-
-    def watch(self, hub: Hub, sock: socket.socket | None) -> None:
-        """Notice when the peer hangs up, where *sock* can be watched."""
-        if sock is not None and self._abandon is not None:
-            self._stop_watching = hub.watch_hangup(sock, lambda: self._waiter.set(b""))
+        self._answered = False
+        self._hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
 
     def __iter__(self) -> Iterator[bytes]:
+        server, waiter = self._server, self._waiter
         try:
-            data = self._waiter.wait(self._timeout)
+            data = waiter.wait(server.config.lp_timeout)
         finally:
-            if self._stop_watching is not None:
-                self._stop_watching()
+            if self._hangup is not None:
+                self._hangup.stop()
         if data is None:
-            data = self._expire(self._waiter)
+            data = server.hub.run(server.expire_poll, self._key, waiter)
             if data is None:  # answered while we gave up
-                data = self._waiter.wait(1.0)
+                data = waiter.wait(1.0)
         if data:
-            self._done = True
+            self._answered = True
         yield data or b""
 
     def close(self) -> None:
         """Called by the WSGI server, in the end or when the peer went away."""
-        if not self._done and self._abandon is not None:
-            self._abandon(self._waiter)
+        if not self._answered:
+            self._server.hub.call(self._server.abandon_poll, self._key, self._waiter)

@@ -7,6 +7,7 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -877,28 +878,25 @@ class Server:
             self.delivery.waits(connection, now)
         return waiter
 
-    def parked(self, connection_of: Opening, waiter: Waiter) -> Parked:
-        """The body of a poll's answer."""
-        key = (connection_of.uid, connection_of.client_id)
+    def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
+        """The body of a poll's answer; *sock* is watched, where it can be."""
+        return Parked(self, (opening.uid, opening.client_id), waiter, sock)
 
-        def expire(waiter: Waiter) -> bytes | None:
-            return self.hub.run(self._expire, key, waiter)
+    def expire_poll(self, key: tuple[Uid, str], waiter: Waiter) -> bytes | None:
+        """The answer of a poll whose time is over; None: it was answered just now."""
+        poller = self._poller(key)
+        return None if poller is None else poller.expire(waiter)
 
-        def abandon(waiter: Waiter) -> None:
-            self.hub.call(self._abandon, key, waiter)
+    def abandon_poll(self, key: tuple[Uid, str], waiter: Waiter) -> None:
+        """The peer of a poll went away."""
+        poller = self._poller(key)
+        if poller is not None:
+            poller.abandon(waiter)
 
-        return Parked(waiter, self.config.lp_timeout, expire, abandon)
-
-    def _expire(self, key: tuple[Uid, str], waiter: Waiter) -> bytes | None:
+    def _poller(self, key: tuple[Uid, str]) -> Poller | None:
         connection = self.registry.get(*key)
-        if connection is not None and isinstance(connection.transport, Poller):
-            return connection.transport.expire(waiter)
-        return None
-
-    def _abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
-        connection = self.registry.get(*key)
-        if connection is not None and isinstance(connection.transport, Poller):
-            connection.transport.abandon(waiter)
+        transport = connection and connection.transport
+        return transport if isinstance(transport, Poller) else None
 
     def may_serve(self, connection: Connection) -> int:
         """Up to which offset a poller that keeps no cursor may be given events.

@@ -107,9 +107,10 @@ class Endpoint:
             return self._refuse(refused)
         if isinstance(answer, bytes):
             return self._answer(opening.composer, answer, origin)
-        parked = server.parked(opening, answer)
-        parked.watch(server.hub, upgrade.plain_socket(request.environ))
-        return self._answer(opening.composer, parked, origin)
+        parked = server.parked(opening, answer, upgrade.plain_socket(request.environ))
+        response = self._answer(opening.composer, parked, origin)
+        response.direct_passthrough = True  # the server holds the body, and nothing else of us
+        return response
 
     def post(self) -> Response:
         """Take a message in; answer it, or wait for its reply."""
