@@ -35,6 +35,18 @@ def machine() -> dict[str, str]:
     }
 
 
+def add(results: Results, name: str, measured: dict[str, Any]) -> None:
+    """Put one pass of a scenario to what the pass before it has measured."""
+    whole = results["scenarios"].setdefault(name, measured)
+    if whole is measured:
+        return
+    for peer, figures in measured["peers"].items():
+        so_far = whole["peers"].setdefault(peer, figures)
+        if so_far is not figures:
+            for figure, values in figures["samples"].items():
+                so_far["samples"][figure] += values
+
+
 def spread(samples: Iterable[float]) -> float:
     """How far rounds lie apart, as a share of their median."""
     ordered = sorted(samples)

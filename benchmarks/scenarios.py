@@ -2,7 +2,8 @@
 
 A scenario is a generator. It yields when its servers are ready, and then once per round; what it
 has measured by then is in its :class:`Figures`. The runner takes the scenarios of all servers in
-turn, round by round, so that what else the machine does falls on all of them alike.
+turn, round by round, so that what else the machine does falls on all of them alike; and all
+scenarios twice, so that what it does for minutes shows in the spread.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Scenario:
 
     :param unit: of each figure, in the order in which they are shown.
     :param kind: the dialect it needs (servers.py).
+    :param rounds: of each pass.
+    :param passes: through all scenarios: of two, the second comes minutes after the first.
     """
 
     name: str
@@ -45,7 +48,8 @@ class Scenario:
     unit: dict[str, str]
     kind: str
     run: Callable[[Peer, Figures, str], Steps]
-    rounds: int = 5
+    rounds: int = 3
+    passes: int = 2
     only: tuple[str, ...] = ()  # servers; empty: all that can
 
 
@@ -58,7 +62,8 @@ def scenario(
     unit: dict[str, str],
     kind: str,
     *,
-    rounds: int = 5,
+    rounds: int = 3,
+    passes: int = 2,
     only: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Peer, Figures, str], Steps]], Callable[[Peer, Figures, str], Steps]]:
     """Register the decorated generator."""
@@ -66,7 +71,7 @@ def scenario(
     def register(
         run: Callable[[Peer, Figures, str], Steps],
     ) -> Callable[[Peer, Figures, str], Steps]:
-        SCENARIOS.append(Scenario(name, title, unit, kind, run, rounds, only))
+        SCENARIOS.append(Scenario(name, title, unit, kind, run, rounds, passes, only))
         return run
 
     return register
@@ -198,7 +203,6 @@ def _push(peer: Peer, figures: Figures, kind: str) -> Steps:
     "through Redis: 200 clients at one server, events from another",
     {"broadcast": "µs", "push": "µs", "publish": "µs", "p50": "ms", "p99": "ms"},
     "relay",
-    rounds=3,
 )
 def _redis(peer: Peer, figures: Figures, kind: str) -> Steps:
     """CPU per delivery of paced broadcasts, and per push at the one server and at the other.
@@ -273,12 +277,20 @@ PYTHON_PEERS = (
 )
 
 
-@scenario("idle", "idle WebSocket, memory", KB, "push", rounds=2, only=("flask_chsk", "socket.io"))
+@scenario(
+    "idle",
+    "idle WebSocket, memory",
+    KB,
+    "push",
+    rounds=2,
+    passes=1,
+    only=("flask_chsk", "socket.io"),
+)
 def _idle(peer: Peer, figures: Figures, kind: str) -> Steps:
     yield from _memory(peer, figures, kind, (1000, 5000, 10_000))
 
 
-@scenario("idle peers", "idle WebSocket, memory", KB, "push", rounds=1, only=PYTHON_PEERS)
+@scenario("idle peers", "idle WebSocket, memory", KB, "push", rounds=1, passes=1, only=PYTHON_PEERS)
 def _idle_peers(peer: Peer, figures: Figures, kind: str) -> Steps:
     yield from _memory(peer, figures, kind, (1000, 5000))
 
@@ -289,6 +301,7 @@ def _idle_peers(peer: Peer, figures: Figures, kind: str) -> Steps:
     KB,
     "poll",
     rounds=1,
+    passes=1,
     only=("flask_chsk", "flask-socketio", "flask parked"),
 )
 def _poll(peer: Peer, figures: Figures, kind: str) -> Steps:
@@ -393,7 +406,7 @@ def _storm(peer: Peer, figures: Figures, kind: str) -> Steps:
         figures.add(**{"all back": seconds, "bystander": worst * 1e3, "cpu": used.us(5000)})
 
 
-@scenario("tabs", "push to one user's 64 tabs", {"cpu": "µs"}, "edn", rounds=3, only=OURS_ONLY)
+@scenario("tabs", "push to one user's 64 tabs", {"cpu": "µs"}, "edn", only=OURS_ONLY)
 def _tabs(peer: Peer, figures: Figures, kind: str) -> Steps:
     """CPU per push, which is 64 deliveries; 20 pushes between turns of the sockets."""
     with Served(peer) as (server, load):

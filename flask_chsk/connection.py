@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .errors import Refused
 from .longpoll import Poller
 from .session import ServerSession
 from .websocket import WebSocket
@@ -97,6 +98,14 @@ class Connection:
     def key(self) -> tuple[Uid, str]:
         """What it is found by."""
         return self.session.uid, self.session.client_id
+
+    def refuse_stranger(self, opening: Opening) -> None:
+        """Let nobody else use an anonymous client's id.
+
+        :raises Refused: 403.
+        """
+        if opening.uid is None and self.session.v1 and not opening.trusted:
+            raise Refused(403, "this client id is in use: take a new one, or send its resume=")
 
     def due(self, now: float) -> float | None:
         """The next deadline after doing what is due now; None for a stale one."""

@@ -56,10 +56,10 @@ class Poller:
         connection = self._connection
         one = connection.session
         if one.behind and not one.outbox:
-            self._server.catch_up(connection)
+            self._server.history.catch_up(connection)
         upto = None
         if not one.v1 and not self._server.broker.local:
-            upto = self._server.may_serve(connection)
+            upto = self._server.polls.may_serve(connection)
         return one.answer(body, self._server.delivery.frames, upto)
 
     def park(self, waiter: Waiter) -> None:
@@ -77,7 +77,7 @@ class Poller:
     def release(self) -> None:
         """Answer the parked request with an empty poll's end."""
         if self._waiter is not None:
-            self._give(body(self._server.poll_end(self._connection)))
+            self._give(body(self._server.polls.end_of(self._connection)))
 
     def give_up(self) -> None:
         """Answer the parked request so that its client asks again: another process has it."""
@@ -88,26 +88,26 @@ class Poller:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.set(data)
-            self._server.between_polls(self._connection)
+            self._server.polls.between_polls(self._connection)
 
     def expire(self, waiter: Waiter) -> bytes | None:
         """The answer for *waiter*, whose time is over; None: it was answered just now."""
         if self._waiter is not waiter or self._connection.serving:
             return None  # or is about to be
         self._waiter = None
-        self._server.between_polls(self._connection)
-        return body(self._server.poll_end(self._connection))
+        self._server.polls.between_polls(self._connection)
+        return body(self._server.polls.end_of(self._connection))
 
     def abandon(self, waiter: Waiter) -> None:
         """The request of *waiter* is gone."""
         if self._waiter is waiter:
             self._waiter = None
-            self._server.between_polls(self._connection)
+            self._server.polls.between_polls(self._connection)
 
     def end(self, code: int, reason: str = "") -> None:
         """Tell the client to go, where it listens."""
         one = self._connection.session
-        self._give(body(self._server.close_message(one.composer, one.v1, code, reason)))
+        self._give(body(self._server.polls.close_message(one.composer, one.v1, code, reason)))
 
     def stalled(self, now: float) -> bool:
         """Never: what is not taken stays in the outbox."""
@@ -146,7 +146,7 @@ class Parked:
             if self._hangup is not None:
                 self._hangup.stop()
         if data is None:
-            data = server.hub.run(server.expire_poll, self._key, waiter)
+            data = server.hub.run(server.polls.expire, self._key, waiter)
             if data is None:  # answered while we gave up
                 data = waiter.wait(1.0)
         if data:
@@ -156,4 +156,4 @@ class Parked:
     def close(self) -> None:
         """Called by the WSGI server, in the end or when the peer went away."""
         if not self._answered:
-            self._server.hub.call(self._server.abandon_poll, self._key, self._waiter)
+            self._server.hub.call(self._server.polls.abandon, self._key, self._waiter)

@@ -125,7 +125,7 @@ class ReplyChannel(Elsewhere):
 
     def _settle(self, piece: Any, third: Any) -> bool:
         if self.kept is not None:
-            self.server.hub.call(self.server.settled, self.kept, piece, third)
+            self.server.hub.call(self.server.inbound.settled, self.kept, piece, third)
         return self.give(piece, third)
 
     def give(self, piece: Any, third: Any) -> bool:

@@ -7,9 +7,8 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +20,6 @@ from .brokers import (
     EVERYONE,
     Arrival,
     Broker,
-    Page,
     client_channel,
     topic_channel,
     user_channel,
@@ -30,58 +28,33 @@ from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
-from .errors import (
-    BadEvent,
-    BrokerError,
-    ConfigError,
-    PackError,
-    Refused,
-)
-from .event import Event, assert_event
-from .hub import Hub, Waiter
+from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused
+from .event import assert_event
+from .history import CONTROLS, History
+from .hub import Hub
+from .inbound import Inbound
 from .intake import Intake
 from .link import Link
-from .longpoll import Parked, Poller, body
+from .longpoll import Poller
+from .polls import Farewell, Polls
 from .presence import Presence
 from .push import CANONICAL, Push
-from .rates import Addresses, drawn
 from .registry import ConnectedUids, Registry
-from .replies import (
-    Claim,
-    Elsewhere,
-    Kept,
-    Pending,
-    PostChannel,
-    Repeats,
-    ReplyChannel,
-    SocketChannel,
-)
+from .replies import Elsewhere
 from .router import Handlers
 from .session import Rules, ServerSession
 from .topics import Topics
 from .values import Keyword
 from .websocket import WebSocket
-from .wire import Composer, Data
+from .wire import Data
 
 log = logging.getLogger("flask_chsk.server")
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
-CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
-TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 REPLACED = "replaced by a newer connection of this client"
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
-HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
-RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
-
-
-Position = tuple[dict[str, int], int]
-"""Channels, each with the offset at which it begins, and what is had of all of them."""
-
-
-class Farewell(Exception):
-    """A client that polls was closed, with this code and reason, while no poll was here."""
 
 
 class Server:
@@ -109,12 +82,12 @@ class Server:
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
         self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
-        self._repeats = Repeats()
-        self._addresses = Addresses(config.rate_per_address)
-        self._told_at_next_poll: dict[tuple[Uid, str], tuple[int, str, float]] = {}  # closes
         self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
         self._topics = Topics()
         self.delivery = Delivery(config, self.registry, self._topics, self.counters)
+        self.history = History(broker, self._topics, self.delivery, self.counters)
+        self.inbound = Inbound(self)
+        self.polls = Polls(self)
         # Which of two openings is the later one, several processes cannot tell: a request that
         # was given up may arrive last. The client that lives comes back.
         self._replaced = s.REPLACED if broker.local else s.TRY_LATER
@@ -127,6 +100,9 @@ class Server:
         self.broker.start(hub, self)
         self.dispatcher.start(hub, self._signed_out)
         self.delivery.start(hub)
+        self.history.start(hub)
+        self.inbound.start(hub)
+        self.polls.start(hub)
         self.who.start(hub)
         self.asks.start(hub)
         self.rules = Rules(
@@ -144,29 +120,22 @@ class Server:
         if now - self._swept >= 1.0:
             self._swept = now
             self.broker.sweep()
-            for key, (_, _, when) in list(self._told_at_next_poll.items()):
-                if now - when > self.config.close_grace_ajax:
-                    del self._told_at_next_poll[key]
-            self._repeats.forget(now - self.config.recovery_seconds)
+            self.polls.sweep(now)
+            self.inbound.sweep(now)
 
     # opening ---------------------------------------------------------------------------
 
-    def enter(self, opening: Opening, kind: str) -> Entered:
+    def enter(self, opening: Opening, kind: str) -> Entered | None:
         """Let a client in, or back in; from any thread, and waits for the broker.
 
-        What is left to do on the hub is to give it a transport and the handshake.
+        What is left to do on the hub is to give it a transport and the handshake. None: its
+        request is late, the client has another connection by now.
 
         :param kind: ``"ws"``, ``"ajax"``, or ``"poll"`` for one that brings no handshake.
         :raises Refused: 503 draining or without a broker, 403 a client id of somebody else,
             429 too many.
+        :raises Farewell: it was closed while it did not poll.
         """
-        entered = self._enter(opening, kind)
-        if entered is None:
-            raise Refused(409, "this client has a WebSocket", retry_after=1)
-        return entered
-
-    def _enter(self, opening: Opening, kind: str) -> Entered | None:
-        """None: a poll that was on its way while its client changed to WebSocket."""
         uid, client_id, v1 = opening.uid, opening.client_id, opening.v1
         self.hub.run(self._admit, opening)
         controls: list[Push] = []
@@ -183,7 +152,7 @@ class Server:
                 self._register, opening, kind, arrival, controls
             )
             while recovered and connection.session.behind and not connection.session.outbox:
-                recovered = self._next_page(connection)
+                recovered = self.history.next_page(connection)
         except BrokerError as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         finally:
@@ -230,7 +199,7 @@ class Server:
             raise Refused(503, "the server restarts: try again", retry_after=1)
         known = self.registry.get(opening.uid, opening.client_id)
         if known is not None:
-            self._refuse_stranger(opening, known)
+            known.refuse_stranger(opening)
         elif (
             opening.uid is not None
             and self.registry.count(opening.uid) >= self.config.max_clients_per_uid
@@ -241,11 +210,6 @@ class Server:
                 " (CHSK_MAX_CLIENTS_PER_UID)",
                 retry_after=10,
             )
-
-    @staticmethod
-    def _refuse_stranger(opening: Opening, known: Connection) -> None:
-        if opening.uid is None and known.session.v1 and not opening.trusted:
-            raise Refused(403, "this client id is in use: take a new one, or send its resume=")
 
     def _register(
         self, opening: Opening, kind: str, arrival: Arrival, controls: Iterable[Push]
@@ -266,7 +230,7 @@ class Server:
             )
             connection = Connection(self, one, kind)
             if uid is None and not opening.trusted:
-                self._repeats.forget_client(client_id)  # of whoever had this id before
+                self.inbound.forget_client(client_id)  # of whoever had this id before
             if uid is not None and not self.registry.count(uid):
                 for topic, joined in arrival.topics.items():
                     self._topics.joined(uid, topic, joined)
@@ -315,7 +279,7 @@ class Server:
     def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
         connection = entered.connection
-        if not self._is_latest(entered):
+        if not self.is_latest(entered):
             # Closed in between, or its client gave it up and opened another: what left by this
             # one would be missed by that.
             link.close()
@@ -329,22 +293,39 @@ class Server:
             self._end_trial(connection)
             connection.trial = websocket
         else:
-            self._attach(connection, websocket)
-        websocket.start(self._handshake(entered), leftover)
+            self.attach(connection, websocket)
+        websocket.start(self.handshake(entered), leftover)
 
-    def _is_latest(self, entered: Entered) -> bool:
+    def is_latest(self, entered: Entered) -> bool:
+        """Whether the client was neither closed since, nor let in by another request."""
         connection = entered.connection
         return (
             self.registry.get(*connection.key) is connection
             and connection.openings == entered.number
         )
 
+    def trust(self, connection: Connection, websocket: WebSocket) -> bool:
+        """A message came by a WebSocket on trial: it is the transport from now on.
+
+        False: it is on trial no more.
+        """
+        if connection.trial is not websocket:
+            return False
+        connection.trial = None
+        websocket.proven = True
+        self.attach(connection, websocket)
+        if not self.broker.local:
+            self.hub.spawn(self._claim, connection)
+        websocket.wake()
+        return True
+
     def _end_trial(self, connection: Connection) -> None:
         trial, connection.trial = connection.trial, None
         if trial is not None:
             trial.end(s.TRY_LATER, "said nothing while its client was here")
 
-    def _attach(self, connection: Connection, transport: Transport) -> None:
+    def attach(self, connection: Connection, transport: Transport) -> None:
+        """Give a connection its transport; an older one ends."""
         old, connection.transport = connection.transport, transport
         if old is not None and old is not transport:
             if isinstance(old, Poller):
@@ -366,7 +347,8 @@ class Server:
                 connection.kind = transport.kind
         self.look_by(connection, self.hub.now() + min(self.config.ws_kalive, 1.0))
 
-    def _handshake(self, entered: Entered) -> Data:
+    def handshake(self, entered: Entered) -> Data:
+        """The first message to a client that was let in."""
         opening, one = entered.opening, entered.connection.session
         extras: dict[Any, Any] | None = None
         if one.v1:
@@ -383,79 +365,12 @@ class Server:
 
     # history ---------------------------------------------------------------------------
 
-    def catch_up(self, connection: Connection) -> None:
-        """Give a session that is behind its next page of history, or tell it of the gap.
-
-        With a broker in this process at once; else the transport is woken when it came.
-        """
-        if connection.catching:
-            return
-        connection.catching = True
-        if self.broker.local:
-            self._catch_up(connection)
-        else:
-            self.hub.spawn(self._catch_up_and_wake, connection)
-
-    def _catch_up(self, connection: Connection) -> None:
-        try:
-            if not self._next_page(connection):
-                self.hub.run(self._tell_gap, connection)
-        finally:
-            connection.catching = False
-
-    def _catch_up_and_wake(self, connection: Connection) -> None:
-        try:
-            self._catch_up(connection)
-        except BrokerError as error:
-            log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
-            self.hub.call(self.hub.timer, RETRY, lambda: self.delivery.wake(connection))
-            return
-        self.hub.call(self.delivery.wake, connection)
-
-    def _next_page(self, connection: Connection) -> bool:
-        """Read and take in a page; may wait for the broker. False: there is a gap."""
-        one = connection.session
-        position = self.hub.run(self._position, one)
-        page = self.broker.since(*position, s.PAGE_BYTES)
-        return self.hub.run(self._take_page, one, position, page)
-
-    def _position(self, one: ServerSession) -> Position:
-        return self._channels(one), one.queued
-
-    def _take_page(self, one: ServerSession, position: Position, page: Page) -> bool:
-        if not one.behind or self._position(one) != position:
-            # While it was read the client came back with another cursor, or joined a topic:
-            # what is between is not in this page. It is still behind, and asks again.
-            return True
-        if not page.complete:
-            one.start_at(self.broker.watermark())
-            return False
-        pushes = [push for push in page.pushes if not push.text.startswith(CONTROLS)]
-        self.counters["recovered"] += len(pushes)
-        one.caught_up(pushes, page.end, more=page.more)
-        return True
-
-    def _tell_gap(self, connection: Connection) -> None:
-        self.counters["gaps"] += 1
-        connection.session.gap(self.broker.watermark())
-
-    def _channels(self, one: ServerSession) -> dict[str, int]:
-        uid = one.uid
-        channels = {EVERYONE: 0, client_channel(uid, one.client_id): 0}
-        if uid is None:
-            channels[ANONYMOUS] = 0
-        else:
-            channels[user_channel(uid)] = 0
-            for topic, joined in self._topics.of(uid).items():
-                channels[topic_channel(topic)] = joined
-        return channels
-
     def reset(self) -> None:
         """The broker's counter began a new life: every client is told of the gap."""
         self.rules = replace(self.rules, epoch=self.broker.epoch)
         for connection in self.registry:
             connection.session.rules = self.rules
-            self._tell_gap(connection)
+            self.history.gap(connection)
             self.delivery.wake(connection)
 
     def lapsed(self) -> None:
@@ -547,171 +462,6 @@ class Server:
         elif id == LEFT:
             self._left(uid, data)
 
-    # receiving -------------------------------------------------------------------------
-
-    def received(self, connection: Connection, websocket: WebSocket, data: Data) -> None:
-        """A message came over a WebSocket."""
-        one = connection.session
-        if connection.transport is not websocket:
-            if connection.trial is not websocket:
-                return  # replaced, and about to notice
-            connection.trial = None
-            websocket.proven = True
-            self._attach(connection, websocket)
-            if not self.broker.local:
-                self.hub.spawn(self._claim, connection)
-            websocket.wake()
-        happening = one.receive(data, self.hub.now())
-        if self.config.rate is not None and self._too_fast(connection, happening):
-            self.counters["flooding"] += 1
-            websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
-            return
-        if isinstance(happening, s.Received):
-            self._take(connection, happening, websocket, len(data))
-        elif isinstance(happening, s.Pinged):
-            if happening.cb is not None:
-                cursor = one.cursor(self.broker.watermark(), self.hub.now())
-                one.say(one.composer.message("pong", happening.cb, cursor))
-                if one.overfull:
-                    self.delivery.overfull(connection)
-                else:
-                    websocket.wake()
-            self._take(connection, s.Received(Event(s.WS_PING)), websocket)
-        elif isinstance(happening, s.Ponged):
-            self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
-        elif isinstance(happening, s.Answered):
-            self._answered(connection.key, happening)
-        else:
-            size = len(data) // (len(happening.events) or 1)
-            for received in happening.events:
-                self._take(connection, received, websocket, size)
-
-    def _take(
-        self, connection: Connection, received: s.Received, websocket: WebSocket, size: int = 0
-    ) -> None:
-        channel = SocketChannel(self, connection, websocket, received.cb)
-        uid, client_id = connection.key
-        if received.key is not None and self._came_before(connection.key, received.key, channel):
-            return
-        self.dispatcher.take(
-            received.event,
-            uid,
-            client_id,
-            channel,
-            connection.request,
-            websocket,
-            size,
-            unless=self._claim_of(connection.key, received.key, channel),
-        )
-
-    def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
-        came = self._repeats.came_before(client, key, channel, self.hub.now())
-        self.counters["repeated"] += came
-        return came
-
-    def _claim_of(
-        self, client: tuple[Uid, str], key: str | None, channel: ReplyChannel
-    ) -> Callable[[], bool] | None:
-        """What asks whether a send came to another process before; None: it need not be asked."""
-        if key is None or self.broker.local:
-            return None
-        return Claim(self, client, key, channel).lost
-
-    def settled(self, kept: Kept, piece: Any, third: Any) -> None:
-        """A send that may come again, here or elsewhere, was answered."""
-        kept.settle(piece, third)
-        if not self.broker.local and kept.answer is not None and isinstance(piece, str | bytes):
-            self.hub.spawn(self._settle, kept.name, CANONICAL.pack([piece, third]))
-
-    def _settle(self, name: str, reply: str) -> None:
-        try:
-            self.broker.settle(name, reply)
-        except BrokerError as error:
-            log.warning("a reply will not be given again: %s", error)
-
-    def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
-        count = len(happening.events) if isinstance(happening, s.Batched) else 1
-        connection.bucket = drawn(connection.bucket, self.config.rate, self.hub.now(), count)
-        return connection.bucket[0] < 0
-
-    def address_too_fast(self, address: str | None) -> bool:
-        """Whether *address* makes more requests than it may; from any thread."""
-        return self._addresses.too_fast(address, self.hub.now())
-
-    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
-        """A message came by POST: its answer, or what will be told it.
-
-        Our clients send the next when the answer begins. Where that may reach another process
-        it begins after the handlers; here, where too many events wait.
-
-        :param size: bytes of its request's body.
-        :raises Refused: 403 a client id of somebody else; 429 where too many of this client's
-            events wait already, or come too fast; 503 where too much waits in this process.
-        """
-        composer = opening.composer
-        key = (opening.uid, opening.client_id)
-        if self.closing:
-            raise Refused(503, "the server restarts: try again", retry_after=1)
-        if self.intake.full:
-            self.counters["intake_full"] += 1
-            raise Refused(
-                503, "too many events wait for their handlers (CHSK_MAX_INBOUND_BYTES)", 1
-            )
-        if self.dispatcher.is_full(key):
-            self.counters["inbox_full"] += 1
-            raise Refused(
-                429,
-                "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
-                retry_after=1,
-            )
-        connection = self.registry.get(*key)
-        if connection is not None:
-            self._refuse_stranger(opening, connection)
-            if self.config.rate is not None and self._too_fast(connection, happening):
-                self.counters["flooding"] += 1
-                raise Refused(429, "more events per second than CHSK_RATE", 1)
-        done = composer.message(s.DUMMY_CB_200)
-        if isinstance(happening, s.Pinged):
-            return done if happening.cb is None else composer.message("pong")
-        if isinstance(happening, s.Answered):
-            if connection is not None:
-                self._answered(connection.key, happening)
-            elif opening.trusted:
-                self._answered(key, happening)
-            return done
-        if isinstance(happening, s.Ponged):
-            return done
-        events = happening.events if isinstance(happening, s.Batched) else (happening,)
-        asks = isinstance(happening, s.Received) and happening.cb is not None
-        seconds = self.config.reply_timeout if asks else HOLD
-        otherwise = body(composer.message(s.TIMEOUT) if asks else done)
-        pending = Pending(self.hub, asks, otherwise, seconds, len(events))
-        known = opening.trusted or opening.uid is not None  # else another's reply could be had
-        if opening.number is not None and events and events[0].key is None:
-            # A browser may repeat a POST whose connection broke; its first event tells.
-            events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
-        handled = partial(self.hub.call, pending.handled) if opening.v1 else None
-        unless = None
-        for received in events:
-            channel = PostChannel(self, opening, pending if received.cb is not None else None)
-            if known and received.key is not None and self._came_before(key, received.key, channel):
-                return pending if asks else done
-            if known and received.key is not None:  # of a batch, the first event's
-                unless = self._claim_of(key, received.key, channel)
-            self.dispatcher.take(
-                received.event,
-                *key,
-                channel,
-                opening.request,
-                size=size // len(events),
-                then=handled,
-                unless=unless,
-            )
-        if asks:
-            return pending
-        waits = opening.v1 and (not self.broker.local or self.dispatcher.is_half_full(key))
-        return pending if waits and events else done
-
     # sending ---------------------------------------------------------------------------
 
     def send(
@@ -783,169 +533,6 @@ class Server:
             self._control(push)
         else:
             self.delivery.deliver(push)
-
-    # polls -----------------------------------------------------------------------------
-
-    def poll(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
-        """A GET: the answer that is there, or what will be told it; from any thread.
-
-        :param wait: False: an empty answer at once instead of parking (tests).
-        :raises Refused: see :meth:`enter`; 429 where polls chase each other.
-        """
-        if not handshake:
-            answer = self.hub.run(self._poll_known, opening, wait)
-            if answer is not None:
-                return answer
-        try:
-            entered = self._enter(opening, "ajax" if handshake else "poll")
-        except Farewell as farewell:
-            code, reason = farewell.args
-            return body(self.close_message(opening.composer, opening.v1, code, reason))
-        if entered is None:
-            return body(opening.composer.message(s.TIMEOUT))
-        # A client that came from another process, with all it needs to go on, just polls.
-        known = entered.recovered if opening.v1 else entered.known
-        greets = handshake or not known
-        return self.hub.run(self._open_poller, entered, greets, wait)
-
-    def _open_poller(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
-        connection = entered.connection
-        if not self._is_latest(entered):
-            return body(entered.opening.composer.message(s.TIMEOUT))
-        poller = Poller(self, connection)
-        self._attach(connection, poller)
-        if not greets:
-            return self._poll(connection, poller, entered.opening, wait)
-        self.between_polls(connection)
-        return body(self._handshake(entered))
-
-    def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
-        key = (opening.uid, opening.client_id)
-        known = self.registry.get(*key)
-        if key in self._told_at_next_poll and opening.trusted:
-            code, reason, _ = self._told_at_next_poll.pop(key)
-            return body(self.close_message(opening.composer, opening.v1, code, reason))
-        if known is None:
-            return None
-        if self.closing:
-            one = known.session
-            return body(self.close_message(one.composer, one.v1, s.RESTART, self._spread()))
-        transport = known.transport
-        self._refuse_stranger(opening, known)
-        if isinstance(transport, WebSocket):
-            # A poll that was on its way while the client changed to WebSocket.
-            return body(self.poll_end(known))
-        if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
-            return self._poll(known, transport, opening, wait)
-        return None
-
-    def _poll(
-        self, connection: Connection, poller: Poller, opening: Opening, wait: bool
-    ) -> bytes | Waiter:
-        one = connection.session
-        now = self.hub.now()
-        if opening.number is not None:
-            if opening.number <= poller.number:
-                return body(self.poll_end(connection))
-            poller.number = opening.number
-        if poller.parked:
-            if now - poller.takeover_window >= 1.0:
-                poller.takeover_window, poller.takeovers = now, 0
-            poller.takeovers += 1
-            if poller.takeovers > TAKEOVERS_PER_SECOND:
-                self.counters["takeovers_refused"] += 1
-                raise Refused(429, "polls of this client chase each other", retry_after=1)
-        if one.v1 and opening.cursor is not None:
-            cursor = s.read_cursor(opening.cursor, self.broker.epoch, opening.since)
-            if cursor is None or (self.broker.local and cursor > self.broker.watermark()):
-                self._tell_gap(connection)
-            else:
-                one.resume(cursor)
-        one.heard = now
-        if one.behind or now - connection.flushed >= self.delivery.windows["ajax"] or not wait:
-            answer = poller.answer()
-            if answer is not None:
-                connection.flushed = now
-                poller.release()
-                self.between_polls(connection)
-                return answer
-        if not wait:
-            return body(self.poll_end(connection))
-        waiter = self.hub.waiter()
-        poller.park(waiter)
-        connection.lost_at = None
-        if one.outbox:
-            self.delivery.waits(connection, now)
-        return waiter
-
-    def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
-        """The body of a poll's answer; *sock* is watched, where it can be."""
-        return Parked(self, (opening.uid, opening.client_id), waiter, sock)
-
-    def expire_poll(self, key: tuple[Uid, str], waiter: Waiter) -> bytes | None:
-        """The answer of a poll whose time is over; None: it was answered just now."""
-        poller = self._poller(key)
-        return None if poller is None else poller.expire(waiter)
-
-    def abandon_poll(self, key: tuple[Uid, str], waiter: Waiter) -> None:
-        """The peer of a poll went away."""
-        poller = self._poller(key)
-        if poller is not None:
-            poller.abandon(waiter)
-
-    def _poller(self, key: tuple[Uid, str]) -> Poller | None:
-        connection = self.registry.get(*key)
-        transport = connection and connection.transport
-        return transport if isinstance(transport, Poller) else None
-
-    def may_serve(self, connection: Connection) -> int:
-        """Up to which offset a poller that keeps no cursor may be given events.
-
-        The broker is told before they are, so that none is given twice wherever the next
-        poll goes; the transport is woken when it knows.
-        """
-        page = connection.session.page()
-        if page and page[-1].offset > connection.served and not connection.serving:
-            connection.serving = True
-            self.hub.spawn(self._serve, connection, page[-1].offset)
-        return connection.served
-
-    def _serve(self, connection: Connection, offset: int) -> None:
-        try:
-            ours = self.broker.take(*connection.key, connection.token, offset)
-        except BrokerError as error:
-            log.warning("uid %r cannot be served: %s", connection.session.uid, error)
-            self.hub.call(self.hub.timer, RETRY, lambda: self._served(connection, 0))
-            return
-        self.hub.call(self._served, connection, offset if ours else None)
-
-    def _served(self, connection: Connection, offset: int | None) -> None:
-        connection.serving = False
-        if offset is None:
-            self.released(*connection.key, connection.token)
-            return
-        connection.served = max(connection.served, offset)
-        if connection.transport is not None:
-            connection.transport.wake()
-
-    def between_polls(self, connection: Connection) -> None:
-        """A poll was answered: the connection lives on for its grace."""
-        connection.lost_at = self.hub.now()
-        self.look_by(connection, connection.lost_at + self.config.close_grace_ajax)
-
-    def poll_end(self, connection: Connection) -> Data:
-        """``[:chsk/timeout nil cursor?]``."""
-        one = connection.session
-        cursor = None
-        if isinstance(connection.transport, Poller):
-            cursor = one.cursor(self.broker.watermark(), self.hub.now())
-        return one.composer.message(s.TIMEOUT, None, cursor)
-
-    def close_message(self, composer: Composer, v1: bool, code: int, reason: str) -> Data:
-        """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
-        if not v1:
-            return composer.message(s.TIMEOUT)
-        return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])
 
     # leaving ---------------------------------------------------------------------------
 
@@ -1074,20 +661,11 @@ class Server:
         for connection in connections:
             transport = connection.transport
             if isinstance(transport, Poller) and not transport.parked:
-                self._told_at_next_poll[connection.key] = (code, reason, self.hub.now())
-                if not self.broker.local:
-                    self.hub.spawn(self._say_farewell, connection.key, code, reason)
+                self.polls.farewell(connection.key, code, reason)
             elif transport is not None:
                 sente = not connection.session.v1
                 transport.end(s.NORMAL if sente and code == s.CLOSED_BY_APP else code, reason)
             self._forget(connection)
-
-    def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
-        """A client between two polls is told by the next one, in whatever process."""
-        try:
-            self.broker.farewell(*client, code, reason, self.config.close_grace_ajax)
-        except BrokerError as error:
-            log.warning("uid %r may not hear that it was closed: %s", client[0], error)
 
     def _signed_out(self, uid: Uid, client_id: str) -> None:
         self.close(uid, client_id, s.SIGNED_OUT, "signed out")
@@ -1117,10 +695,6 @@ class Server:
 
     # asking ----------------------------------------------------------------------------
 
-    def _answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
-        if not self.asks.answered(client, answer):
-            self.counters["answers_unasked"] += 1
-
     def told(self, text: str) -> None:
         """A client of another process answered what was asked here."""
         if not self.asks.told(text):
@@ -1144,7 +718,7 @@ class Server:
             if isinstance(transport, WebSocket):
                 transport.pause()
             elif transport is not None:
-                transport.end(s.RESTART, self._spread())
+                transport.end(s.RESTART, self.spread)
         if len(self.dispatcher):
             self.dispatcher.when_idle = self.end
             self.hub.timer(DRAIN, self.end)
@@ -1162,7 +736,7 @@ class Server:
             transport = connection.transport
             if transport is not None:
                 transport.wake()
-                transport.end(s.RESTART, self._spread())
+                transport.end(s.RESTART, self.spread)
 
     def _retire_from_broker(self) -> None:
         """Whoever does not come back elsewhere is signed off by another process."""
@@ -1180,7 +754,9 @@ class Server:
         self.hub.no_more_sweeps(self._sweep)
         self.broker.stop()
 
-    def _spread(self) -> str:
+    @property
+    def spread(self) -> str:
+        """The reason of close code 1012: seconds over which to come back."""
         # 500 clients a second are let in without trouble by one worker.
         return f"spread={self._spread_seconds()}"
 

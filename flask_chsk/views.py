@@ -84,6 +84,8 @@ class Endpoint:
                 raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
             server, opening, _ = self._open(security.subprotocol_value(offered, "csrf"), kept)
             entered = server.enter(opening, "ws")
+            if entered is None:
+                raise Refused(409, "this client has a newer connection", retry_after=1)
         except Refused as refused:
             return self._refuse(refused)
         headers = []
@@ -102,12 +104,12 @@ class Endpoint:
         try:
             server, opening, origin = self._open(None, None)
             wait = TEST_CLIENT not in request.environ
-            answer = server.poll(opening, "handshake?" in request.args, wait)
+            answer = server.polls.get(opening, "handshake?" in request.args, wait)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, bytes):
             return self._answer(opening.composer, answer, origin)
-        parked = server.parked(opening, answer, upgrade.plain_socket(request.environ))
+        parked = server.polls.parked(opening, answer, upgrade.plain_socket(request.environ))
         response = self._answer(opening.composer, parked, origin)
         response.direct_passthrough = True  # the server holds the body, and nothing else of us
         return response
@@ -120,7 +122,7 @@ class Endpoint:
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening = read_message(opening.composer, data)
-            answer = server.hub.run(server.posted, opening, happening, size)
+            answer = server.hub.run(server.inbound.posted, opening, happening, size)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
@@ -193,7 +195,9 @@ class Endpoint:
                 " overrides)",
             )
         server = state.server()
-        if config.rate_per_address is not None and server.address_too_fast(request.remote_addr):
+        if config.rate_per_address is not None and server.inbound.address_too_fast(
+            request.remote_addr
+        ):
             raise Refused(
                 429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", retry_after=1
             )

@@ -76,7 +76,7 @@ class WebSocket:
         one = connection.session
         while True:
             if one.behind and not one.outbox:
-                self._server.catch_up(connection)  # comes back here if it has to wait
+                self._server.history.catch_up(connection)  # comes back here if it has to wait
             data = one.take(frame, self._server.delivery.frames)
             if not data:
                 return
@@ -142,7 +142,7 @@ class WebSocket:
         for taken, message in enumerate(messages, 1):
             kind = type(message)
             if kind is str or kind is bytes:
-                server.received(connection, self, message)  # type: ignore[arg-type]
+                server.inbound.received(connection, self, message)  # type: ignore[arg-type]
             elif kind is frames.Ping:
                 connection.session.alive(server.hub.now())
                 self._pong = message.payload  # type: ignore[union-attr]

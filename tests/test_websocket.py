@@ -48,8 +48,7 @@ class FakeServer:
         self.config = SimpleNamespace(max_message_bytes=1 << 20)
         self.counters: Counter[str] = Counter()
         self.frames: dict[Any, bytes] = {}
-        self.delivery = self
-        self.hub = self
+        self.delivery = self.hub = self.inbound = self
         self.intake = Intake(1000, self.counters)
         self.time = 0.0
         self.later: list[Callable[[], object]] = []

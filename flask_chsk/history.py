@@ -1,0 +1,119 @@
+"""Gives connections that are behind what they missed, from the broker's history (PROTOCOL 9).
+
+On the hub, except what says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from . import session as s
+from .brokers import (
+    ANONYMOUS,
+    EVERYONE,
+    Broker,
+    Page,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
+from .connection import Connection
+from .delivery import Delivery
+from .errors import BrokerError
+from .hub import Hub
+from .session import ServerSession
+from .topics import Topics
+
+log = logging.getLogger("flask_chsk.history")
+
+CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
+RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
+
+Position = tuple[dict[str, int], int]
+"""Channels, each with the offset at which it begins, and what is had of all of them."""
+
+
+class History:
+    """What connections missed, page by page, or that there is a gap."""
+
+    hub: Hub  # from `start`
+
+    def __init__(
+        self, broker: Broker, topics: Topics, delivery: Delivery, counters: Counter[str]
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._delivery = delivery
+        self._counters = counters
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def catch_up(self, connection: Connection) -> None:
+        """Give a session that is behind its next page of history, or tell it of the gap.
+
+        With a broker in this process at once; else the transport is woken when it came.
+        """
+        if connection.catching:
+            return
+        connection.catching = True
+        if self._broker.local:
+            self._catch_up(connection)
+        else:
+            self.hub.spawn(self._catch_up_and_wake, connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        try:
+            if not self.next_page(connection):
+                self.hub.run(self.gap, connection)
+        finally:
+            connection.catching = False
+
+    def _catch_up_and_wake(self, connection: Connection) -> None:
+        try:
+            self._catch_up(connection)
+        except BrokerError as error:
+            log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
+            self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))
+            return
+        self.hub.call(self._delivery.wake, connection)
+
+    def next_page(self, connection: Connection) -> bool:
+        """Read and take in a page; may wait for the broker. False: there is a gap."""
+        one = connection.session
+        position = self.hub.run(self._position, one)
+        page = self._broker.since(*position, s.PAGE_BYTES)
+        return self.hub.run(self._take_page, one, position, page)
+
+    def _position(self, one: ServerSession) -> Position:
+        return self._channels(one), one.queued
+
+    def _take_page(self, one: ServerSession, position: Position, page: Page) -> bool:
+        if not one.behind or self._position(one) != position:
+            # While it was read the client came back with another cursor, or joined a topic:
+            # what is between is not in this page. It is still behind, and asks again.
+            return True
+        if not page.complete:
+            one.start_at(self._broker.watermark())
+            return False
+        pushes = [push for push in page.pushes if not push.text.startswith(CONTROLS)]
+        self._counters["recovered"] += len(pushes)
+        one.caught_up(pushes, page.end, more=page.more)
+        return True
+
+    def gap(self, connection: Connection) -> None:
+        self._counters["gaps"] += 1
+        connection.session.gap(self._broker.watermark())
+
+    def _channels(self, one: ServerSession) -> dict[str, int]:
+        uid = one.uid
+        channels = {EVERYONE: 0, client_channel(uid, one.client_id): 0}
+        if uid is None:
+            channels[ANONYMOUS] = 0
+        else:
+            channels[user_channel(uid)] = 0
+            for topic, joined in self._topics.of(uid).items():
+                channels[topic_channel(topic)] = joined
+        return channels

@@ -1,0 +1,234 @@
+"""What clients send: messages over a WebSocket, or by POST, on their way to the handlers.
+
+On the hub, except what says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import session as s
+from .connection import Connection, Opening, Uid
+from .errors import BrokerError, Refused
+from .event import Event
+from .hub import Hub
+from .longpoll import body
+from .push import CANONICAL
+from .rates import Addresses, drawn
+from .replies import Claim, Kept, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
+from .websocket import WebSocket
+from .wire import Data
+
+if TYPE_CHECKING:
+    from .server import Server
+
+log = logging.getLogger("flask_chsk.inbound")
+
+HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
+
+
+class Inbound:
+    """Takes messages in, within their limits; a send that comes again is dispatched once."""
+
+    hub: Hub  # from `start`
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._broker = server.broker
+        self._registry = server.registry
+        self._counters = server.counters
+        self._intake = server.intake
+        self._dispatcher = server.dispatcher
+        self._delivery = server.delivery
+        self._asks = server.asks
+        self._repeats = Repeats()
+        self._addresses = Addresses(server.config.rate_per_address)
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def sweep(self, now: float) -> None:
+        """Let go of what nobody will send again."""
+        self._repeats.forget(now - self._config.recovery_seconds)
+
+    def forget_client(self, client_id: str) -> None:
+        """A new anonymous client has this id: what its last owner sent is not its own."""
+        self._repeats.forget_client(client_id)
+
+    def received(self, connection: Connection, websocket: WebSocket, data: Data) -> None:
+        """A message came over a WebSocket."""
+        one = connection.session
+        if connection.transport is not websocket and not self._server.trust(connection, websocket):
+            return  # replaced, and about to notice
+        happening = one.receive(data, self.hub.now())
+        if self._config.rate is not None and self._too_fast(connection, happening):
+            self._counters["flooding"] += 1
+            websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
+            return
+        if isinstance(happening, s.Received):
+            self._take(connection, happening, websocket, len(data))
+        elif isinstance(happening, s.Pinged):
+            if happening.cb is not None:
+                cursor = one.cursor(self._broker.watermark(), self.hub.now())
+                one.say(one.composer.message("pong", happening.cb, cursor))
+                if one.overfull:
+                    self._delivery.overfull(connection)
+                else:
+                    websocket.wake()
+            self._take(connection, s.Received(Event(s.WS_PING)), websocket)
+        elif isinstance(happening, s.Ponged):
+            self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
+        elif isinstance(happening, s.Answered):
+            self.answered(connection.key, happening)
+        else:
+            size = len(data) // (len(happening.events) or 1)
+            for received in happening.events:
+                self._take(connection, received, websocket, size)
+
+    def _take(
+        self, connection: Connection, received: s.Received, websocket: WebSocket, size: int = 0
+    ) -> None:
+        channel = SocketChannel(self._server, connection, websocket, received.cb)
+        uid, client_id = connection.key
+        if received.key is not None and self._came_before(connection.key, received.key, channel):
+            return
+        self._dispatcher.take(
+            received.event,
+            uid,
+            client_id,
+            channel,
+            connection.request,
+            websocket,
+            size,
+            unless=self._claim_of(connection.key, received.key, channel),
+        )
+
+    def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
+        came = self._repeats.came_before(client, key, channel, self.hub.now())
+        self._counters["repeated"] += came
+        return came
+
+    def _claim_of(
+        self, client: tuple[Uid, str], key: str | None, channel: ReplyChannel
+    ) -> Callable[[], bool] | None:
+        """What asks whether a send came to another process before; None: it need not be asked."""
+        if key is None or self._broker.local:
+            return None
+        return Claim(self._server, client, key, channel).lost
+
+    def settled(self, kept: Kept, piece: Any, third: Any) -> None:
+        """A send that may come again, here or elsewhere, was answered."""
+        kept.settle(piece, third)
+        if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
+            self.hub.spawn(self._settle, kept.name, CANONICAL.pack([piece, third]))
+
+    def _settle(self, name: str, reply: str) -> None:
+        try:
+            self._broker.settle(name, reply)
+        except BrokerError as error:
+            log.warning("a reply will not be given again: %s", error)
+
+    def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
+        count = len(happening.events) if isinstance(happening, s.Batched) else 1
+        connection.bucket = drawn(connection.bucket, self._config.rate, self.hub.now(), count)
+        return connection.bucket[0] < 0
+
+    def address_too_fast(self, address: str | None) -> bool:
+        """Whether *address* makes more requests than it may; from any thread."""
+        return self._addresses.too_fast(address, self.hub.now())
+
+    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
+        """A message came by POST: its answer, or what will be told it.
+
+        Our clients send the next when the answer begins. Where that may reach another process
+        it begins after the handlers; here, where too many events wait.
+
+        :param size: bytes of its request's body.
+        :raises Refused: 403 a client id of somebody else; 429 where too many of this client's
+            events wait already, or come too fast; 503 where too much waits in this process.
+        """
+        composer = opening.composer
+        key = (opening.uid, opening.client_id)
+        connection = self._registry.get(*key)
+        self._check(key, opening, connection, happening)
+        done = composer.message(s.DUMMY_CB_200)
+        if isinstance(happening, s.Pinged):
+            return done if happening.cb is None else composer.message("pong")
+        if isinstance(happening, s.Answered):
+            if connection is not None:
+                self.answered(connection.key, happening)
+            elif opening.trusted:
+                self.answered(key, happening)
+            return done
+        if isinstance(happening, s.Ponged):
+            return done
+        events = happening.events if isinstance(happening, s.Batched) else (happening,)
+        asks = isinstance(happening, s.Received) and happening.cb is not None
+        seconds = self._config.reply_timeout if asks else HOLD
+        otherwise = body(composer.message(s.TIMEOUT) if asks else done)
+        pending = Pending(self.hub, asks, otherwise, seconds, len(events))
+        known = opening.trusted or opening.uid is not None  # else another's reply could be had
+        if opening.number is not None and events and events[0].key is None:
+            # A browser may repeat a POST whose connection broke; its first event tells.
+            events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
+        handled = partial(self.hub.call, pending.handled) if opening.v1 else None
+        unless = None
+        for received in events:
+            channel = PostChannel(
+                self._server, opening, pending if received.cb is not None else None
+            )
+            if known and received.key is not None and self._came_before(key, received.key, channel):
+                return pending if asks else done
+            if known and received.key is not None:  # of a batch, the first event's
+                unless = self._claim_of(key, received.key, channel)
+            self._dispatcher.take(
+                received.event,
+                *key,
+                channel,
+                opening.request,
+                size=size // len(events),
+                then=handled,
+                unless=unless,
+            )
+        if asks:
+            return pending
+        waits = opening.v1 and (not self._broker.local or self._dispatcher.is_half_full(key))
+        return pending if waits and events else done
+
+    def _check(
+        self,
+        client: tuple[Uid, str],
+        opening: Opening,
+        connection: Connection | None,
+        happening: s.Happening,
+    ) -> None:
+        """Whether a POST may be taken in now."""
+        if self._server.closing:
+            raise Refused(503, "the server restarts: try again", retry_after=1)
+        if self._intake.full:
+            self._counters["intake_full"] += 1
+            raise Refused(
+                503, "too many events wait for their handlers (CHSK_MAX_INBOUND_BYTES)", 1
+            )
+        if self._dispatcher.is_full(client):
+            self._counters["inbox_full"] += 1
+            raise Refused(
+                429,
+                "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
+                retry_after=1,
+            )
+        if connection is not None:
+            connection.refuse_stranger(opening)
+            if self._config.rate is not None and self._too_fast(connection, happening):
+                self._counters["flooding"] += 1
+                raise Refused(429, "more events per second than CHSK_RATE", 1)
+
+    def answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
+        """A client answered an ask."""
+        if not self._asks.answered(client, answer):
+            self._counters["answers_unasked"] += 1

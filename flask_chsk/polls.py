@@ -1,0 +1,231 @@
+"""A client's polls, GET after GET: handshake, answer, or park (PROTOCOL 5).
+
+On the hub, except what says otherwise. What stands for the client meanwhile is a
+:class:`~flask_chsk.longpoll.Poller`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from . import session as s
+from .connection import Connection, Entered, Opening, Uid
+from .errors import BrokerError, Refused
+from .history import RETRY
+from .hub import Hub, Waiter
+from .longpoll import Parked, Poller, body
+from .websocket import WebSocket
+from .wire import Composer, Data
+
+if TYPE_CHECKING:
+    from .server import Server
+
+log = logging.getLogger("flask_chsk.polls")
+
+TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
+
+
+class Farewell(Exception):
+    """A client that polls was closed, with this code and reason, while no poll was here."""
+
+
+class Polls:
+    """Answers polls, or parks them."""
+
+    hub: Hub  # from `start`
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._broker = server.broker
+        self._registry = server.registry
+        self._counters = server.counters
+        self._delivery = server.delivery
+        self._history = server.history
+        self._farewells: dict[tuple[Uid, str], tuple[int, str, float]] = {}
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def sweep(self, now: float) -> None:
+        """Let go of farewells that nobody came for."""
+        for key, (_, _, when) in list(self._farewells.items()):
+            if now - when > self._config.close_grace_ajax:
+                del self._farewells[key]
+
+    def farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
+        """*client* was closed between two polls: the next one says so, in whatever process."""
+        self._farewells[client] = (code, reason, self.hub.now())
+        if not self._broker.local:
+            self.hub.spawn(self._say_farewell, client, code, reason)
+
+    def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
+        try:
+            self._broker.farewell(*client, code, reason, self._config.close_grace_ajax)
+        except BrokerError as error:
+            log.warning("uid %r may not hear that it was closed: %s", client[0], error)
+
+    def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
+        """A GET: the answer that is there, or what will be told it; from any thread.
+
+        :param wait: False: an empty answer at once instead of parking (tests).
+        :raises Refused: as :meth:`~flask_chsk.server.Server.enter`; 429 where polls chase
+            each other.
+        """
+        if not handshake:
+            answer = self.hub.run(self._poll_known, opening, wait)
+            if answer is not None:
+                return answer
+        try:
+            entered = self._server.enter(opening, "ajax" if handshake else "poll")
+        except Farewell as farewell:
+            code, reason = farewell.args
+            return body(self.close_message(opening.composer, opening.v1, code, reason))
+        if entered is None:
+            return body(opening.composer.message(s.TIMEOUT))
+        # A client that came from another process, with all it needs to go on, just polls.
+        known = entered.recovered if opening.v1 else entered.known
+        greets = handshake or not known
+        return self.hub.run(self._open, entered, greets, wait)
+
+    def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
+        connection = entered.connection
+        if not self._server.is_latest(entered):
+            return body(entered.opening.composer.message(s.TIMEOUT))
+        poller = Poller(self._server, connection)
+        self._server.attach(connection, poller)
+        if not greets:
+            return self._poll(connection, poller, entered.opening, wait)
+        self.between_polls(connection)
+        return body(self._server.handshake(entered))
+
+    def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
+        key = (opening.uid, opening.client_id)
+        known = self._registry.get(*key)
+        if key in self._farewells and opening.trusted:
+            code, reason, _ = self._farewells.pop(key)
+            return body(self.close_message(opening.composer, opening.v1, code, reason))
+        if known is None:
+            return None
+        if self._server.closing:
+            one = known.session
+            return body(self.close_message(one.composer, one.v1, s.RESTART, self._server.spread))
+        transport = known.transport
+        known.refuse_stranger(opening)
+        if isinstance(transport, WebSocket):
+            # A poll that was on its way while the client changed to WebSocket.
+            return body(self.end_of(known))
+        if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
+            return self._poll(known, transport, opening, wait)
+        return None
+
+    def _poll(
+        self, connection: Connection, poller: Poller, opening: Opening, wait: bool
+    ) -> bytes | Waiter:
+        one = connection.session
+        now = self.hub.now()
+        if opening.number is not None:
+            if opening.number <= poller.number:
+                return body(self.end_of(connection))
+            poller.number = opening.number
+        if poller.parked:
+            if now - poller.takeover_window >= 1.0:
+                poller.takeover_window, poller.takeovers = now, 0
+            poller.takeovers += 1
+            if poller.takeovers > TAKEOVERS_PER_SECOND:
+                self._counters["takeovers_refused"] += 1
+                raise Refused(429, "polls of this client chase each other", retry_after=1)
+        if one.v1 and opening.cursor is not None:
+            cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
+            if cursor is None or (self._broker.local and cursor > self._broker.watermark()):
+                self._history.gap(connection)
+            else:
+                one.resume(cursor)
+        one.heard = now
+        if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
+            answer = poller.answer()
+            if answer is not None:
+                connection.flushed = now
+                poller.release()
+                self.between_polls(connection)
+                return answer
+        if not wait:
+            return body(self.end_of(connection))
+        waiter = self.hub.waiter()
+        poller.park(waiter)
+        connection.lost_at = None
+        if one.outbox:
+            self._delivery.waits(connection, now)
+        return waiter
+
+    def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
+        """The body of a poll's answer; *sock* is watched, where it can be."""
+        return Parked(self._server, (opening.uid, opening.client_id), waiter, sock)
+
+    def expire(self, key: tuple[Uid, str], waiter: Waiter) -> bytes | None:
+        """The answer of a poll whose time is over; None: it was answered just now."""
+        poller = self._poller(key)
+        return None if poller is None else poller.expire(waiter)
+
+    def abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
+        """The peer of a poll went away."""
+        poller = self._poller(key)
+        if poller is not None:
+            poller.abandon(waiter)
+
+    def _poller(self, key: tuple[Uid, str]) -> Poller | None:
+        connection = self._registry.get(*key)
+        transport = connection and connection.transport
+        return transport if isinstance(transport, Poller) else None
+
+    def may_serve(self, connection: Connection) -> int:
+        """Up to which offset a poller that keeps no cursor may be given events.
+
+        The broker is told before they are, so that none is given twice wherever the next
+        poll goes; the transport is woken when it knows.
+        """
+        page = connection.session.page()
+        if page and page[-1].offset > connection.served and not connection.serving:
+            connection.serving = True
+            self.hub.spawn(self._serve, connection, page[-1].offset)
+        return connection.served
+
+    def _serve(self, connection: Connection, offset: int) -> None:
+        try:
+            ours = self._broker.take(*connection.key, connection.token, offset)
+        except BrokerError as error:
+            log.warning("uid %r cannot be served: %s", connection.session.uid, error)
+            self.hub.call(self.hub.timer, RETRY, lambda: self._served(connection, 0))
+            return
+        self.hub.call(self._served, connection, offset if ours else None)
+
+    def _served(self, connection: Connection, offset: int | None) -> None:
+        connection.serving = False
+        if offset is None:
+            self._server.released(*connection.key, connection.token)
+            return
+        connection.served = max(connection.served, offset)
+        if connection.transport is not None:
+            connection.transport.wake()
+
+    def between_polls(self, connection: Connection) -> None:
+        """A poll was answered: the connection lives on for its grace."""
+        connection.lost_at = self.hub.now()
+        self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
+
+    def end_of(self, connection: Connection) -> Data:
+        """``[:chsk/timeout nil cursor?]``."""
+        one = connection.session
+        cursor = None
+        if isinstance(connection.transport, Poller):
+            cursor = one.cursor(self._broker.watermark(), self.hub.now())
+        return one.composer.message(s.TIMEOUT, None, cursor)
+
+    def close_message(self, composer: Composer, v1: bool, code: int, reason: str) -> Data:
+        """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
+        if not v1:
+            return composer.message(s.TIMEOUT)
+        return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])
