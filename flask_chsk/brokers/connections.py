@@ -22,7 +22,7 @@ from .scripts import HELLO, Script
 
 try:
     import redis.connection
-    from redis.exceptions import NoScriptError, RedisError, ResponseError
+    from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 except ImportError as error:  # the extra was not installed
     raise ConfigError(
         "CHSK_BROKER_URL redis://… needs redis-py: pip install 'flask-chsk[redis]'"
@@ -150,8 +150,10 @@ class Redis:
                 connection = self.connect()
             yield connection
         except BaseException as error:
+            if isinstance(error.__cause__, ReadOnlyError):
+                self.close()  # it is a replica now, and another may be at its address
             if connection is not None:
-                if isinstance(error, ResponseError | BrokerError):
+                if _goes_on(error):
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -244,6 +246,12 @@ def _refusals(where: str) -> Iterator[None]:
         yield
     except ResponseError as error:
         raise BrokerUnavailable(f"Redis at {where} refuses: {_short(error)}") from error
+
+
+def _goes_on(error: BaseException) -> bool:
+    """Whether a connection is as good as before, with an answer read to its end."""
+    refused = isinstance(error, ResponseError | BrokerError)
+    return refused and not isinstance(error.__cause__, ReadOnlyError)
 
 
 def _short(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from flask_chsk.brokers import Broker, user_channel
+from flask_chsk.brokers import Broker, connections, user_channel
 from flask_chsk.brokers import redis as module
 from flask_chsk.errors import (
     BadEvent,
@@ -21,6 +23,7 @@ from flask_chsk.errors import (
 )
 from flask_chsk.publisher import Publisher
 from tests.brokers.conftest import Ears
+from tests.e2e.proxy import Proxy
 from tests.process import Redis, eventually
 
 ANN = user_channel("ann")
@@ -342,6 +345,93 @@ def test_an_answer_that_cannot_be_had_is_unknown(
     connection.wire.read_response = lose
     with pytest.raises(PublishUnknown, match="may have been sent"):
         one.broker.publish(ANN, "[:a/b 2]")
+
+
+def test_a_redis_that_stands_still_is_waited_for_a_moment_and_hears_nothing_twice(
+    start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER", 0.4)
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    server.kill(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(PublishUnknown, match="may have been sent"):
+        one.broker.publish(ANN, "[:a/b 2]")
+    with pytest.raises(BrokerUnavailable, match="away"):
+        one.broker.publish(ANN, "[:a/b never]")
+    assert time.monotonic() - began < 5.0
+    server.kill(signal.SIGCONT)
+
+    def sent() -> bool:
+        with contextlib.suppress(BrokerUnavailable):
+            return one.broker.publish(ANN, "[:a/b 3]") is not None
+        return False
+
+    eventually(sent)
+    eventually(lambda: one.heard[-1].text == "[:a/b 3]")
+    assert [push.text for push in one.heard] == ["[:a/b 1]", "[:a/b 2]", "[:a/b 3]"]
+
+
+@pytest.fixture
+def replicated(start_redis: Callable[..., Redis]) -> Iterator[tuple[Redis, Redis, Proxy]]:
+    """A Redis, its replica, and an address that is the first one's till a test says otherwise."""
+    first, second = start_redis(), start_redis()
+    redis.Redis.from_url(first.url).config_set("repl-diskless-sync-delay", 0)
+    admin = redis.Redis.from_url(second.url)
+    admin.replicaof("127.0.0.1", first.port)
+    eventually(lambda: admin.info("replication")["master_link_status"] == "up")
+    with Proxy(first.port, http=False) as proxy:
+        yield first, second, proxy
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["nothing lost", "the last writes lost"])
+def test_a_replica_that_takes_over_is_a_new_epoch(
+    start: Start, replicated: tuple[Redis, Redis, Proxy], lost: bool
+) -> None:
+    first, second, proxy = replicated
+    one = start(f"redis://127.0.0.1:{proxy.port}/0")
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    assert redis.Redis.from_url(first.url).wait(1, 5000) == 1
+    if lost:
+        redis.Redis.from_url(second.url).replicaof("no", "one")
+    cursor = one.broker.publish(ANN, "[:a/b 2]") or 0
+    one.texts(2)
+    epoch = one.broker.epoch
+    first.stop(signal.SIGKILL)
+    redis.Redis.from_url(second.url).replicaof("no", "one")
+    proxy.backends = [second.port]
+    eventually(lambda: one.broker.epoch != epoch)
+    one.wait("reattach", True)  # who was connected there is, without coming anew
+    eventually(lambda: not one.broker.health())
+    offset = one.broker.publish(ANN, "[:a/b 3]") or 0
+    assert offset > cursor
+    assert one.texts(3) == ["[:a/b 1]", "[:a/b 2]", "[:a/b 3]"]
+
+
+def test_a_redis_that_became_a_replica_is_left_for_the_one_at_its_address(
+    start: Start, replicated: tuple[Redis, Redis, Proxy]
+) -> None:
+    first, second, proxy = replicated
+    one = start(f"redis://127.0.0.1:{proxy.port}/0")
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    proxy.backends = [second.port]  # connections that there are stay where they are
+    redis.Redis.from_url(second.url).replicaof("no", "one")
+    redis.Redis.from_url(first.url).replicaof("127.0.0.1", second.port)
+    with pytest.raises(BrokerUnavailable, match="read only replica"):
+        one.broker.publish(ANN, "[:a/b 2]")
+    epoch = one.broker.epoch
+    one.broker.publish(ANN, "[:a/b 3]")
+    eventually(lambda: one.broker.epoch != epoch)
+    one.texts(2)
+    one.broker.publish(ANN, "[:a/b 4]")
+    assert one.texts(3) == ["[:a/b 1]", "[:a/b 3]", "[:a/b 4]"]
 
 
 def test_a_full_redis_refuses_and_nothing_was_sent(

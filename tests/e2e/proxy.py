@@ -3,7 +3,8 @@
 It relays TCP on 127.0.0.1, one backend for each connection in turn, from a thread of its own:
 what a test calls has happened when the call returns. Of HTTP it knows only the head of the first
 request on a connection, to tell WebSocket upgrades (browsers never send one on a used connection).
-It does no TLS, and nothing for a client that waits for the server to speak first.
+It does no TLS, and nothing for a client that waits for the server to speak first. Other protocols
+pass unread (``http=False``).
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ class Proxy:
         refusal: int = 501,
         idle: float | None = None,
         one_request: bool = False,
+        http: bool = True,
     ) -> None:
         self.backends = list(backends)
         self.upgrades: Upgrades = upgrades
         self.refusal = refusal
         self.idle = idle
         self.one_request = one_request
+        self.http = http
         self.accepted = 0  # connections taken in, those that a cut turned away not counted
         self.upgraded = 0  # upgrade requests seen, whatever became of them
         self.turned_away = 0  # connections that came while cut
@@ -306,7 +309,7 @@ class _Link:
                 self.backend.waiting += data
             return  # else: an upgrade that hangs or was refused
         self.head += data
-        if b"\r\n\r\n" in self.head or len(self.head) > HEAD:
+        if not self.proxy.http or b"\r\n\r\n" in self.head or len(self.head) > HEAD:
             request, self.head = bytes(self.head), None
             self._first_request(request)
 
