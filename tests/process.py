@@ -177,7 +177,8 @@ class Redis(Process):
     def __init__(self, log: Path, port: int = 0) -> None:
         self.port = port or free_port()
         command = [program("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port)]
-        super().__init__([*command, "--save", "", "--appendonly", "no"], log)
+        command += ["--save", "", "--appendonly", "no", "--dir", str(log.parent)]
+        super().__init__(command, log)
         try:
             self.wait_for_log("Ready to accept connections")
         except BaseException:

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,10 @@ class Cluster:
         self.peers.append(peer)
         return peer
 
-    def post(self, path: str) -> Any:
-        return self._json(urllib.request.Request(self.proxy.url + path, b""))
+    def post(self, path: str, at: Server | None = None) -> Any:
+        """What a worker answers, or this one."""
+        url = self.proxy.url if at is None else at.url
+        return self._json(urllib.request.Request(url + path, b""))
 
     def get(self, path: str) -> Any:
         return self._json(urllib.request.Request(self.proxy.url + path))
@@ -98,17 +100,27 @@ class Cluster:
         return got
 
 
-def start_cluster(folder: Path, redis: Redis, **env: str) -> Cluster:
-    """One worker a server: the proxy takes turns among them, the kernel would not."""
+def start_cluster(
+    folder: Path, redis: Redis, first: Mapping[str, str] | None = None, **env: str
+) -> Cluster:
+    """One worker a server: the proxy takes turns among them, the kernel would not.
+
+    :param first: what the first one's environment has besides *env*.
+    """
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"]
     command += ["--graceful-timeout", "5", APP]
     env = {"CHSK_BROKER_URL": redis.url, **env}
     with ThreadPoolExecutor() as pool:
         starting = [
-            pool.submit(Server, command, folder / f"worker-{number}.log", env)
+            pool.submit(
+                Server,
+                command,
+                folder / f"worker-{number}.log",
+                {**env, **(first or {})} if number == 0 else env,
+            )
             for number in range(WORKERS)
         ]
-        servers = [one.result() for one in starting]
+    servers = [one.result() for one in starting]
     proxy = Proxy(*(server.port for server in servers), one_request=True)
     return Cluster(servers, proxy, redis)
 
@@ -490,6 +502,46 @@ def test_a_user_of_a_killed_worker_who_stays_away_is_signed_off(own: Cluster) ->
     os.kill(worker_of(home), signal.SIGKILL)
     eventually(lambda: own.seen("ann") == ["came", "went"], 25.0)
     assert own.who("ann") == ""
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[tuple[Cluster, Proxy]]:
+    """A cluster whose first worker has a wire of its own to Redis."""
+    redis = Redis(tmp_path / "redis.log")
+    with Proxy(redis.port, http=False) as wire:
+        url = f"redis://127.0.0.1:{wire.port}/0"
+        cluster = start_cluster(tmp_path, redis, {"CHSK_BROKER_URL": url})
+        yield cluster, wire
+        wire.restore()
+        cluster.stop()
+        redis.stop()
+
+
+def test_a_worker_that_is_cut_off_from_redis_comes_back_and_its_clients_miss_nothing(
+    apart: tuple[Cluster, Proxy],
+) -> None:
+    own, wire = apart
+    cut_off, other = own.servers[:2]
+    ann = Peer(cut_off.port, uid="ann", v="1")
+    own.peers.append(ann)
+    ann.open()
+    eventually(lambda: own.who("ann") == "ws")
+    own.post("/send/ann?last=0", at=other)
+    assert ann.events(1) == items(0)
+    wire.hang()
+    assert ann.ask("[:test/echo 1]") == 1
+    assert own.post("/send/bob?last=0", at=cut_off) == {"error": "PublishUnknown"}
+    assert own.post("/send/bob?last=0", at=cut_off) == {"error": "BrokerUnavailable"}
+    assert ann.ask("[:test/echo 2]") == 2
+    own.post("/send/ann?first=1&last=2", at=other)
+    eventually(lambda: own.seen("ann") == ["came", "went"], 25.0)
+    own.post("/send/ann?first=3&last=4", at=other)
+    wire.restore()
+    eventually(lambda: own.seen("ann") == ["came", "went", "came"], 25.0)
+    assert ann.events(4) == items(1, 2, 3, 4)
+    assert own.who("ann") == "ws"
+    own.post("/send/ann?first=5&last=5", at=cut_off)
+    assert ann.events(1) == items(5)
 
 
 def test_without_redis_sockets_and_handlers_go_on(own: Cluster) -> None:
