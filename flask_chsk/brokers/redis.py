@@ -266,6 +266,8 @@ class RedisBroker:
     def _listen(self, connection: Connection) -> None:
         wire = connection.wire
         while not self._stopped:
+            if connection.greeting.epoch != self._epoch:
+                raise BrokerUnavailable("other connections reach a Redis that began anew")
             if not wire.can_read(1.0):
                 if self._hub.now() - self._probed > DEAF:
                     raise BrokerUnavailable("no probe came back for 8 seconds")
@@ -548,7 +550,7 @@ class RedisBroker:
             known, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
             if not known:
                 self._hub.call(self._listener.reattach, False)
-            while dead and self._random.random() < 0.5:  # one of the others may do it, too
+            while dead:  # others do it, too: each takes its share
                 more, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid in gone:
                     self._hub.call(self._listener.presence, _str(uid), False)
