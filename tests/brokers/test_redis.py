@@ -24,7 +24,7 @@ from flask_chsk.errors import (
 from flask_chsk.publisher import Publisher
 from tests.brokers.conftest import Ears
 from tests.e2e.proxy import Proxy
-from tests.process import Redis, eventually
+from tests.process import Redis, eventually, free_port
 
 ANN = user_channel("ann")
 Start = Callable[..., Ears]
@@ -230,6 +230,18 @@ def test_without_redis_everything_fails_at_once(start: Start) -> None:
             broker.attach("ann", "1")
     assert time.monotonic() - began < 2.0
     assert broker.health()
+
+
+def test_a_redis_that_comes_later_is_found(start: Start, start_redis: Callable[..., Redis]) -> None:
+    port = free_port()
+    one = start(f"redis://127.0.0.1:{port}/0")
+    with pytest.raises(BrokerUnavailable, match="away"):
+        one.broker.ready()
+    start_redis(port)
+    eventually(lambda: not one.broker.health())
+    attached(one.broker, "ann", "1")
+    one.broker.publish(ANN, "[:a/b 1]")
+    assert one.texts(1) == ["[:a/b 1]"]
 
 
 def test_an_empty_redis_after_a_restart_is_a_new_epoch(

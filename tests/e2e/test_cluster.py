@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -24,7 +25,7 @@ import pytest
 from tests.e2e.proxy import Proxy
 from tests.e2e.storm import User, storm
 from tests.peer import EDN, Closed, Peer
-from tests.process import Redis, Server, eventually
+from tests.process import ROOT, Redis, Server, eventually
 
 APP = "tests.e2e.apps.cluster:app"
 WORKERS = 4
@@ -412,6 +413,75 @@ def test_a_burst_by_posts_is_refused_nowhere(cluster: Cluster, over_ajax: User) 
     eventually(lambda: len(over_ajax.heard) == 500, 30.0)
     assert over_ajax.heard == list(range(500))
     assert [cluster.stats(n).get("refused_429", 0) for n in range(WORKERS)] == [0] * WORKERS
+
+
+# from outside --------------------------------------------------------------------------------
+
+
+def from_a_shell(*words: str, **env: str) -> tuple[int, str]:
+    """What ``flask chsk send …`` ends with and says."""
+    command = [sys.executable, "-m", "flask", "--app", APP, "chsk", "send", *words]
+    ran = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=30
+    )
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def test_an_event_is_sent_from_a_shell(cluster: Cluster, ann: str) -> None:
+    broker = {"CHSK_BROKER_URL": cluster.redis.url}
+    tab = cluster.peer(ann)
+    tab.open()
+    status, said = from_a_shell(ann, "[:test/item {:n 7}]", **broker)
+    assert tab.events(1) == [["test/item", {"n": 7}]]
+    assert (status, int(said)) == (0, offset_of(tab.cursor))
+    status, said = from_a_shell(f"not-{ann}", "[:test/item 7]", **broker)
+    assert (status, said) == (1, f"Error: not-{ann} is not connected: nothing was sent\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "url", "status", "said"),
+    [
+        (["ann", "[:test/item 7"], "redis://127.0.0.1:1/0", 2, "not EDN"),
+        (["ann", "[:item 7]"], "redis://127.0.0.1:1/0", 1, "namespace"),
+        (["ann", "[:test/item 7]"], "redis://127.0.0.1:1/0", 1, "Redis at 127.0.0.1 is away"),
+        (["ann", "[:test/item 7]"], "memory://", 1, "redis://"),
+        (["ann"], "memory://", 2, "Missing argument 'EVENT'"),
+    ],
+)
+def test_a_shell_is_told_what_is_wrong(words: list[str], url: str, status: int, said: str) -> None:
+    ended, text = from_a_shell(*words, CHSK_BROKER_URL=url)
+    assert ended == status
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_a_plain_script_publishes_from_threads_and_from_what_it_forked(
+    cluster: Cluster, ann: str
+) -> None:
+    script = """
+import os, sys, threading
+from flask_chsk.publisher import Publisher
+
+url, uid = sys.argv[1:]
+publisher = Publisher(url)
+publisher.send(uid, ["test/item", 0])
+threads = [
+    threading.Thread(target=publisher.send, args=(uid, ["test/item", n])) for n in range(1, 9)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+child = os.fork()
+publisher.send(uid, ["test/item", 9 if child else 10])
+if child:
+    os.waitpid(child, 0)
+"""
+    tab = cluster.peer(ann)
+    tab.open()
+    command = [sys.executable, "-W", "error", "-c", script, cluster.redis.url, ann]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=30)
+    assert sorted(tab.events(11)) == items(*range(11))
 
 
 # faults --------------------------------------------------------------------------------------
