@@ -164,13 +164,12 @@ class Server:
     def epoch(self) -> str:
         """The broker's, once it is known; may wait for it.
 
-        :raises Refused: 503.
+        :raises Refused: 503, also where the broker cannot be used as it is set up.
         """
-        if not self.rules.epoch:
-            try:
-                self.broker.ready()
-            except BrokerError as error:
-                raise Refused(503, f"try again: {error}", retry_after=1) from error
+        try:
+            self.broker.ready()
+        except (BrokerError, ConfigError) as error:
+            raise Refused(503, f"try again: {error}", retry_after=1) from error
         return self.rules.epoch
 
     def broker_health(self) -> str:
