@@ -26,6 +26,7 @@ extras["test"] = [
     "playwright>=1.50,<2",
     "pydantic>=2.7",
     "pytest>=9.0,<10",
+    "pyyaml>=6.0",  # the Compose file of the documentation
     "websocket-client>=1.8",
     "wsproto>=1.2",
 ]

@@ -43,10 +43,10 @@ server {{
 """
 
 
-def documented() -> str:
-    """The nginx.conf of docs/deployment.rst."""
+def documented(name: str = "nginx.conf") -> str:
+    """A block of docs/deployment.rst."""
     text = (ROOT / "docs/deployment.rst").read_text(encoding="utf-8")
-    found = re.search(r"   :name: nginx.conf\n\n((?:   .*\n|\n)+)", text)
+    found = re.search(rf"   :name: {re.escape(name)}\n\n((?:   .*\n|\n)+)", text)
     assert found is not None
     return textwrap.dedent(found[1])
 

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from flask_chsk import AskError, BrokerError, Chsk, EventMessage
 
 app = Flask(__name__)
-app.secret_key = "of the tests"
+app.secret_key = os.environ.get("SECRET_KEY", "of the tests")
 app.config.update(
     CHSK_CSRF=False,
     CHSK_HEALTH=True,
@@ -24,6 +24,7 @@ app.config.update(
     CHSK_CLOSE_GRACE_AJAX=1.0,
 )
 chsk = Chsk(app)
+unanswered: dict[str, EventMessage] = {}
 
 
 @chsk.user_id
@@ -57,6 +58,13 @@ def note(ev: EventMessage) -> None:
     ev.push(["test/item", ev.data])
 
 
+@chsk.on("test/later")
+def later(ev: EventMessage) -> None:
+    """Answered by ``POST /reply/<name>``."""
+    ev.defer()
+    unanswered[ev.data] = ev
+
+
 @chsk.on("chsk/uidport-open")
 def came(ev: EventMessage) -> None:
     app.logger.warning("came %s", ev.uid)
@@ -76,6 +84,12 @@ def unavailable(error: BrokerError) -> ResponseReturnValue:
 def send(uid: str) -> ResponseReturnValue:
     numbers = range(int(request.args.get("first", 0)), int(request.args["last"]) + 1)
     return {"offsets": [chsk.send(uid, ["test/item", number]) for number in numbers]}
+
+
+@app.post("/reply/<name>")
+def reply(name: str) -> ResponseReturnValue:
+    unanswered.pop(name).reply(name)
+    return {}
 
 
 @app.post("/broadcast/<int:number>")
