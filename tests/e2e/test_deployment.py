@@ -37,7 +37,8 @@ from tests.peer import EDN, Peer
 from tests.process import ROOT, START, Process, Server, eventually, free_port, program
 
 APP = "tests.e2e.apps.cluster"
-AS_IT_STANDS = {"GUNICORN_CMD_ARGS": None}
+PROXIED = ["proxy_pass http://chat/;", "proxy_connect_timeout 2s;"]  # in the location
+AS_IT_STANDS = {"GUNICORN_CMD_ARGS": None}  # the tests' own are not in the docs
 Start = Callable[..., Process]
 
 
@@ -74,6 +75,7 @@ def unit() -> configparser.SectionProxy:
 
 
 def in_folder(folder: Path, command: list[str]) -> list[str]:
+    """``WorkingDirectory``; the application of the tests is found from there, too."""
     return ["env", "-C", str(folder), f"PYTHONPATH={ROOT}", *command]
 
 
@@ -116,7 +118,7 @@ class Instance(Process):
         return super().stop(number, float(self.service["TimeoutStopSec"]))
 
     def die(self) -> None:
-        """Power off."""
+        """All of it at once, as when its host goes down."""
         os.killpg(self.pid, signal.SIGKILL)
         eventually(lambda: not self.running)
 
@@ -141,12 +143,11 @@ class Instances:
         upstream = re.sub(r"( +server ).*;\n", "", documented("upstream.conf"))
         lines = "".join(f"    server {host}:{port};\n" for host, port in self.addresses)
         upstream = upstream.replace("{\n", "{\n" + lines)
-        proxied = "proxy_pass http://chat/; proxy_connect_timeout 2s;"
         text = (ROOT / "docs/deployment.rst").read_text(encoding="utf-8")
-        assert all(f"``{one.strip()};``" in text for one in proxied.split(";")[:-1])
-        port = self._nginx.port
-        site = documented_at(port, 1, tls=False).replace("proxy_pass http://127.0.0.1:1/;", proxied)
-        assert proxied in site
+        assert all(f"``{one}``" in text for one in PROXIED)
+        site = documented_at(self._nginx.port, 1, tls=False)
+        assert "proxy_pass http://127.0.0.1:1/;" in site
+        site = site.replace("proxy_pass http://127.0.0.1:1/;", " ".join(PROXIED))
         logged = "log_format status $status;\n"
         site = site.replace("    listen ", "    access_log statuses status;\n    listen ", 1)
         self._nginx.run(upstream + logged + site)
@@ -371,38 +372,29 @@ class SecureRedis(Process):
 
 
 def authority(folder: Path, name: str) -> Path:
-    """``name.pem``, which signs ``redis.pem`` for 127.0.0.1, unless another one did."""
-    ca, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
-    openssl(
-        folder, "req", "-x509", *new, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(ca)
-    )
-    if not (folder / "redis.pem").exists():
-        wanted = ["-subj", "/CN=redis.internal", "-addext", "subjectAltName=IP:127.0.0.1"]
-        signed = [
-            "-CA",
-            str(ca),
-            "-CAkey",
-            str(key),
-            "-keyout",
-            "redis-key.pem",
-            "-out",
-            "redis.pem",
-        ]
-        openssl(
-            folder, "req", "-x509", *new, *wanted, "-addext", "basicConstraints=CA:FALSE", *signed
-        )
-    return ca
+    """The certificate of a new authority, as strict as Python 3.13 wants it."""
+    certify(folder, name, "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign")
+    return folder / f"{name}.pem"
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+def certify(folder: Path, name: str, *extensions: str, by: str | None = None) -> None:
+    """``name.pem`` and ``name-key.pem``, signed by itself or *by* an authority."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
+    command += ["-subj", f"/CN={name}", "-keyout", f"{name}-key.pem", "-out", f"{name}.pem"]
+    for extension in extensions:
+        command += ["-addext", extension]
+    if by is not None:
+        command += ["-CA", f"{by}.pem", "-CAkey", f"{by}-key.pem"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture
 def secure_url(start: Start, tmp_path: Path) -> str:
     """The CHSK_BROKER_URL of the docs, at the Redis of the docs."""
     ca, port = authority(tmp_path, "ours"), free_port()
+    certify(
+        tmp_path, "redis", "subjectAltName=IP:127.0.0.1", "basicConstraints=CA:FALSE", by="ours"
+    )
     conf = documented("redis.conf").replace("tls-port 6379", f"tls-port {port}")
     conf = conf.replace("bind 0.0.0.0", "bind 127.0.0.1")
     conf = conf.replace("/etc/redis/", f"{tmp_path}/") + f'save ""\ndir {tmp_path}\n'
