@@ -139,11 +139,7 @@ class Redis:
             raise BrokerUnavailable(f"Redis at {self.where} is slow: {CONNECTIONS} calls wait")
         connection: Connection | None = None
         try:
-            while self._idle and connection is None:
-                connection = self._idle.pop()
-                if connection.stale:
-                    connection.close()
-                    connection = None
+            connection = self._rested()
             if connection is None:
                 if time.monotonic() < self._away_until:
                     raise BrokerUnavailable(self._error)
@@ -163,10 +159,20 @@ class Redis:
         finally:
             self._free.release()
 
+    def _rested(self) -> Connection | None:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # perhaps only now: other threads take from it, too
+                return None
+            if not connection.stale:
+                return connection
+            connection.close()
+
     def close(self) -> None:
         """Close what rests; calls that follow connect anew."""
-        while self._idle:
-            self._idle.pop().close()
+        while connection := self._rested():
+            connection.close()
 
     # calls -------------------------------------------------------------------------------
 

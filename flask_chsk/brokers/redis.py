@@ -546,6 +546,8 @@ class RedisBroker:
 
     def _renew(self) -> None:
         """Go on living, and sign off who does not; in a worker."""
+        if self._refusal:
+            self._redis.close()  # a new connection is told whether it still stands
         try:
             known, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
             if not known:
