@@ -255,7 +255,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Redis:
-    """A Redis of this run's own, beside the load: nothing is kept on disk."""
+    """A Redis of this run's own: nothing is kept on disk.
+
+    Beside the servers: the load spins while a request is about to be due, and would hold it up.
+    """
 
     def __init__(self) -> None:
         """:raises Lost: where there is none."""
@@ -269,6 +272,8 @@ class Redis:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+        if SERVER_CPU is not None:
+            os.sched_setaffinity(self._process.pid, {SERVER_CPU})
         for _ in range(100):
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
