@@ -9,6 +9,7 @@ and locks are gevent's, else native; a connection serves one call at a time.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import threading
 import time
@@ -22,7 +23,7 @@ from .scripts import HELLO, Script
 
 try:
     import redis.connection
-    from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+    from redis.exceptions import NoScriptError, RedisError, ResponseError
 except ImportError as error:  # the extra was not installed
     raise ConfigError(
         "CHSK_BROKER_URL redis://… needs redis-py: pip install 'flask-chsk[redis]'"
@@ -33,6 +34,9 @@ ANSWER = 2.0  # seconds for an answer; a script takes microseconds
 AWAY = 0.5  # seconds after a failure to connect in which nobody tries again
 CONNECTIONS = 16  # of a process, for calls; each call holds one for a round trip
 FAILURES = (RedisError, OSError)
+_SCRIPT = re.compile(  # where in which script, as Redis 7 and 6.2 put it
+    r"( script: \w+, on @user_script:\d+\.?|Error running script .*@user_script: ?\d+: )"
+)
 
 
 class Greeting(NamedTuple):
@@ -122,7 +126,8 @@ class Redis:
             with contextlib.suppress(*FAILURES):
                 wire.disconnect()
             self._away_until = time.monotonic() + AWAY
-            self._error = f"Redis at {self.where} is away: {_short(error)}"
+            how = "refuses" if isinstance(error, ResponseError) else "is away"
+            self._error = f"Redis at {self.where} {how}: {_short(error)}"
             raise BrokerUnavailable(self._error) from error
         except BaseException:
             wire.disconnect()
@@ -146,7 +151,7 @@ class Redis:
                 connection = self.connect()
             yield connection
         except BaseException as error:
-            if isinstance(error.__cause__, ReadOnlyError):
+            if _is_replica(error):
                 self.close()  # it is a replica now, and another may be at its address
             if connection is not None:
                 if _goes_on(error):
@@ -256,9 +261,15 @@ def _refusals(where: str) -> Iterator[None]:
 
 def _goes_on(error: BaseException) -> bool:
     """Whether a connection is as good as before, with an answer read to its end."""
-    refused = isinstance(error, ResponseError | BrokerError)
-    return refused and not isinstance(error.__cause__, ReadOnlyError)
+    return isinstance(error, ResponseError | BrokerError) and not _is_replica(error)
+
+
+def _is_replica(error: BaseException) -> bool:
+    """Whether it is a replica that refused to write; Redis 6.2 has no error of its own for it."""
+    cause = error.__cause__
+    return isinstance(cause, ResponseError) and "read only replica" in str(cause)
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = _SCRIPT.sub("", " ".join(str(error).split()))
+    return text[:200] or type(error).__name__

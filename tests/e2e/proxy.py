@@ -37,7 +37,7 @@ class Proxy:
 
     These may be set at any time, for the connections that come next:
 
-    :ivar backends: ports of 127.0.0.1, taken in turn.
+    :ivar backends: ports of 127.0.0.1, taken in turn; none: connections are reset.
     :ivar upgrades: what becomes of a WebSocket upgrade: ``"pass"``; ``"refuse"`` with the status
         :attr:`refusal`; ``"hang"``, no answer at all; ``"strip"``, it arrives as a plain GET;
         ``"mute"``, the 101 comes back, and after it nothing.
@@ -209,8 +209,12 @@ class Proxy:
                 self._links.add(_Link(self, client))
 
     def _next_backend(self) -> int:
+        """:raises ConnectionRefusedError: where there is none, as where nothing listens."""
+        backends = self.backends  # a test may set others meanwhile
+        if not backends:
+            raise ConnectionRefusedError
         self._turn += 1
-        return self.backends[self._turn % len(self.backends)]
+        return backends[self._turn % len(backends)]
 
     def _interest(self, sock: socket.socket, events: int, call: Callable[[int], None]) -> None:
         """Watch *sock* for *events*, for nothing where that is 0."""
