@@ -100,6 +100,7 @@ class RedisBroker:
         self._subscriber: Connection | None = None
         self._random = random.Random()
         self._probed = 0.0  # when a probe was last heard
+        self._judges_from = 0.0  # since when it signs off others whose leases are over
         self._connected = (0.0, NOBODY)
 
     # life --------------------------------------------------------------------------------
@@ -548,14 +549,21 @@ class RedisBroker:
         self._do(self._redis.call, scripts.SETTLE, _bytes(send), _bytes(reply))
 
     def _renew(self) -> None:
-        """Go on living, and sign off who does not; in a worker."""
+        """Go on living, and sign off who does not; in a worker.
+
+        Who was late itself judges nobody for a lease: Redis may have been away from all of
+        them, and each comes back in its own time.
+        """
         if self._refusal:
             self._redis.close()  # a new connection is told whether it still stands
         try:
-            known, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
+            known, late, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
+            now = self._hub.now()
+            if late:
+                self._judges_from = now + LEASE
             if not known:
                 self._hub.call(self._listener.reattach, False)
-            while dead:  # others do it, too: each takes its share
+            while dead and now >= self._judges_from:  # others do it, too: each takes its share
                 more, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid in gone:
                     self._hub.call(self._listener.presence, _str(uid), False)

@@ -263,10 +263,10 @@ LEASE = Script("""
 -- worker, lease (ms), a probe for its own subscription?
 local m = counter()
 if not m then return LOST end
-local now = micros()
+local now, lease = micros(), tonumber(ARGV[2])
 local ms = math.floor(now / 1000)
-local known = redis.call('ZSCORE', base .. 'leases', ARGV[1]) and 1 or 0
-redis.call('ZADD', base .. 'leases', ms + tonumber(ARGV[2]), ARGV[1])
+local mine = tonumber(redis.call('ZSCORE', base .. 'leases', ARGV[1]))
+redis.call('ZADD', base .. 'leases', ms + lease, ARGV[1])
 local o = m.o
 if now > o then
   o = now
@@ -275,12 +275,13 @@ end
 if ARGV[3] == '1' then
   redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. text(o))
 end
+local known, late = mine and 1 or 0, mine and mine < ms + lease / 2 and 1 or 0
 -- After a restart everybody's lease is over: give them time to come.
 local since = tonumber(redis.call('HGET', base .. 'm', 'since') or 0)
-if now - since < 1000 * tonumber(ARGV[2]) then return {known, 0} end
-return {known, redis.call('ZCOUNT', base .. 'leases', '-inf', ms)}
+if now - since < 1000 * lease then return {known, late, 0} end
+return {known, late, redis.call('ZCOUNT', base .. 'leases', '-inf', ms)}
 """)
-"""Go on living, and hear so by the subscription; how many others do not."""
+"""Go on living, and hear so by the subscription; was that late; how many others do not."""
 
 REAP = Script("""
 -- most clients of one call

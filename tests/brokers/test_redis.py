@@ -41,8 +41,8 @@ def pair(start: Start, redis_url: str) -> tuple[Ears, Ears]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases of a moment."""
-    monkeypatch.setattr(module, "LEASE", 0.6)
+    """Leases of a moment; the sweeps that renew them are a quarter of a second apart."""
+    monkeypatch.setattr(module, "LEASE", 1.5)
     monkeypatch.setattr(module, "RENEW", 0.2)
 
 
@@ -203,6 +203,25 @@ def test_a_dead_process_is_signed_off_by_another(start: Start, redis_url: str) -
     two.wait("presence", "ann", False)
     eventually(lambda: two.broker.connected().any == {"bob"})
     assert [what for what in two.happened if what[0] == "presence"] == [("presence", "ann", False)]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_nobody_is_signed_off_because_redis_stood_still(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    ears = [start(server.url) for _ in range(3)]
+    for n, one in enumerate(ears):
+        one.broker.ready()
+        attached(one.broker, f"user{n}", "1")
+        time.sleep(0.15)  # their leases end one after another
+    server.kill(signal.SIGSTOP)
+    time.sleep(2.5)  # longer than a lease
+    server.kill(signal.SIGCONT)
+    time.sleep(3.0)  # and until each may judge again
+    said = [what for one in ears for what in one.happened if what[0] in ("presence", "reattach")]
+    assert said == []
+    assert ears[0].broker.connected().any == {"user0", "user1", "user2"}
 
 
 @pytest.mark.usefixtures("hasty")
