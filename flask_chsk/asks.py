@@ -83,7 +83,7 @@ class Asks:
         """A client answered; False where it was not asked that."""
         name, dot, _ = answer.id.partition(".")
         if dot and name != self._broker.name and ASKER.fullmatch(name) and not self._broker.local:
-            self.hub.spawn(self._tell_asker, name, client, answer)
+            self.hub.background(self._tell_asker, name, client, answer)
             return True
         return self._answered_here(client, answer)
 

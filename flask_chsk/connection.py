@@ -72,6 +72,7 @@ class Connection:
         "server",
         "serving",
         "session",
+        "since",
         "token",
         "transport",
         "trial",
@@ -89,6 +90,7 @@ class Connection:
         self.filed: float | None = None  # the deadline it waits for
         self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
         self.catching = False  # a page of history is being read
+        self.since = 0  # the offset of its opening: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # of its opening, at the broker
         self.served = 0  # a poller without a cursor: the broker knows it is served up to here

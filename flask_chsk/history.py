@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from . import session as s
 from .brokers import (
@@ -22,12 +23,13 @@ from .connection import Connection
 from .delivery import Delivery
 from .errors import BrokerError
 from .hub import Hub
+from .push import Push
 from .session import ServerSession
 from .topics import Topics
 
 log = logging.getLogger("flask_chsk.history")
 
-CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done, not delivered
+CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done once, not delivered
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
 
 Position = tuple[dict[str, int], int]
@@ -47,9 +49,10 @@ class History:
         self._delivery = delivery
         self._counters = counters
 
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
+    def start(self, hub: Hub, control: Callable[[Push, Connection], object]) -> None:
+        """Begin to live on *hub*; *control* does what a control says to one client."""
         self.hub = hub
+        self._control = control
 
     def catch_up(self, connection: Connection) -> None:
         """Give a session that is behind its next page of history, or tell it of the gap.
@@ -62,7 +65,7 @@ class History:
         if self._broker.local:
             self._catch_up(connection)
         else:
-            self.hub.spawn(self._catch_up_and_wake, connection)
+            self.hub.background(self._catch_up_and_wake, connection)
 
     def _catch_up(self, connection: Connection) -> None:
         try:
@@ -82,15 +85,15 @@ class History:
 
     def next_page(self, connection: Connection) -> bool:
         """Read and take in a page; may wait for the broker. False: there is a gap."""
-        one = connection.session
-        position = self.hub.run(self._position, one)
+        position = self.hub.run(self._position, connection.session)
         page = self._broker.since(*position, s.PAGE_BYTES)
-        return self.hub.run(self._take_page, one, position, page)
+        return self.hub.run(self._take_page, connection, position, page)
 
     def _position(self, one: ServerSession) -> Position:
         return self._channels(one), one.queued
 
-    def _take_page(self, one: ServerSession, position: Position, page: Page) -> bool:
+    def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
+        one = connection.session
         if not one.behind or self._position(one) != position:
             # While it was read the client came back with another cursor, or joined a topic:
             # what is between is not in this page. It is still behind, and asks again.
@@ -98,9 +101,13 @@ class History:
         if not page.complete:
             one.start_at(self._broker.watermark())
             return False
-        pushes = [push for push in page.pushes if not push.text.startswith(CONTROLS)]
+        controls = [push for push in page.pushes if push.text.startswith(CONTROLS)]
+        pushes = [push for push in page.pushes if push not in controls]
         self._counters["recovered"] += len(pushes)
         one.caught_up(pushes, page.end, more=page.more)
+        for push in controls:
+            if push.offset > connection.since:  # perhaps it came while this process heard nothing
+                self._control(push, connection)
         return True
 
     def gap(self, connection: Connection) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.hub import Hub as GeventHub
-from gevent.monkey import get_original
+from gevent.monkey import get_original, is_module_patched
 
 log = logging.getLogger("flask_chsk.hub")
 T = TypeVar("T")
@@ -32,6 +32,7 @@ T = TypeVar("T")
 _allocate_lock = get_original("_thread", "allocate_lock")
 _start_new_thread = get_original("_thread", "start_new_thread")
 _get_ident = get_original("_thread", "get_ident")
+_get_native_id = get_original("_thread", "get_native_id")
 
 starting = _allocate_lock()  # held while the hub and servers of a process start
 
@@ -40,7 +41,19 @@ _hubs: dict[tuple[int, int], Hub] = {}  # by process and thread
 SWEEP = 0.25  # seconds between looks at the deadlines: keep-alive needs no finer grain
 IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
 THREADS = 32  # native threads that run handlers where there are no greenlets
+OWN_THREADS = 8  # and our own jobs, which wait for the broker at most
 SLICE = 0.004  # seconds of one turn of a long job: sockets wait no longer for it
+
+
+def _is_gevents() -> bool:
+    """Whether the caller's thread is a gevent server's.
+
+    A request that runs in a greenlet is. So is the main greenlet of a patched process, in which
+    workers load the application; only there is the thread's id the process's (on Linux).
+    """
+    if isinstance(gevent.getcurrent(), gevent.Greenlet):
+        return True
+    return is_module_patched("socket") and bool(_get_native_id() == os.getpid())
 
 
 class Lock(Protocol):
@@ -67,15 +80,15 @@ class Hub:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        # A request that runs in a greenlet belongs to a gevent server.
-        self.native_threads = not isinstance(gevent.getcurrent(), gevent.Greenlet)
+        self.native_threads = not _is_gevents()
         self._wheel: dict[int, list[Deadline]] = {}
         self._swept = 0
         self._sweeper: Any = None
         self._sweeps: list[Callable[[float], None]] = []
         self._queue: list[Callable[[], Iterator[None]]] = []
         self._idle: list[_Worker] = []
-        self._threads = _Threads()
+        self._threads = _Threads("flask_chsk handler", THREADS)
+        self._own_threads = _Threads("flask_chsk", OWN_THREADS)
         self._gevent_hub: GeventHub
         if self.native_threads:
             self._start_thread()
@@ -90,8 +103,7 @@ class Hub:
 
         A gevent server has its own; all that runs under native threads shares one.
         """
-        greenlet = isinstance(gevent.getcurrent(), gevent.Greenlet)
-        key = (os.getpid(), _get_ident() if greenlet else 0)
+        key = (os.getpid(), _get_ident() if _is_gevents() else 0)
         hub = _hubs.get(key)
         if hub is None:
             hub = _hubs[key] = cls()
@@ -206,6 +218,13 @@ class Hub:
             worker.switch()  # comes back when the job first waits, or is done
         else:
             self.loop.run_callback(worker.switch)
+
+    def background(self, fn: Callable[..., object], *args: Any) -> None:
+        """The same for a job of ours, which waits for no handler of a user's. On the hub."""
+        if self.native_threads:
+            self._own_threads.submit(fn, args)
+        else:
+            self.spawn(fn, *args)
 
     def breathe(self) -> None:
         """In a worker: let the sockets have a turn."""
@@ -367,7 +386,9 @@ class _Threads:
     frame would leave meanwhile.)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._most = most
         self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
         self._lock = _allocate_lock()
         self._free = 0  # threads that wait, less the jobs that wait for one
@@ -377,10 +398,10 @@ class _Threads:
         self._jobs.put((fn, args))
         with self._lock:
             self._free -= 1
-            if self._free >= 0 or self._started >= THREADS:
+            if self._free >= 0 or self._started >= self._most:
                 return
             self._started += 1
-        Thread(target=self._work, name="flask_chsk handler", daemon=True).start()
+        Thread(target=self._work, name=self._name, daemon=True).start()
 
     def _work(self) -> None:
         while True:

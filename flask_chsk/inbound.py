@@ -125,7 +125,7 @@ class Inbound:
         """A send that may come again, here or elsewhere, was answered."""
         kept.settle(piece, third)
         if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
-            self.hub.spawn(self._settle, kept.name, CANONICAL.pack([piece, third]))
+            self.hub.background(self._settle, kept.name, CANONICAL.pack([piece, third]))
 
     def _settle(self, name: str, reply: str) -> None:
         try:

@@ -96,6 +96,7 @@ class Poller:
             return None  # or is about to be
         self._waiter = None
         self._server.polls.between_polls(self._connection)
+        self._server.polls.note_rest(self._connection)
         return body(self._server.polls.end_of(self._connection))
 
     def abandon(self, waiter: Waiter) -> None:

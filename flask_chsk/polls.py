@@ -60,7 +60,7 @@ class Polls:
         """*client* was closed between two polls: the next one says so, in whatever process."""
         self._farewells[client] = (code, reason, self.hub.now())
         if not self._broker.local:
-            self.hub.spawn(self._say_farewell, client, code, reason)
+            self.hub.background(self._say_farewell, client, code, reason)
 
     def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
         try:
@@ -190,8 +190,20 @@ class Polls:
         page = connection.session.page()
         if page and page[-1].offset > connection.served and not connection.serving:
             connection.serving = True
-            self.hub.spawn(self._serve, connection, page[-1].offset)
+            self.hub.background(self._serve, connection, page[-1].offset)
         return connection.served
+
+    def note_rest(self, connection: Connection) -> None:
+        """An empty poll ended: a cursor that the broker keeps must not go stale."""
+        one = connection.session
+        now = self.hub.now()
+        if one.v1 or self._broker.local or not one.at_rest or connection.serving:
+            return
+        if now - one.told >= one.rules.cursor_every:
+            one.told = now
+            one.settle(self._broker.watermark())
+            connection.serving = True
+            self.hub.background(self._serve, connection, one.acked)
 
     def _serve(self, connection: Connection, offset: int) -> None:
         try:

@@ -23,6 +23,8 @@ from .replies import Elsewhere
 
 log = logging.getLogger("flask_chsk.presence")
 
+SNAPSHOT = 1.0  # seconds for which who is connected elsewhere is not asked again
+
 
 class Presence:
     """Who is connected, in all processes of the broker; on the hub, but for `connected_uids`."""
@@ -38,7 +40,11 @@ class Presence:
         self._host = host
         self.signals: list[Callable[[str, bool], None]] = []  # user came (True) or went
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
+        self._snapshot = (-SNAPSHOT, NOBODY)  # when it was asked for, and itself
+        # Where there are other processes:
+        self._watching = False  # the broker says when somebody comes or goes
         self._comparing = False
+        self._changed = False  # since the last comparison began
         self._seen = NOBODY  # what watchers were told last
 
     def start(self, hub: Hub) -> None:
@@ -47,10 +53,19 @@ class Presence:
 
     @property
     def connected_uids(self) -> ConnectedUids:
-        """Who is connected; from any thread."""
+        """Who is connected; from any thread. With other processes, who was a second ago."""
         if self._broker.local:
             return self._registry.connected_uids
-        return self._broker.connected()
+        asked, snapshot = self._snapshot
+        if self.hub.now() - asked < SNAPSHOT:
+            return snapshot
+        return self._ask()
+
+    def _ask(self) -> ConnectedUids:
+        asked = self.hub.now()
+        snapshot = self._broker.connected()
+        self._snapshot = (asked, snapshot)
+        return snapshot
 
     def user(self, uid: str | None, came: bool, channel: Elsewhere) -> None:
         """A user came or went: handlers of ``uidport-open`` and ``-close``, then all others.
@@ -71,11 +86,27 @@ class Presence:
             then = partial(self._signal, uid, came)
         self._dispatcher.take_own(event, uid, channel, then)
 
+    def sweep(self) -> None:
+        """See that the broker tells of others' comings and goings, once somebody watches."""
+        if self.watchers and not self._watching and not self._broker.local:
+            self._watching = True
+            self.hub.background(self._watch)
+
+    def _watch(self) -> None:
+        try:
+            self._broker.watch()
+            self._seen = self._ask()
+        except BrokerError as error:
+            self._watching = False  # until the next sweep
+            log.debug("who comes and goes is not known: %s", error)
+
     def changed(self) -> None:
         """Users came or went, in whatever process: the broker says so."""
-        if self.watchers and not self._comparing:
+        self._changed = True
+        if self._watching and not self._comparing:
             self._comparing = True
-            self.hub.spawn(self._compare)
+            wait = self._snapshot[0] + SNAPSHOT - self.hub.now()
+            self.hub.timer(max(0.0, wait), lambda: self.hub.background(self._compare))
 
     @contextmanager
     def noting(self, uid: str | None) -> Iterator[None]:
@@ -92,16 +123,22 @@ class Presence:
                     self.hub.spawn(self._host.run_plain, watch, before, now)
 
     def _compare(self) -> None:
+        self._changed = False  # what changes from now on may not be in the answer
         try:
-            now = self._broker.connected()
+            now = self._ask()
         except BrokerError as error:
             log.debug("who is connected is not known: %s", error)
-            return
+        else:
+            before, self._seen = self._seen, now
+            if now != before:
+                self.hub.call(self.hub.spawn, self._tell_watchers, before, now)
         finally:
-            self._comparing = False
-        before, self._seen = self._seen, now
-        if now != before:
-            self._tell_watchers(before, now)
+            self.hub.call(self._compared)
+
+    def _compared(self) -> None:
+        self._comparing = False
+        if self._changed:
+            self.changed()
 
     def _tell_all(self, uid: str, came: bool, before: ConnectedUids, now: ConnectedUids) -> None:
         self._signal(uid, came)

@@ -93,7 +93,7 @@ class Publisher:
             raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
         if self._pid != os.getpid():
             self._redis, self._pid = self._connections(), os.getpid()
-        args = (channel, pubsub_of(channel), text, "")
+        args = (channel, pubsub_of(channel), text, "", "0")
         encoded = [arg.encode("utf-8", "surrogatepass") for arg in args]
         offset = self._redis.publish(scripts.PUBLISH, *encoded)
         return None if offset is None else int(offset)

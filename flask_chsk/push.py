@@ -24,10 +24,12 @@ class Push:
 
     ``offset``: one rising number for the whole broker. ``before``: the offset of the entry
     before this one in its channel (0: none), by which gaps are noticed. ``but``: the
-    ``(uid, client id)`` that shall not get it.
+    ``(uid, client id)`` that shall not get it. ``flush``: it waits for no window.
     """
 
-    __slots__ = ("_forms", "_frames", "before", "but", "channel", "offset", "text", "time")
+    __slots__ = (
+        *("_forms", "_frames", "before", "but", "channel", "flush", "offset", "text", "time"),
+    )
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Push:
         before: int = 0,
         but: tuple[str | None, str] | None = None,
         time: float = 0.0,
+        flush: bool = False,
     ) -> None:
         self.channel = channel
         self.text = text
@@ -44,6 +47,7 @@ class Push:
         self.before = before
         self.but = but
         self.time = time
+        self.flush = flush
         self._forms: dict[str, Any] | None = None
         self._frames: dict[Any, Any] | None = None
 

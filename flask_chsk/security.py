@@ -122,24 +122,22 @@ def resume_key(secret_key: str | bytes) -> bytes:
     return hmac.digest(secret, b"flask_chsk resume", "sha256")
 
 
-def resume_token(key: bytes, uid: str | None, client_id: str, epoch: str, since: int) -> str:
-    """What only the client it was given to has (PROTOCOL 9).
+def resume_token(key: bytes, uid: str | None, client_id: str, since: int) -> str:
+    """What only the client it was given to has (PROTOCOL 9), in whatever epoch: a cursor has one.
 
     It opens what came after *since*, the offset of its first handshake: who takes a client id
     that is free again has nothing of those who had it before.
     """
-    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, epoch, f"{since:x}"))
+    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, f"{since:x}"))
     digest = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
     return f"{since:x}.{base64.urlsafe_b64encode(digest[:18]).decode()}"
 
 
-def resumes_since(
-    key: bytes, token: str | None, uid: str | None, client_id: str, epoch: str
-) -> int | None:
+def resumes_since(key: bytes, token: str | None, uid: str | None, client_id: str) -> int | None:
     """The offset that *token* was made with; None where it is not this client's."""
     start = _SINCE.match(token or "")
     if token is None or start is None or not token.isascii():
         return None
     since = int(start[1], 16)
-    made = resume_token(key, uid, client_id, epoch, since)
+    made = resume_token(key, uid, client_id, since)
     return since if hmac.compare_digest(token, made) else None

@@ -21,6 +21,7 @@ from .brokers import (
     Arrival,
     Broker,
     client_channel,
+    pubsub_of,
     topic_channel,
     user_channel,
 )
@@ -28,9 +29,9 @@ from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
-from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused
+from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused, UsageError
 from .event import assert_event
-from .history import CONTROLS, History
+from .history import CONTROLS, RETRY, History
 from .hub import Hub
 from .inbound import Inbound
 from .intake import Intake
@@ -83,7 +84,7 @@ class Server:
         self._absent_noted: set[str] = set()
         self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
         self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
-        self._topics = Topics()
+        self._topics = Topics(config.recovery_seconds)
         self.delivery = Delivery(config, self.registry, self._topics, self.counters)
         self.history = History(broker, self._topics, self.delivery, self.counters)
         self.inbound = Inbound(self)
@@ -100,7 +101,7 @@ class Server:
         self.broker.start(hub, self)
         self.dispatcher.start(hub, self._signed_out)
         self.delivery.start(hub)
-        self.history.start(hub)
+        self.history.start(hub, self._control)
         self.inbound.start(hub)
         self.polls.start(hub)
         self.who.start(hub)
@@ -121,6 +122,7 @@ class Server:
             self._swept = now
             self.broker.sweep()
             self.polls.sweep(now)
+            self.who.sweep()
             self.inbound.sweep(now)
 
     # opening ---------------------------------------------------------------------------
@@ -160,9 +162,8 @@ class Server:
                 self.hub.run(self._expect_no_more, uid, controls)
         return Entered(opening, connection, recovered, arrival.known, number)
 
-    @property
-    def epoch(self) -> str:
-        """The broker's, once it is known; may wait for it.
+    def ready(self) -> None:
+        """Wait until the broker is there; at once, but for the first requests.
 
         :raises Refused: 503, also where the broker cannot be used as it is set up.
         """
@@ -170,7 +171,6 @@ class Server:
             self.broker.ready()
         except (BrokerError, ConfigError) as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
-        return self.rules.epoch
 
     def broker_health(self) -> str:
         """Why no events pass, in one line; empty where they do. May wait for the broker."""
@@ -181,7 +181,7 @@ class Server:
         return self.broker.health()
 
     def _expect(self, uid: Uid, controls: list[Push]) -> None:
-        """Keep what is said about a user's topics until their client is registered."""
+        """Keep what is decided about a user until their client is registered."""
         if uid is not None:
             self._arriving.setdefault(uid, []).append(controls)
 
@@ -242,9 +242,6 @@ class Server:
                 one.resume_unknown(arrival.cursor)
             elif arrival.topics and not self.broker.local:
                 one.resume_unknown(watermark)  # they were subscribed after that "now"
-            for push in controls:
-                if push.offset > arrival.offset:
-                    self._control(push)
         else:
             one = connection.session
             if isinstance(connection.transport, WebSocket):
@@ -262,6 +259,7 @@ class Server:
             one.composer = opening.composer
             one.v1 = opening.v1
         connection.openings += 1
+        connection.since = watermark
         if not arrival.trial:
             connection.token = arrival.token
         if kind == "ws":
@@ -271,6 +269,10 @@ class Server:
         self.look_by(connection, now + 1.0)
         if arrival.first:
             self._user(uid, came=True)
+        mine = (None if uid is None else user_channel(uid), client_channel(uid, client_id))
+        for push in controls:
+            if push.offset > arrival.offset and push.channel in mine:
+                self._control(push, connection)
         if opening.cursor is None or not opening.v1:
             return connection, None, connection.openings
         return connection, cursor is not None, connection.openings
@@ -314,7 +316,7 @@ class Server:
         websocket.proven = True
         self.attach(connection, websocket)
         if not self.broker.local:
-            self.hub.spawn(self._claim, connection)
+            self.hub.background(self._claim, connection)
         websocket.wake()
         return True
 
@@ -367,45 +369,80 @@ class Server:
     def reset(self) -> None:
         """The broker's counter began a new life: every client is told of the gap."""
         self.rules = replace(self.rules, epoch=self.broker.epoch)
+        self._topics.restart()
         for connection in self.registry:
+            connection.since = 0
             connection.session.rules = self.rules
             self.history.gap(connection)
             self.delivery.wake(connection)
 
     def lapsed(self) -> None:
         """Events may have been missed: every client reads from history before anything else."""
+        watermark = self.broker.watermark()
         for connection in self.registry:
+            connection.session.settle(watermark)
             connection.session.fall_behind()
             self.delivery.wake(connection)
+        self.who.changed()
 
     def reattach(self, quiet: bool) -> None:
         """The broker lost sight of our clients: let them in again, one after another."""
-        self.hub.spawn(self._reattach, list(self.registry), quiet)
+        topics = self._topics.snapshot() if quiet else {}
+        self.hub.background(self._reattach, list(self.registry), quiet, topics)
 
-    def _reattach(self, connections: list[Connection], quiet: bool) -> None:
-        for connection in connections:
-            uid, client_id = connection.key
-            token = connection.token
-            if self.registry.get(uid, client_id) is not connection or not token:
-                continue
+    def _reattach(
+        self, connections: list[Connection], quiet: bool, topics: dict[str, list[str]]
+    ) -> None:
+        while connections and not self.closing:
             try:
-                arrival = self.broker.attach(
-                    uid, client_id, connection.kind, connection.session.v1, token
-                )
-            except (BrokerError, Refused) as error:
-                log.warning("uid %r could not be let in again: %s", uid, error)
-                continue
-            if arrival is None:  # it went elsewhere while we were cut off
-                self.hub.call(self.released, uid, client_id, token)
-            else:
-                self.hub.call(self._attached_again, connection, arrival, quiet)
+                self._attach_again(connections[-1], quiet, topics)
+            except BrokerError as error:
+                log.warning("%d clients wait to be let in again: %s", len(connections), error)
+                again = partial(self.hub.background, self._reattach, connections, quiet, topics)
+                self.hub.call(self.hub.timer, RETRY, again)
+                return
+            connections.pop()
+
+    def _attach_again(
+        self, connection: Connection, quiet: bool, topics: dict[str, list[str]]
+    ) -> None:
+        uid, client_id = connection.key
+        token = connection.token
+        while uid is not None and topics.get(uid):
+            # Whatever became of this client since: its user was a member.
+            topic = topics[uid][-1]
+            try:
+                self.broker.join(uid, topic)
+            except UsageError as error:
+                log.warning("uid %r is no member of %r any more: %s", uid, topic, error)
+            topics[uid].pop()
+        if self.registry.get(uid, client_id) is not connection or not token:
+            return
+        try:
+            arrival = self.broker.attach(
+                uid, client_id, connection.kind, connection.session.v1, token
+            )
+        except Refused as error:
+            log.warning("uid %r could not be let in again: %s", uid, error)
+            return
+        if arrival is None:  # it went elsewhere while we were cut off
+            self.hub.call(self.released, uid, client_id, token)
+        else:
+            self.hub.call(self._attached_again, connection, arrival, quiet)
 
     def _claim(self, connection: Connection) -> None:
         """A WebSocket proved itself: its client polls elsewhere no more."""
         uid, client_id = connection.key
+        if self.registry.get(uid, client_id) is not connection:
+            return
         try:
             arrival = self.broker.attach(uid, client_id, "ws", connection.session.v1)
-        except (BrokerError, Refused) as error:
+        except BrokerError as error:
+            log.warning("uid %r is known as polling yet: %s", uid, error)
+            again = partial(self.hub.background, self._claim, connection)
+            self.hub.call(self.hub.timer, RETRY, again)
+            return
+        except Refused as error:
             log.warning("uid %r stays known as polling: %s", uid, error)
             return
         if arrival is not None:
@@ -417,8 +454,17 @@ class Server:
             connection.token = arrival.token
             if arrival.first and not quiet:
                 self._user(uid, came=True)
+            if uid is not None:
+                self._take_topics(uid, arrival)
         else:  # it went in between
-            self.hub.spawn(self._detach, uid, client_id, arrival.token)
+            self.hub.background(self._detach, uid, client_id, arrival.token)
+
+    def _take_topics(self, uid: str, arrival: Arrival) -> None:
+        """What the broker knows of a user's topics holds."""
+        for topic, joined in arrival.topics.items():
+            self._joined(uid, topic, joined)
+        for topic in [one for one in self._topics.of(uid) if one not in arrival.topics]:
+            self._left(uid, topic, arrival.offset)
 
     def needs(self, name: str) -> bool:
         """Whether a client here listens to a channel."""
@@ -433,33 +479,38 @@ class Server:
 
     # topics ----------------------------------------------------------------------------
 
-    def _left(self, uid: str, topic: str) -> None:
-        if self._topics.left(uid, topic):
-            self.broker.unused(topic_channel(topic))
+    def _control(self, push: Push, connection: Connection | None = None) -> None:
+        """Do what a control event says; it travels as others do, so its place is in order.
 
-    def _control(self, push: Push) -> None:
-        """Do what a control event says; it travels as others do, so its place is in order."""
+        :param connection: to which alone it is news, or None where it came live.
+        """
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
             code, reason = s.CLOSED_BY_APP, ""
             if isinstance(data, dict) and isinstance(data.get("code"), int):
                 code, reason = data["code"], str(data.get("reason", ""))
-            for connection in self.delivery.receivers(push.channel):
-                self.close(*connection.key, code, reason)
+            closing = [connection] if connection else self.delivery.receivers(push.channel)
+            for one in closing:
+                if self.registry.get(*one.key) is one:
+                    self.close(*one.key, code, reason)
             return
         uid = push.channel.partition(":")[2]
-        for controls in self._arriving.get(uid, ()):
-            controls.append(push)
-        if not self.registry.count(uid):
-            return
-        if id == JOINED:
-            self._topics.joined(uid, data, push.offset)
-            if not self.broker.local:
-                for connection in self.registry.of(uid):
-                    connection.session.fall_behind()  # read from the topic's history
-                    self.delivery.wake(connection)
-        elif id == LEFT:
-            self._left(uid, data)
+        if self.registry.count(uid):
+            if id == JOINED:
+                self._joined(uid, data, push.offset)
+            elif id == LEFT:
+                self._left(uid, data, push.offset)
+
+    def _joined(self, uid: str, topic: str, offset: int) -> None:
+        if self._topics.joined(uid, topic, offset) and not self.broker.local:
+            for connection in self.registry.of(uid):
+                connection.session.settle(min(offset, self.broker.watermark()))
+                connection.session.fall_behind()  # read from the topic's history
+                self.delivery.wake(connection)
+
+    def _left(self, uid: str, topic: str, offset: int) -> None:
+        if self._topics.left(uid, topic, offset):
+            self.broker.unused(topic_channel(topic))
 
     # sending ---------------------------------------------------------------------------
 
@@ -506,10 +557,8 @@ class Server:
                 f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
                 f" ({self.config.max_outbox_bytes})"
             )
-        offset = self.broker.publish(channel, text, but=but)
+        offset = self.broker.publish(channel, text, but=but, flush=flush)
         self.counters["dropped_absent" if offset is None else "events_out"] += 1
-        if flush and offset is not None:
-            self.hub.call(self.delivery.flush, channel)
         return offset
 
     @staticmethod
@@ -529,9 +578,13 @@ class Server:
     def deliver(self, push: Push) -> None:
         """Do what a published event says, or hand it to the connections it is for."""
         if push.text.startswith(CONTROLS):
+            for controls in self._arriving.get(pubsub_of(push.channel)[2:], ()):
+                controls.append(push)
             self._control(push)
         else:
             self.delivery.deliver(push)
+            if push.flush:
+                self.delivery.flush(push.channel)
 
     # leaving ---------------------------------------------------------------------------
 
@@ -545,7 +598,8 @@ class Server:
         connection.lost_at = self.hub.now()
         self.dispatcher.forget_transport(connection.key)
         if not connection.session.v1 and not self.broker.local:
-            self.hub.spawn(self._leave_cursor, connection)
+            connection.session.settle(self.broker.watermark())
+            self.hub.background(self._leave_cursor, connection)
         if isinstance(websocket, WebSocket):
             self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
 
@@ -599,7 +653,7 @@ class Server:
             if self.broker.local:
                 self._detach(uid, client_id, connection.token)
             else:
-                self.hub.spawn(self._detach, uid, client_id, connection.token)
+                self.hub.background(self._detach, uid, client_id, connection.token)
 
     def _remove(self, connection: Connection) -> bool:
         uid, client_id = connection.key
@@ -618,8 +672,8 @@ class Server:
             if not self.registry.count(None):
                 self.broker.unused(ANONYMOUS)
         elif not self.registry.count(uid):
-            for topic in list(self._topics.of(uid)):
-                self._left(uid, topic)
+            for topic in self._topics.gone(uid):
+                self.broker.unused(topic_channel(topic))
         if self.broker.local:
             self.asks.gone(connection.key)
         return True
@@ -711,7 +765,7 @@ class Server:
             return
         self.closing = True
         if not self.broker.local:
-            self.hub.spawn(self._retire_from_broker)
+            self.hub.background(self._retire_from_broker)
         for connection in self.registry:
             transport = connection.transport
             if isinstance(transport, WebSocket):

@@ -267,6 +267,11 @@ class ServerSession:
         """Whether more is waiting than may wait."""
         return self.outbox_bytes > self.rules.max_outbox_bytes
 
+    def settle(self, watermark: int) -> None:
+        """Note that nothing up to *watermark* is owed, where nothing waits."""
+        if self.at_rest:
+            self.acked = self.queued = max(self.queued, watermark)
+
     def fall_behind(self) -> None:
         """Let waiting pushes go; history gives them again."""
         self._drop_pushes()

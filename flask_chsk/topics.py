@@ -1,4 +1,8 @@
-"""Which users of this process are members of which topics, and since when."""
+"""Which users of this process are members of which topics, and since when.
+
+Joining and leaving are told by events of the user's channel. They are news once: history gives
+them again to whoever was away, and for the first time to a process that heard nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,14 @@ from collections.abc import Iterable, Mapping
 class Topics:
     """Memberships of the users who have a client here; pure, and touched on the hub only."""
 
-    __slots__ = ("_members", "_since")
+    __slots__ = ("_left", "_members", "_since", "_window")
 
-    def __init__(self) -> None:
+    def __init__(self, window: float) -> None:
+        """:param window: seconds for which history may give a control again."""
+        self._window = int(window * 1e6)
         self._since: dict[str, dict[str, int]] = {}  # user -> topic -> the offset of joining
         self._members: dict[str, set[str]] = {}  # topic -> users
+        self._left: dict[str, dict[str, int]] = {}  # user -> topic -> the offset of leaving
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._members
@@ -25,13 +32,44 @@ class Topics:
         """The users here who are members."""
         return self._members.get(topic, ())
 
-    def joined(self, uid: str, topic: str, offset: int) -> None:
-        """A user is a member from *offset* on."""
+    def joined(self, uid: str, topic: str, offset: int) -> bool:
+        """A user is a member from *offset* on; False where that is no news."""
+        if offset <= self._latest(uid, topic):
+            return False
         self._since.setdefault(uid, {})[topic] = offset
         self._members.setdefault(topic, set()).add(uid)
+        return True
 
-    def left(self, uid: str, topic: str) -> bool:
+    def left(self, uid: str, topic: str, offset: int) -> bool:
         """A user is no member any more; whether that was the last one here."""
+        if offset <= self._latest(uid, topic):
+            return False
+        left = self._left.setdefault(uid, {})
+        left[topic] = offset
+        for old in [one for one, when in left.items() if when < offset - self._window]:
+            del left[old]
+        return self._remove(uid, topic)
+
+    def gone(self, uid: str) -> list[str]:
+        """A user has no client here any more; the topics whose last member here that was."""
+        self._left.pop(uid, None)
+        return [topic for topic in list(self.of(uid)) if self._remove(uid, topic)]
+
+    def snapshot(self) -> dict[str, list[str]]:
+        """The topics of each user here."""
+        return {uid: list(topics) for uid, topics in self._since.items()}
+
+    def restart(self) -> None:
+        """Offsets begin anew: who is a member has been one from the beginning."""
+        self._left.clear()
+        for topics in self._since.values():
+            topics.update(dict.fromkeys(topics, 0))
+
+    def _latest(self, uid: str, topic: str) -> int:
+        since, left = self._since.get(uid, {}), self._left.get(uid, {})
+        return max(since.get(topic, -1), left.get(topic, -1))
+
+    def _remove(self, uid: str, topic: str) -> bool:
         topics = self._since.get(uid, {})
         if topics.pop(topic, None) is None:
             return False

@@ -203,15 +203,15 @@ class Endpoint:
             )
         uid = state.uid_of_request()
         v1 = values.get("v") == "1"
-        epoch = server.epoch
+        server.ready()
         key = state.resume_key
         data = hooks.handshake_data() if hooks.handshake_data is not None else None
         number = values.get("n")
         resume = values.get("resume") if v1 else None
-        since = security.resumes_since(key, resume, uid, client_id, epoch)
+        since = security.resumes_since(key, resume, uid, client_id)
         if v1 and since is None:
             now = server.hub.run(server.broker.watermark)
-            resume = security.resume_token(key, uid, client_id, epoch, now)
+            resume = security.resume_token(key, uid, client_id, now)
         opening = Opening(
             uid=uid,
             client_id=client_id,

@@ -151,11 +151,18 @@ class Broker(Protocol):
         """End; what was published stays published."""
 
     def publish(
-        self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
+        self,
+        channel: str,
+        text: str,
+        *,
+        but: tuple[str | None, str] | None = None,
+        flush: bool = False,
     ) -> int | None:
         """Give an event (canonical EDN) its offset and send it on its way.
 
         None where *channel* is of a user or client that is not there.
+
+        :param flush: it waits for no window, nor does what is before it.
 
         :raises BrokerUnavailable: nothing was sent.
         :raises PublishUnknown: the answer was lost.
@@ -227,8 +234,11 @@ class Broker(Protocol):
     def unused(self, channel: str) -> None:
         """A channel may have lost its last client here. On the hub, does not block."""
 
+    def watch(self) -> None:
+        """From now on the listener is told that somebody's coming or going has changed who is."""
+
     def connected(self) -> ConnectedUids:
-        """Who is connected, anywhere."""
+        """Who is connected, anywhere; costs as much as there are users."""
 
     def clients(self, uid: str | None) -> frozenset[str]:
         """The clients of a user, anywhere, that can be asked (``v=1``)."""

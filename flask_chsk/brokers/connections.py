@@ -32,6 +32,7 @@ except ImportError as error:  # the extra was not installed
 CONNECT = 1.0  # seconds to be connected: Redis is near, or away
 ANSWER = 2.0  # seconds for an answer; a script takes microseconds
 AWAY = 0.5  # seconds after a failure to connect in which nobody tries again
+IDLE = 30.0  # seconds after which a resting connection is not trusted: firewalls forget them
 CONNECTIONS = 16  # of a process, for calls; each call holds one for a round trip
 FAILURES = (RedisError, OSError)
 _SCRIPT = re.compile(  # where in which script, as Redis 7 and 6.2 put it
@@ -50,9 +51,10 @@ class Greeting(NamedTuple):
 class Connection:
     """A connection that was greeted; ``slot`` and ``number`` name its latest publish."""
 
-    def __init__(self, wire: Any, greeting: Greeting) -> None:
+    def __init__(self, wire: Any, epoch: str) -> None:
         self.wire = wire
-        self.greeting = greeting
+        self.epoch = epoch
+        self.used = time.monotonic()
         self.slot = secrets.token_hex(6)
         self.numbers = count(1)
 
@@ -93,9 +95,11 @@ class Redis:
         except ValueError as error:
             raise ConfigError(f"CHSK_BROKER_URL cannot be used: {error}") from error
         self._class = options.pop("connection_class", redis.connection.Connection)
+        unix = issubclass(self._class, redis.connection.UnixDomainSocketConnection)
         self._options = {
             "socket_connect_timeout": CONNECT,
             "socket_timeout": ANSWER,
+            **({} if unix else {"socket_keepalive": True}),
             "protocol": 2,
             **options,
         }
@@ -104,6 +108,8 @@ class Redis:
         self.where = f"{options.get('host', options.get('path', 'localhost'))}"
         self._limits = ("", "", "") if limits is None else limits
         self._greeted = greeted
+        self.epoch = ""  # of the counter, as the latest greeting said
+        self.past: set[str] = set()  # epochs that are over
         self._idle: list[Connection] = []
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         self._away_until = 0.0
@@ -119,9 +125,9 @@ class Redis:
         wire = self._class(**self._options)
         try:
             wire.connect()
-            epoch, offset, policy = _run(
-                wire, HELLO, self.base, (secrets.token_hex(4), *self._limits)
-            )
+            greeting = self._hello(wire)
+            if greeting.epoch in self.past:  # a Redis that is back, without what came between
+                greeting = self._hello(wire, over=greeting.epoch)
         except FAILURES as error:
             with contextlib.suppress(*FAILURES):
                 wire.disconnect()
@@ -133,9 +139,20 @@ class Redis:
             wire.disconnect()
             raise
         self._away_until = 0.0
-        greeting = Greeting(epoch.decode(), int(offset), policy.decode())
+        self.turn_to(greeting.epoch)
         self._greeted(greeting)
-        return Connection(wire, greeting)
+        return Connection(wire, greeting.epoch)
+
+    def _hello(self, wire: Any, over: str = "") -> Greeting:
+        args = (secrets.token_hex(4), *self._limits, over)
+        epoch, offset, policy = _run(wire, HELLO, self.base, args)
+        return Greeting(epoch.decode(), int(offset), policy.decode())
+
+    def turn_to(self, epoch: str) -> None:
+        """The counter lives in *epoch* now; connections that know another are not used again."""
+        if self.epoch not in ("", epoch):
+            self.past.add(self.epoch)
+        self.epoch = epoch
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Connection]:
@@ -160,6 +177,7 @@ class Redis:
                     connection.close()
             raise
         else:
+            connection.used = time.monotonic()
             self._idle.append(connection)
         finally:
             self._free.release()
@@ -170,14 +188,16 @@ class Redis:
                 connection = self._idle.pop()
             except IndexError:  # perhaps only now: other threads take from it, too
                 return None
-            if not connection.stale:
+            fresh = time.monotonic() - connection.used < IDLE and connection.epoch == self.epoch
+            if fresh and not connection.stale:
                 return connection
             connection.close()
 
     def close(self) -> None:
         """Close what rests; calls that follow connect anew."""
-        while connection := self._rested():
-            connection.close()
+        while self._idle:
+            with contextlib.suppress(IndexError):  # other threads take from it, too
+                self._idle.pop().close()
 
     # calls -------------------------------------------------------------------------------
 
@@ -206,13 +226,13 @@ class Redis:
 
     def _greet(self, connection: Connection) -> None:
         """Begin a new epoch: all keys were deleted under a Redis that went on."""
-        args = (secrets.token_hex(4), *self._limits)
-        epoch, offset, policy = _run(connection.wire, HELLO, self.base, args)
-        connection.greeting = Greeting(epoch.decode(), int(offset), policy.decode())
-        self._greeted(connection.greeting)
+        greeting = self._hello(connection.wire)
+        connection.epoch = greeting.epoch
+        self.turn_to(greeting.epoch)
+        self._greeted(greeting)
 
     def publish(self, script: Script, *args: Any) -> Any:
-        """The same for a script that must not happen twice; it gets slot, number and again.
+        """The same for a script that must not happen twice; it gets slot and number.
 
         :raises BrokerUnavailable: it did not happen.
         :raises PublishUnknown: it may have happened.
@@ -222,20 +242,21 @@ class Redis:
         try:
             with self._one() as connection, _refusals(self.where):
                 slot, number = connection.slot, next(connection.numbers)
-                epoch = connection.greeting.epoch
+                epoch = connection.epoch
                 try:
-                    return _run(connection.wire, script, self.base, (*args, slot, number, 0))
+                    return _run(connection.wire, script, self.base, (*args, slot, number))
                 except ResponseError as error:
                     if not str(error).startswith("NOEPOCH"):
                         raise
                 self._greet(connection)
-                return _run(connection.wire, script, self.base, (*args, slot, number, 0))
+                return _run(connection.wire, script, self.base, (*args, slot, number))
         except FAILURES as error:
             lost = error  # sent, perhaps; Redis knows the number, if it is the same one
+        self.close()  # what rests may be as dead
         with contextlib.suppress(BrokerUnavailable, *FAILURES), self._one() as connection:
-            if connection.greeting.epoch == epoch:
+            if connection.epoch == epoch:
                 with _refusals(self.where):
-                    return _run(connection.wire, script, self.base, (*args, slot, number, 1))
+                    return _run(connection.wire, script, self.base, (*args, slot, number))
         raise PublishUnknown(
             f"Redis at {self.where} did not answer ({_short(lost)}): the event may have been sent"
         ) from lost

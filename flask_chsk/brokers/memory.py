@@ -90,25 +90,35 @@ class MemoryBroker:
         pass
 
     def publish(
-        self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
+        self,
+        channel: str,
+        text: str,
+        *,
+        but: tuple[str | None, str] | None = None,
+        flush: bool = False,
     ) -> int | None:
         now = self._clock()
         with self._lock:
             if not self._is_there(channel, now):
                 return None
-            offset = self._append(channel, text, but, now)
+            offset = self._append(channel, text, but, now, flush)
         self._hub.call(self._drain)
         return offset
 
     def _append(
-        self, channel: str, text: str, but: tuple[str | None, str] | None, now: float
+        self,
+        channel: str,
+        text: str,
+        but: tuple[str | None, str] | None,
+        now: float,
+        flush: bool = False,
     ) -> int:
         config = self._config
         history = self._histories.get(channel)
         if history is None:
             history = self._histories[channel] = History()
         offset = self._last = max(self._last + 1, int(now * 1e6))
-        push = Push(channel, text, offset, history.last, but, now)
+        push = Push(channel, text, offset, history.last, but, now, flush)
         history.add(push, config.recovery_events, config.recovery_bytes)
         history.until = now + config.recovery_seconds
         self._arrived.append(push)
@@ -260,6 +270,9 @@ class MemoryBroker:
 
     def unused(self, channel: str) -> None:
         pass
+
+    def watch(self) -> None:
+        pass  # its server knows
 
     def connected(self) -> ConnectedUids:
         raise NotImplementedError("with one process its server knows")

@@ -30,7 +30,7 @@ from ..config import Config
 from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
 from ..event import is_event
 from ..push import CANONICAL, Push
-from ..registry import NOBODY, ConnectedUids
+from ..registry import ConnectedUids
 from . import (
     ANONYMOUS,
     EVERYONE,
@@ -59,7 +59,8 @@ LINGER = 15.0  # seconds a subscription outlives its last client: clients hop an
 REAPED = 100  # clients of a dead worker per call
 CLOCKS = 86_400.0  # seconds that clocks of hosts may differ
 BATCH = 64  # messages of one turn of the hub: some 4 ms, then sockets have theirs
-SNAPSHOT = 1.0  # seconds for which who is connected is not asked again
+CHANGES = "!"  # where it is told that users came or went
+PERMANENT = (EVERYONE, CHANGES)  # subscriptions that end with the process
 
 
 class RedisBroker:
@@ -83,7 +84,6 @@ class RedisBroker:
         self._base = self._redis.base.encode()
         self._inbox = f"w:{self.name}"
         self._epoch = ""
-        self._past: set[str] = set()  # epochs that are over
         self._offset = 0  # read from the subscription up to here
         self._refusal = ""  # why this Redis cannot be used at all
         self._error = ""  # why there is no subscription
@@ -91,7 +91,7 @@ class RedisBroker:
         self._retired = False
         self._waiting_for_epoch: list[Waiter] = []
         # Subscriptions, by name without the base; on the hub.
-        self._wanted: dict[str, float] = {self._inbox: 0.0, "!": 0.0, EVERYONE: 0.0}
+        self._wanted: dict[str, float] = {self._inbox: 0.0, EVERYONE: 0.0}
         self._confirmed: set[str] = set()
         self._unconfirmed: dict[str, list[_Confirmation]] = {}
         self._unused: dict[str, float] = {}
@@ -100,8 +100,9 @@ class RedisBroker:
         self._subscriber: Connection | None = None
         self._random = random.Random()
         self._probed = 0.0  # when a probe was last heard
+        self._renewing = False
+        self._unleased = ""  # why the lease was not renewed
         self._judges_from = 0.0  # since when it signs off others whose leases are over
-        self._connected = (0.0, NOBODY)
 
     # life --------------------------------------------------------------------------------
 
@@ -126,7 +127,9 @@ class RedisBroker:
             return None
         if self._error:
             return now + 1.0
-        self._hub.spawn(self._renew)
+        if not self._renewing:
+            self._renewing = True
+            self._hub.background(self._renew)
         return now + RENEW
 
     def ready(self) -> None:
@@ -200,9 +203,9 @@ class RedisBroker:
     def _in_epoch(self, epoch: str, offset: int) -> None:
         """On the hub."""
         waiting, self._waiting_for_epoch = self._waiting_for_epoch, []
-        if epoch != self._epoch and epoch not in self._past:
+        if epoch != self._epoch and epoch not in self._redis.past:
             first = not self._epoch
-            self._past.add(self._epoch)
+            self._redis.turn_to(epoch)
             self._epoch = epoch
             self._offset = offset
             if not first:
@@ -268,7 +271,7 @@ class RedisBroker:
         wire = connection.wire
         heard = 0  # since others had a turn for certain: a wait that finds a message gives none
         while not self._stopped:
-            if connection.greeting.epoch != self._epoch:
+            if connection.epoch != self._epoch:
                 raise BrokerUnavailable("other connections reach a Redis that began anew")
             if not wire.can_read(1.0):
                 if self._hub.now() - self._probed > DEAF:
@@ -321,6 +324,8 @@ class RedisBroker:
         new = [name for name in names if name not in self._wanted]
         for name in names:
             self._wanted[name] = now
+            if name not in PERMANENT and name != self._inbox:
+                self._unused.setdefault(name, now + LINGER)  # perhaps it is let in nowhere
         missing = names - self._confirmed
         if missing:
             confirmation = _Confirmation(missing, waiter)
@@ -332,7 +337,7 @@ class RedisBroker:
 
     def unused(self, channel: str) -> None:
         name = pubsub_of(channel)
-        if name in self._wanted and name != EVERYONE:
+        if name in self._wanted and name not in PERMANENT:
             self._unused[name] = self._hub.now() + LINGER
 
     def sweep(self) -> None:
@@ -353,7 +358,7 @@ class RedisBroker:
             gone.append(name)
         if gone:
             self._to_send.append(("UNSUBSCRIBE", tuple(gone)))
-            self._hub.spawn(self._flush)
+            self._hub.background(self._flush)
 
     # what arrives; on the hub ----------------------------------------------------------------
 
@@ -381,8 +386,16 @@ class RedisBroker:
 
     def _message(self, name: bytes, data: bytes) -> None:
         if name == b"!":
-            self._connected = (0.0, self._connected[1])
             self._listener.changed()
+            return
+        if data[:2] in (b"E ", b"P "):  # where the counter is: a new epoch, a probe
+            epoch, offset = data[2:].split()
+            if self._is_current(epoch.decode(), int(offset)):
+                self._offset = max(self._offset, int(offset))
+                if self._subscriber is not None:  # hears of it, so it is where the others are
+                    self._subscriber.epoch = self._epoch
+            if data[:1] == b"P":
+                self._probed = self._hub.now()
             return
         if name[:2] != b"w:":
             push = self._parsed(data)
@@ -391,12 +404,7 @@ class RedisBroker:
                 self._listener.deliver(push)
             return
         kind, rest = data[:2], data[2:]
-        if kind == b"P ":
-            epoch, offset = rest.split()
-            if self._is_current(epoch.decode(), int(offset)):
-                self._offset = max(self._offset, int(offset))
-            self._probed = self._hub.now()
-        elif kind == b"R ":
+        if kind == b"R ":
             token, _, field = rest.partition(b" ")
             client_id, _, uid = _str(field).partition(":")
             self._listener.released(uid or None, client_id, token.decode())
@@ -407,7 +415,7 @@ class RedisBroker:
 
     def _is_current(self, epoch: str, offset: int) -> bool:
         if epoch != self._epoch:
-            if epoch in self._past:
+            if epoch in self._redis.past:
                 return False
             self._in_epoch(epoch, offset - 1)
         return True
@@ -418,14 +426,14 @@ class RedisBroker:
         :raises ValueError: for what no script of ours wrote.
         """
         head, _, body = data.partition(b"\n")
-        epoch, offset, channel, but, size = head.split()
+        epoch, offset, channel, but, size, flush = head.split()
         a = int(channel)
         b = a + int(but)
         if len(body) != b + int(size):
             raise ValueError("lengths that do not fit")
         if int(offset) > (time.time() + CLOCKS) * 1e6:
             raise ValueError("an offset of another time")  # all that follows would look old
-        push = _push(body[:a], int(offset), 0, body[b:], body[a:b])
+        push = _push(body[:a], int(offset), 0, body[b:], body[a:b], flush == b"1")
         if not self._is_current(epoch.decode(), push.offset):
             return None
         if push.offset <= self._offset:
@@ -433,15 +441,24 @@ class RedisBroker:
             return None
         return push
 
+    def watch(self) -> None:
+        self._subscribe({CHANGES})
+
     def watermark(self) -> int:
         return self._offset
 
     # publishing and history --------------------------------------------------------------------
 
     def publish(
-        self, channel: str, text: str, *, but: tuple[str | None, str] | None = None
+        self,
+        channel: str,
+        text: str,
+        *,
+        but: tuple[str | None, str] | None = None,
+        flush: bool = False,
     ) -> int | None:
-        args = (channel, pubsub_of(channel), text, "" if but is None else _but_text(but))
+        excepted = "" if but is None else _but_text(but)
+        args = (channel, pubsub_of(channel), text, excepted, str(int(flush)))
         offset = self._do(self._redis.publish, scripts.PUBLISH, *map(_bytes, args))
         return None if offset is None else int(offset)
 
@@ -512,12 +529,13 @@ class RedisBroker:
         if answer[0] == b"farewell":
             code, _, reason = _str(answer[1]).partition(" ")
             return Arrival("", False, {}, farewell=(int(code), reason))
-        if answer[0] == b"trial":
-            return Arrival("", False, {}, trial=True)
-        _, offset, first, known, cursor, flat = answer
+        flat = answer[-1]
         topics = {_str(topic): int(joined) for topic, joined in zip(*[iter(flat)] * 2, strict=True)}
         if topics:
             self._subscribe({f"t:{topic}" for topic in topics})
+        if answer[0] == b"trial":
+            return Arrival("", False, topics, offset=int(answer[1]), trial=True)
+        _, offset, first, known, cursor, _ = answer
         return Arrival(
             token,
             bool(first),
@@ -557,31 +575,34 @@ class RedisBroker:
         if self._refusal:
             self._redis.close()  # a new connection is told whether it still stands
         try:
-            known, late, dead = self._redis.call(scripts.LEASE, self.name, int(LEASE * 1000), 1)
+            lease = int(LEASE * 1000)
+            epoch, offset, known, late, dead = self._redis.call(scripts.LEASE, self.name, lease, 1)
+            self._unleased = ""
             now = self._hub.now()
             if late:
                 self._judges_from = now + LEASE
-            if not known:
-                self._hub.call(self._listener.reattach, False)
+            self._hub.call(self._leased, epoch.decode(), int(offset), bool(known))
             while dead and now >= self._judges_from:  # others do it, too: each takes its share
-                more, *gone = self._redis.call(scripts.REAP, REAPED)
+                dead, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid in gone:
                     self._hub.call(self._listener.presence, _str(uid), False)
-                dead = more
         except BrokerUnavailable as error:
+            self._unleased = str(error)
             log.debug("no lease: %s", error)
+        finally:
+            self._renewing = False
+
+    def _leased(self, epoch: str, offset: int, known: bool) -> None:
+        if epoch != self._epoch:
+            self._is_current(epoch, offset)  # lets them in again, too
+        elif not known:
+            self._listener.reattach(False)
 
     def connected(self) -> ConnectedUids:
-        asked, snapshot = self._connected
-        now = self._hub.now()
-        if now - asked < SNAPSHOT:
-            return snapshot
         ws, ajax = (
             frozenset(map(_str, uids)) for uids in self._do(self._redis.call, scripts.CONNECTED)
         )
-        snapshot = ConnectedUids(ws, ajax, ws | ajax)
-        self._connected = (now, snapshot)
-        return snapshot
+        return ConnectedUids(ws, ajax, ws | ajax)
 
     def clients(self, uid: str | None) -> frozenset[str]:
         ids = self._do(self._redis.call, scripts.CLIENTS, _bytes(uid or ""))
@@ -610,7 +631,7 @@ class RedisBroker:
     # looking -----------------------------------------------------------------------------------
 
     def health(self) -> str:
-        return self._refusal or self._error
+        return self._refusal or self._error or self._unleased
 
     def stats(self) -> dict[str, int]:
         counted = {f"broker_{name}": value for name, value in self.counters.items()}
@@ -632,7 +653,9 @@ def _but_text(but: tuple[str | None, str]) -> str:
     return client_id if uid is None else f"{client_id}:{uid}"
 
 
-def _push(channel: bytes, offset: int, before: int, text: bytes, but: bytes) -> Push:
+def _push(
+    channel: bytes, offset: int, before: int, text: bytes, but: bytes, flush: bool = False
+) -> Push:
     """An event as it was kept.
 
     :raises ValueError: where it is none.
@@ -644,7 +667,7 @@ def _push(channel: bytes, offset: int, before: int, text: bytes, but: bytes) -> 
     if but:
         client_id, _, uid = _str(but).partition(":")
         excepted = (uid or None, client_id)
-    return Push(_str(channel), event, offset, before, excepted, offset / 1e6)
+    return Push(_str(channel), event, offset, before, excepted, offset / 1e6, flush)
 
 
 def _str(data: bytes) -> str:

@@ -43,7 +43,7 @@ local LOST = redis.error_reply('NOEPOCH the counter is gone')
 local function there(uid)
   return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
 end
-local function append(m, channel, pubsub, event, but)
+local function append(m, channel, pubsub, event, but, flush)
   local now, offset = micros(), m.o + 1
   if now > offset then offset = now end
   local o = text(offset)
@@ -74,7 +74,7 @@ local function append(m, channel, pubsub, event, but)
   end
   redis.call('HSET', hkey, 'last', o, 'bytes', text(bytes), 'count', text(count))
   redis.call('PUBLISH', base .. pubsub, table.concat(
-    {m.epoch, o, #channel, #but, #event}, ' ') .. '\\n' .. channel .. but .. event)
+    {m.epoch, o, #channel, #but, #event, flush}, ' ') .. '\\n' .. channel .. but .. event)
   return o
 end
 local function count(kind, uid, by)
@@ -113,14 +113,15 @@ class Script:
 
 
 HELLO = Script("""
--- new epoch, events, bytes, window (ms; '' from who has none to say)
+-- new epoch, events, bytes, window (ms; '' from who has none to say), an epoch that is over
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')
 local m = redis.call('HMGET', base .. 'm', 'epoch', 'run', 'o')
 local epoch, now = m[1], micros()
-if not epoch or m[2] ~= run then
+if not epoch or m[2] ~= run or epoch == ARGV[5] then
   epoch = ARGV[1]
   redis.call('HSET', base .. 'm', 'epoch', epoch, 'run', run, 'since', text(now))
+  redis.call('PUBLISH', base .. '*', 'E ' .. epoch .. ' ' .. text(now))
 end
 if ARGV[2] ~= '' then
   redis.call('HSET', base .. 'm', 'events', ARGV[2], 'bytes', ARGV[3], 'window', ARGV[4])
@@ -133,14 +134,13 @@ return {epoch, text(o), policy or ''}
 """At the start of every connection: whether the counter is still the one it was."""
 
 PUBLISH = Script("""
--- channel, pubsub, event, but, slot, number, again
+-- channel, pubsub, event, but, flush, slot, number
 local channel = ARGV[1]
 local m = counter()
 if not m then return LOST end
-if ARGV[7] == '1' then
-  local number, o = string.match(redis.call('GET', base .. 'r:' .. ARGV[5]) or '', '^(%d+) (%d+)')
-  if number == ARGV[6] then return o end
-end
+-- A request that was repeated may arrive twice, and the first after the second.
+local number, done = string.match(redis.call('GET', base .. 'r:' .. ARGV[6]) or '', '^(%d+) (%d+)')
+if number == ARGV[7] then return done end
 local kind = string.sub(channel, 1, 2)
 if kind == 'u:' then
   if not there(string.sub(channel, 3)) then return false end
@@ -149,8 +149,8 @@ elseif kind == 'c:' then
   if redis.call('HEXISTS', base .. 'c:' .. uid, id) == 0
     and redis.call('EXISTS', base .. 'g:' .. uid) == 0 then return false end
 end
-local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4])
-redis.call('SET', base .. 'r:' .. ARGV[5], ARGV[6] .. ' ' .. o, 'PX', 60000)
+local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+redis.call('SET', base .. 'r:' .. ARGV[6], ARGV[7] .. ' ' .. o, 'PX', 60000)
 return o
 """)
 """Assign an offset, keep the event and send it to the workers: its offset, nil for an absentee."""
@@ -207,7 +207,9 @@ if held then
   local lease = tonumber(redis.call('ZSCORE', base .. 'leases', oworker) or 0)
   -- A poll that was on its way while its client changed to WebSocket changes nothing.
   if kind == 'poll' and okind == 'ws' and lease > ms then return {'late'} end
-  if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > ms then return {'trial'} end
+  if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > ms then
+    return {'trial', text(m.o), redis.call('HGETALL', base .. 'j:' .. uid)}
+  end
 elseif kind == 'poll' and redis.call('EXISTS', base .. 'x:' .. id .. ':' .. uid) == 1 then
   local said = redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
   redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
@@ -275,13 +277,17 @@ end
 if ARGV[3] == '1' then
   redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. text(o))
 end
-local known, late = mine and 1 or 0, mine and mine < ms + lease / 2 and 1 or 0
+local reaped = redis.call('DEL', base .. 'd:' .. ARGV[1])
+local known = mine and reaped == 0 and 1 or 0
+local late = mine and mine < ms + lease / 2 and 1 or 0
 -- After a restart everybody's lease is over: give them time to come.
 local since = tonumber(redis.call('HGET', base .. 'm', 'since') or 0)
-if now - since < 1000 * lease then return {known, late, 0} end
-return {known, late, redis.call('ZCOUNT', base .. 'leases', '-inf', ms)}
+local dead = 0
+if now - since >= 1000 * lease then dead = redis.call('ZCOUNT', base .. 'leases', '-inf', ms) end
+return {m.epoch, text(o), known, late, dead}
 """)
-"""Go on living, and hear so by the subscription; was that late; how many others do not."""
+"""Go on living, and hear so by the subscription: in which epoch, was this one known, was it late,
+how many others are."""
 
 REAP = Script("""
 -- most clients of one call
@@ -290,8 +296,9 @@ if not m then return LOST end
 local ms = math.floor(micros() / 1000)
 local worker = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', ms, 'LIMIT', 0, 1)[1]
 if not worker then return {0} end
-local wkey = base .. 'w:' .. worker
-local gone, seen = {0}, redis.call('HSCAN', wkey, '0', 'COUNT', ARGV[1])[2]
+local wkey, gone = base .. 'w:' .. worker, {0}
+redis.call('SET', base .. 'd:' .. worker, 1, 'PX', 3600000)  -- if it lives, it is told
+local seen = redis.call('HRANDFIELD', wkey, ARGV[1], 'WITHVALUES')
 for i = 1, #seen, 2 do
   local id, uid = string.match(seen[i], '^([^:]*):(.*)$')
   if drop(m, uid, id, seen[i + 1]) == 1 and uid ~= '' then gone[#gone + 1] = uid end
@@ -327,7 +334,7 @@ if redis.call('HEXISTS', jkey, ARGV[2]) == 1 then return 0 end
 if redis.call('HLEN', jkey) >= tonumber(ARGV[4]) then return -1 end
 local o
 if there(ARGV[1]) then
-  o = append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '')
+  o = append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0)
 else
   local offset, now = m.o + 1, micros()
   if now > offset then offset = now end
@@ -349,7 +356,7 @@ local m = counter()
 if not m then return LOST end
 redis.call('SREM', base .. 'k:' .. ARGV[2], ARGV[1])
 if redis.call('HDEL', base .. 'j:' .. ARGV[1], ARGV[2]) == 0 then return 0 end
-if there(ARGV[1]) then append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '') end
+if there(ARGV[1]) then append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0) end
 return 1
 """)
 """End a membership: 1; 0 where there was none."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis as RedisClient
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.storm import User, storm
@@ -563,6 +564,23 @@ def test_who_misses_events_by_a_redis_restarted_empty_is_told(
     assert all(user.gaps for user in users)
 
 
+def test_members_who_are_there_are_members_of_an_emptied_redis(
+    own: Cluster, users: list[User]
+) -> None:
+    everybody = sorted(user.uid for user in users)
+    for uid in everybody:
+        assert own.post(f"/join/{uid}/all") == {"joined": True}
+    own.post("/publish/all/1")
+    eventually(lambda: all(user.heard == [1] for user in users))
+    RedisClient.from_url(own.redis.url).flushall()
+    eventually(lambda: own.get("/members/all")["members"] == everybody)
+    own.post("/publish/all/2")
+    eventually(lambda: all(user.heard == [1, 2] for user in users))
+    ws, ajax = ([user.uid for user in users if user.type == type] for type in ("ws", "ajax"))
+    eventually(lambda: all(own.who(uid) == "ws" for uid in ws))
+    eventually(lambda: all(own.who(uid) == "ajax" for uid in ajax))
+
+
 def test_a_user_of_a_killed_worker_who_stays_away_is_signed_off(own: Cluster) -> None:
     tab, other = own.peer("ann"), own.peer("bob")
     tab.open()
@@ -612,6 +630,37 @@ def test_a_worker_that_is_cut_off_from_redis_comes_back_and_its_clients_miss_not
     assert own.who("ann") == "ws"
     own.post("/send/ann?first=5&last=5", at=cut_off)
     assert ann.events(1) == items(5)
+
+
+def test_what_was_decided_while_a_worker_heard_nothing_holds_there_too(
+    apart: tuple[Cluster, Proxy],
+) -> None:
+    own, wire = apart
+    cut_off, other = own.servers[:2]
+    ann, bob = (Peer(cut_off.port, uid=uid, v="1") for uid in ("ann", "bob"))
+    own.peers += [ann, bob]
+    for tab, uid in ((ann, "ann"), (bob, "bob")):
+        tab.open()
+        eventually(lambda uid=uid: own.who(uid) == "ws")
+    own.post("/join/ann/old", at=cut_off)
+    wire.cut()
+    own.post("/close/bob", at=other)
+    own.post("/join/ann/new", at=other)
+    own.post("/leave/ann/old", at=other)
+    own.post("/publish/new/1", at=other)
+    own.post("/publish/old/2", at=other)
+    wire.restore()
+    with pytest.raises(Closed) as closed:
+        bob.read()
+    assert closed.value.code == 4005
+    assert ann.events(1) == items(1)
+    own.post("/publish/old/3", at=other)
+    own.post("/publish/new/4", at=other)
+    assert ann.events(1) == items(4)
+    bob.cut()
+    assert bob.open()[3]["recovered"]  # what was done is not done again
+    own.post("/send/bob?last=5&first=5", at=other)
+    assert bob.events(1) == items(5)
 
 
 def test_without_redis_sockets_and_handlers_go_on(own: Cluster) -> None:
