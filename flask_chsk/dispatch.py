@@ -179,9 +179,11 @@ class Dispatcher:
         job = Job(ev, handler, channel, request, then, size, unless)
         self._enqueue((uid, client_id), job, transport)
 
-    def take_own(self, event: Event, uid: str, way: Channel, then: Callable[[], object]) -> None:
+    def take_own(
+        self, event: Event, uid: str, generation: int, way: Channel, then: Callable[[], object]
+    ) -> None:
         """Take an event of ours in, about a user; *then* runs after its handler."""
-        ev = EventMessage(event, uid, None, way)
+        ev = EventMessage(event, uid, None, way, generation=generation)
         handler = self._handlers.find(event.id) or Handler(lambda ev: None)
         self._enqueue((uid, None), Job(ev, handler, None, None, then), None)
 

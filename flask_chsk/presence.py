@@ -67,9 +67,10 @@ class Presence:
         self._snapshot = (asked, snapshot)
         return snapshot
 
-    def user(self, uid: str | None, came: bool, channel: Elsewhere) -> None:
+    def user(self, uid: str | None, came: bool, generation: int, channel: Elsewhere) -> None:
         """A user came or went: handlers of ``uidport-open`` and ``-close``, then all others.
 
+        :param generation: of their comings and goings, which rises.
         :param channel: for what these handlers reply.
         """
         if uid is None:
@@ -84,7 +85,7 @@ class Presence:
             then = partial(self._tell_all, uid, came, before, now)
         else:
             then = partial(self._signal, uid, came)
-        self._dispatcher.take_own(event, uid, channel, then)
+        self._dispatcher.take_own(event, uid, generation, channel, then)
 
     def sweep(self) -> None:
         """See that the broker tells of others' comings and goings, once somebody watches."""

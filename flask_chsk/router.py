@@ -29,7 +29,9 @@ class EventMessage:
 
     ``event``, ``id``, ``data``; ``uid`` (None for anonymous) and ``client_id`` of who sent
     it; ``request``, the Flask request: of the handshake on WebSocket, of the POST on Ajax,
-    None for ``chsk/uidport-…``; ``wants_reply``.
+    None for ``chsk/uidport-…``; ``wants_reply``. ``generation``, of ``chsk/uidport-…`` only:
+    rises with each coming and going of a user, so that of two which different workers handle
+    the later one can be told.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class EventMessage:
         "client_id",
         "data",
         "event",
+        "generation",
         "request",
         "uid",
     )
@@ -50,12 +53,14 @@ class EventMessage:
         client_id: str | None,
         channel: Channel | None = None,
         request: Any = None,
+        generation: int | None = None,
     ) -> None:
         self.event = event
         self.data = event.data  # what ``parse`` made of it, where the handler has one
         self.uid = uid
         self.client_id = client_id
         self.request = request
+        self.generation = generation
         self._channel = channel
         self._replied = False
         self._deferred = False

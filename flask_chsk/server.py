@@ -268,7 +268,7 @@ class Server:
             connection.lost_at = now  # until it is given one
         self.look_by(connection, now + 1.0)
         if arrival.first:
-            self._user(uid, came=True)
+            self._user(uid, True, arrival.generation)
         mine = (None if uid is None else user_channel(uid), client_channel(uid, client_id))
         for push in controls:
             if push.offset > arrival.offset and push.channel in mine:
@@ -453,7 +453,7 @@ class Server:
         if self.registry.get(uid, client_id) is connection:
             connection.token = arrival.token
             if arrival.first and not quiet:
-                self._user(uid, came=True)
+                self._user(uid, True, arrival.generation)
             if uid is not None:
                 self._take_topics(uid, arrival)
         else:  # it went in between
@@ -680,12 +680,12 @@ class Server:
 
     def _detach(self, uid: Uid, client_id: str, token: str) -> None:
         try:
-            last = self.broker.detach(uid, client_id, token)
+            generation = self.broker.detach(uid, client_id, token)
         except BrokerError as error:
             log.warning("uid %r could not be signed off: %s", uid, error)
         else:
-            if last:
-                self.hub.call(self._user, uid, False)
+            if generation:
+                self.hub.call(self._user, uid, False, generation)
 
     def released(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""
@@ -698,9 +698,9 @@ class Server:
                 transport.end(self._replaced, REPLACED)
             self._remove(connection)
 
-    def presence(self, uid: str, came: bool) -> None:
+    def presence(self, uid: str, came: bool, generation: int) -> None:
         """The broker found that a user came or went, whose process could not say so."""
-        self._user(uid, came)
+        self._user(uid, came, generation)
 
     def close(
         self, uid: Uid, client_id: str | None, code: int = s.CLOSED_BY_APP, reason: str = ""
@@ -743,8 +743,8 @@ class Server:
         """Users came or went, in whatever process."""
         self.who.changed()
 
-    def _user(self, uid: Uid, came: bool) -> None:
-        self.who.user(uid, came, Elsewhere(self))
+    def _user(self, uid: Uid, came: bool, generation: int) -> None:
+        self.who.user(uid, came, generation, Elsewhere(self))
 
     # asking ----------------------------------------------------------------------------
 

@@ -195,12 +195,12 @@ def test_keep_alive_nobody_handles_is_no_event() -> None:
 def test_a_users_comings_and_goings_are_handled_in_turn_with_what_follows_them() -> None:
     bench = Bench()
     for id in ("chsk/uidport-open", "chsk/uidport-close"):
-        bench.handlers.on(id)(lambda ev: bench.seen.append(str(ev.id)))
+        bench.handlers.on(id)(lambda ev: bench.seen.append(f"{ev.id} {ev.generation}"))
         bench.dispatcher.take_own(
-            Event(Keyword(id), "ann"), "ann", Back(), lambda: bench.seen.append("then")
+            Event(Keyword(id), "ann"), "ann", 7, Back(), lambda: bench.seen.append("then")
         )
     bench.work()
-    assert bench.seen == ["chsk/uidport-open", "then", "chsk/uidport-close", "then"]
+    assert bench.seen == ["chsk/uidport-open 7", "then", "chsk/uidport-close 7", "then"]
 
 
 # Limits ---------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -170,6 +172,31 @@ def test_what_blocks_in_one_worker_holds_back_no_other(process: Process) -> None
     go.set()
     assert done.wait(LONG)
     assert order == ["blocks", *(f"passes {n}" for n in range(5)), "goes on"]
+
+
+@everywhere
+def test_handlers_that_block_hold_back_no_job_of_ours(process: Process) -> None:
+    go, done = process.event(), process.event()
+    for _ in range(THREADS + 1):
+        process.spawn(go.wait, LONG)
+    process.hub.run(process.hub.background, done.set)
+    assert done.wait(LONG)
+    go.set()
+
+
+def test_the_main_greenlet_of_a_patched_process_is_its_servers() -> None:
+    script = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from flask_chsk.hub import Hub
+
+first = Hub.of_process()  # as where an application sends while it is loaded
+assert not first.native_threads
+assert gevent.spawn(Hub.of_process).get() is first
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    subprocess.run(command, check=True, timeout=60)
 
 
 @everywhere

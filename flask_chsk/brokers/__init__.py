@@ -69,7 +69,8 @@ class Arrival(NamedTuple):
     """A client was let in.
 
     ``token`` names this opening: a late end of an older one disturbs nothing. ``first``: its
-    user had no client before, anywhere. ``topics``: the user's, with the offset at which
+    user had no client before, anywhere; ``generation``: rises with each of a user's comings and
+    goings. ``topics``: the user's, with the offset at which
     each membership began. From a broker of many processes: ``offset``, the "now" of the
     opening; ``known``: another process had this client; ``cursor``: how far it was served
     there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
@@ -80,6 +81,7 @@ class Arrival(NamedTuple):
     token: str
     first: bool
     topics: Mapping[str, int]
+    generation: int = 0
     offset: int = 0
     known: bool = False
     cursor: int | None = None
@@ -96,7 +98,7 @@ class Listener(Protocol):
     def released(self, uid: str | None, client_id: str, token: str) -> None:
         """A client of this process was let in by another."""
 
-    def presence(self, uid: str, came: bool) -> None:
+    def presence(self, uid: str, came: bool, generation: int) -> None:
         """A user came or went, whose process could not say so."""
 
     def reset(self) -> None:
@@ -192,8 +194,8 @@ class Broker(Protocol):
             there was a later one.
         """
 
-    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
-        """A client is gone for good; True where it was its user's last.
+    def detach(self, uid: str | None, client_id: str, token: str) -> int:
+        """A client is gone for good; the generation where it was its user's last, else 0.
 
         Nothing where *token* is not that of its latest opening.
         """

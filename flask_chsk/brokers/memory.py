@@ -72,6 +72,7 @@ class MemoryBroker:
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
         self._openings = 0
+        self._generation = 0
         self._arrived: deque[Push] = deque()
         self._draining = False
 
@@ -198,20 +199,25 @@ class MemoryBroker:
             if uid is None:
                 return Arrival(opening, first, {})
             self._grace.pop(uid, None)
-            return Arrival(opening, first, dict(self._topics.get(uid, ())))
+            generation = self._next_generation() if first else 0
+            return Arrival(opening, first, dict(self._topics.get(uid, ())), generation)
 
-    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
+    def _next_generation(self) -> int:
+        self._generation = max(self._generation + 1, int(self._clock() * 1e6))
+        return self._generation
+
+    def detach(self, uid: str | None, client_id: str, token: str) -> int:
         with self._lock:
             clients = self._clients.get(uid)
             if clients is None or clients.get(client_id) != token:
-                return False
+                return 0
             del clients[client_id]
             if clients:
-                return False
+                return 0
             del self._clients[uid]
             if uid is not None:
                 self._grace[uid] = self._clock() + self._config.recovery_seconds
-            return True
+            return self._next_generation()
 
     def join(self, uid: str, topic: str) -> bool:
         now = self._clock()

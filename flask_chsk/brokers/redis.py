@@ -540,14 +540,15 @@ class RedisBroker:
             token,
             bool(first),
             topics,
+            generation=int(offset),
             offset=int(offset),
             known=bool(known),
             cursor=int(cursor) if cursor else None,
         )
 
-    def detach(self, uid: str | None, client_id: str, token: str) -> bool:
+    def detach(self, uid: str | None, client_id: str, token: str) -> int:
         args = (_bytes(uid or ""), client_id, token)
-        return bool(self._do(self._redis.call, scripts.DETACH, *args))
+        return int(self._do(self._redis.call, scripts.DETACH, *args))
 
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         args = (_bytes(uid or ""), client_id, token, offset)
@@ -584,8 +585,8 @@ class RedisBroker:
             self._hub.call(self._leased, epoch.decode(), int(offset), bool(known))
             while dead and now >= self._judges_from:  # others do it, too: each takes its share
                 dead, *gone = self._redis.call(scripts.REAP, REAPED)
-                for uid in gone:
-                    self._hub.call(self._listener.presence, _str(uid), False)
+                for uid, generation in zip(*[iter(gone)] * 2, strict=True):
+                    self._hub.call(self._listener.presence, _str(uid), False, int(generation))
         except BrokerUnavailable as error:
             self._unleased = str(error)
             log.debug("no lease: %s", error)

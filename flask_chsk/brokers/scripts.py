@@ -43,11 +43,16 @@ local LOST = redis.error_reply('NOEPOCH the counter is gone')
 local function there(uid)
   return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
 end
-local function append(m, channel, pubsub, event, but, flush)
+local function rise(m)
   local now, offset = micros(), m.o + 1
   if now > offset then offset = now end
   local o = text(offset)
+  m.o = offset
   redis.call('HSET', base .. 'm', 'o', o)
+  return o, now
+end
+local function append(m, channel, pubsub, event, but, flush)
+  local o, now = rise(m)
   local skey, hkey = base .. 's:' .. channel, base .. 'h:' .. channel
   local h = redis.call('HMGET', hkey, 'last', 'bytes', 'count', 'expires')
   local before = h[1] or '0'
@@ -92,12 +97,13 @@ local function drop(m, uid, id, token)
   redis.call('HDEL', base .. 'w:' .. worker, id .. ':' .. uid)
   count(kind, uid, -1)
   if redis.call('EXISTS', ckey) == 1 then return 0 end
+  local o = rise(m)
   if uid ~= '' then
     if m.window > 0 then redis.call('SET', base .. 'g:' .. uid, 1, 'PX', m.window) end
     redis.call('PEXPIRE', base .. 'j:' .. uid, 86400000)
     redis.call('PUBLISH', base .. '!', worker)
   end
-  return 1
+  return o
 end
 """
 
@@ -230,16 +236,12 @@ if okind ~= kind then
   if okind then count(okind, uid, -1) end
   count(kind, uid, 1)
 end
-local o = m.o
-if now > o then
-  o = now
-  redis.call('HSET', base .. 'm', 'o', text(o))
-end
+local o = rise(m)
 -- What a WebSocket is given nobody notes: its cursor is known again when it is lost.
 local kept = ''
 if kind == 'ajax' and v1 == '0' then
   kept = cursor
-  if kept == '' then kept = text(o) end
+  if kept == '' then kept = o end
 end
 redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, kept}, ' '))
 local topics = {}
@@ -249,7 +251,7 @@ if uid ~= '' then
   topics = redis.call('HGETALL', base .. 'j:' .. uid)
   if first or okind ~= kind then redis.call('PUBLISH', base .. '!', me) end
 end
-return {'in', text(o), first and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, topics}
+return {'in', o, first and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, topics}
 """)
 """Let a client in here, tell the worker that had it; or what stands against it."""
 
@@ -259,7 +261,7 @@ local m = counter()
 if not m then return LOST end
 return drop(m, ARGV[1], ARGV[2], ARGV[3])
 """)
-"""A client is gone, if its opening is still this one; 1 where it was its user's last."""
+"""A client is gone, if its opening is still this one; an offset where it was its user's last."""
 
 LEASE = Script("""
 -- worker, lease (ms), a probe for its own subscription?
@@ -301,7 +303,11 @@ redis.call('SET', base .. 'd:' .. worker, 1, 'PX', 3600000)  -- if it lives, it 
 local seen = redis.call('HRANDFIELD', wkey, ARGV[1], 'WITHVALUES')
 for i = 1, #seen, 2 do
   local id, uid = string.match(seen[i], '^([^:]*):(.*)$')
-  if drop(m, uid, id, seen[i + 1]) == 1 and uid ~= '' then gone[#gone + 1] = uid end
+  local o = drop(m, uid, id, seen[i + 1])
+  if o ~= 0 and uid ~= '' then
+    gone[#gone + 1] = uid
+    gone[#gone + 1] = o
+  end
   redis.call('HDEL', wkey, seen[i])
 end
 if redis.call('EXISTS', wkey) == 0 then
@@ -311,7 +317,7 @@ else
 end
 return gone
 """)
-"""Sign off clients of a worker that is no more: whether there are more, and users that went."""
+"""Sign off clients of a worker that is no more: whether there are more, and who went, and when."""
 
 TAKE = Script("""
 -- uid, id, token, offset
@@ -336,10 +342,7 @@ local o
 if there(ARGV[1]) then
   o = append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0)
 else
-  local offset, now = m.o + 1, micros()
-  if now > offset then offset = now end
-  o = text(offset)
-  redis.call('HSET', base .. 'm', 'o', o)
+  o = rise(m)
 end
 redis.call('HSET', jkey, ARGV[2], o)
 if redis.call('EXISTS', base .. 'c:' .. ARGV[1]) == 0 then

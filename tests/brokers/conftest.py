@@ -33,7 +33,7 @@ class Ears:
     def released(self, uid: str | None, client_id: str, token: str) -> None:
         self.happened.append(("released", uid, client_id, token))
 
-    def presence(self, uid: str, came: bool) -> None:
+    def presence(self, uid: str, came: bool, generation: int) -> None:
         self.happened.append(("presence", uid, came))
 
     def reset(self) -> None:
@@ -52,7 +52,7 @@ class Ears:
         self.happened.append(("told", text))
 
     def changed(self) -> None:
-        pass
+        self.happened.append(("changed",))
 
     # what tests ask --------------------------------------------------------------------------
 

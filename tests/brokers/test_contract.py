@@ -189,10 +189,10 @@ def test_a_late_end_of_an_older_opening_disturbs_nothing(broker: Broker) -> None
     assert older is not None
     assert newer is not None
     assert (older.first, newer.first) == (True, False)
-    assert broker.detach("ann", "1", older.token) is False
+    assert not broker.detach("ann", "1", older.token)
     assert broker.publish(ANN, "[:a/b 1]") is not None
-    assert broker.detach("ann", "1", newer.token) is True
-    assert broker.detach("ann", "1", newer.token) is False
+    assert broker.detach("ann", "1", newer.token)
+    assert not broker.detach("ann", "1", newer.token)
 
 
 def test_a_user_who_went_is_waited_for(broker: Broker) -> None:
@@ -211,8 +211,18 @@ def test_the_last_client_is_the_last(broker: Broker) -> None:
     one, two = broker.attach("ann", "1"), broker.attach("ann", "2")
     assert one is not None
     assert two is not None
-    assert broker.detach("ann", "1", one.token) is False
-    assert broker.detach("ann", "2", two.token) is True
+    assert not broker.detach("ann", "1", one.token)
+    assert broker.detach("ann", "2", two.token)
+
+
+def test_the_generation_of_comings_and_goings_rises(broker: Broker) -> None:
+    generations = []
+    for _ in range(3):
+        one = broker.attach("ann", "1")
+        assert one is not None
+        generations += [one.generation, broker.detach("ann", "1", one.token)]
+    assert generations == sorted(set(generations))
+    assert generations[0] > 0
 
 
 def test_membership(ears: Ears) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
 
-from flask_chsk.brokers import Broker, connections, user_channel
+from flask_chsk.brokers import Broker, connections, scripts, user_channel
 from flask_chsk.brokers import redis as module
 from flask_chsk.errors import (
     BadEvent,
@@ -52,6 +53,17 @@ def published(redis_url: str, prefix: str) -> Iterator[Publisher]:
         yield publisher
 
 
+Scripted = Callable[..., Any]
+
+
+@pytest.fixture
+def scripted(redis_url: str, prefix: str) -> Iterator[Scripted]:
+    """Scripts as they are, on keys of this test."""
+    connections_ = connections.Redis(f"{redis_url}?prefix={prefix}", (256, 1 << 20, 120_000))
+    yield connections_.call
+    connections_.close()
+
+
 def attached(broker: Broker, uid: str | None, client_id: str, kind: str = "ws", v1: bool = True):  # type: ignore[no-untyped-def]
     arrival = broker.attach(uid, client_id, kind, v1)
     assert arrival is not None
@@ -77,8 +89,8 @@ def test_whoever_had_a_client_is_told_that_it_hopped(pair: tuple[Ears, Ears]) ->
     there = attached(two.broker, "ann", "1", "poll")
     one.wait("released", "ann", "1", here.token)
     assert (here.first, there.first, there.known) == (True, False, True)
-    assert one.broker.detach("ann", "1", here.token) is False
-    assert two.broker.detach("ann", "1", there.token) is True
+    assert not one.broker.detach("ann", "1", here.token)
+    assert two.broker.detach("ann", "1", there.token)
 
 
 def test_a_late_poll_does_not_displace_a_websocket(pair: tuple[Ears, Ears]) -> None:
@@ -191,6 +203,38 @@ def test_an_unused_subscription_ends_unless_it_is_needed(
     assert one.texts(2) == ["[:a/b 2]", "[:a/b 3]"]
 
 
+def test_the_subscription_of_a_request_that_was_late_ends(
+    pair: tuple[Ears, Ears], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER", 0.05)
+    one, two = pair
+    attached(one.broker, "ann", "1", kind="ws")
+    assert two.broker.attach("ann", "1", "poll", True) is None
+    assert two.broker.stats()["subscriptions"] == 3  # its own, "*", ann
+    time.sleep(0.2)
+    two.hub.run(two.broker.sweep)
+    eventually(lambda: two.broker.stats()["subscriptions"] == 2)
+
+
+def test_that_an_event_waits_for_no_window_is_told_with_it(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    attached(one.broker, "ann", "1")
+    for flush in (False, True):
+        two.broker.publish(ANN, "[:a/b 1]", flush=flush)
+    one.texts(2)
+    assert [push.flush for push in one.heard] == [False, True]
+
+
+def test_who_watches_is_told_of_comings_and_nobody_else_is(pair: tuple[Ears, Ears]) -> None:
+    one, two = pair
+    two.broker.watch()
+    attached(one.broker, "ann", "1")
+    two.wait("changed")
+    one.broker.publish("*", "[:a/b 1]")
+    one.texts(1)
+    assert ("changed",) not in one.happened
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_dead_process_is_signed_off_by_another(start: Start, redis_url: str) -> None:
     one, two = start(redis_url), start(redis_url)
@@ -203,6 +247,37 @@ def test_a_dead_process_is_signed_off_by_another(start: Start, redis_url: str) -
     two.wait("presence", "ann", False)
     eventually(lambda: two.broker.connected().any == {"bob"})
     assert [what for what in two.happened if what[0] == "presence"] == [("presence", "ann", False)]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_dead_process_with_a_crowd_is_signed_off_to_the_last(
+    start: Start, redis_url: str
+) -> None:
+    one, two = start(redis_url), start(redis_url)
+    one.broker.ready()
+    two.broker.ready()
+    for n in range(2500):
+        attached(one.broker, f"user{n}", "1")
+    one.broker.stop()
+    eventually(lambda: len(two.happened) >= 2500, 20.0)
+    gone = [what[1] for what in two.happened if what[0] == "presence"]
+    assert sorted(gone) == sorted(f"user{n}" for n in range(2500))
+    assert two.broker.connected().any == set()
+
+
+def test_a_process_that_others_began_to_sign_off_is_told_whoever_it_lets_in_before(
+    scripted: Scripted,
+) -> None:
+    for n in range(3):
+        scripted(scripts.ATTACH, f"u{n}", f"id{n}", f"t{n}", "slow", "ws", 1, 9000, 64, "")
+    assert scripted(scripts.LEASE, "slow", 9000, 0)[2:] == [1, 0, 0]
+    scripted(scripts.RETIRE, "slow", -1)  # its lease is over
+    more, *gone = scripted(scripts.REAP, 1)
+    assert (more, len(gone)) == (1, 2)  # one user, and when
+    scripted(scripts.ATTACH, "new", "id", "t", "slow", "ws", 1, 9000, 64, "")
+    known = [scripted(scripts.LEASE, "slow", 9000, 0)[2] for _ in range(2)]
+    assert known == [0, 1]
+    assert scripted(scripts.REAP, 1) == [0]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -379,6 +454,58 @@ def test_an_answer_that_cannot_be_had_is_unknown(
         one.broker.publish(ANN, "[:a/b 2]")
 
 
+def test_a_request_that_arrives_after_its_repetition_happens_once(
+    start: Start, redis_url: str, scripted: Scripted
+) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    asked = (scripts.PUBLISH, ANN, ANN, "[:a/b 1]", "", "0", "slot", 7)
+    assert scripted(*asked) == scripted(*asked)
+    one.broker.publish(ANN, "[:a/b 2]")
+    assert one.texts(2) == ["[:a/b 1]", "[:a/b 2]"]
+
+
+def test_a_connection_that_rested_long_is_not_trusted(
+    start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    admin = redis.Redis.from_url(server.url)
+
+    def connections_made_by(publishes: int) -> int:
+        before = admin.info("stats")["total_connections_received"]
+        for _ in range(publishes):
+            one.broker.publish(ANN, "[:a/b 1]")
+        return int(admin.info("stats")["total_connections_received"] - before)
+
+    assert connections_made_by(3) == 0
+    monkeypatch.setattr(connections, "IDLE", 0.0)
+    assert connections_made_by(3) == 3
+
+
+def test_a_redis_that_was_left_is_not_sent_to_though_it_answers(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    first, second = start_redis(), start_redis()
+    with Proxy(first.port, http=False) as proxy:
+        one = start(f"redis://127.0.0.1:{proxy.port}/0")
+        one.broker.ready()
+        attached(one.broker, "ann", "1")
+        one.broker.publish(ANN, "[:a/b 1]")
+        one.texts(1)
+        epoch = one.broker.epoch
+        proxy.backends = [second.port]  # as when a name is moved: what is open stays open
+        redis.Redis.from_url(first.url).client_kill_filter(_type="pubsub")
+        eventually(lambda: one.broker.epoch != epoch)
+        eventually(lambda: not one.broker.health())
+        attached(one.broker, "ann", "1")
+        one.broker.publish(ANN, "[:a/b 2]")
+        assert one.texts(2) == ["[:a/b 1]", "[:a/b 2]"]
+
+
 def test_a_redis_that_stands_still_is_waited_for_a_moment_and_hears_nothing_twice(
     start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +601,7 @@ def test_a_redis_that_became_a_replica_is_left_for_the_one_at_its_address(
     assert (page.complete, [push.text for push in page.pushes]) == (True, ["[:a/b 4]"])
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_full_redis_refuses_and_nothing_was_sent(
     start: Start, start_redis: Callable[..., Redis]
 ) -> None:
@@ -485,9 +613,11 @@ def test_a_full_redis_refuses_and_nothing_was_sent(
     admin.config_set("maxmemory", 1)
     with pytest.raises(BrokerUnavailable, match=r"refuses: .*maxmemory'\.$"):
         one.broker.publish(ANN, "[:a/b 1]")
+    eventually(one.broker.health)
     admin.config_set("maxmemory", "0")
     one.broker.publish(ANN, "[:a/b 2]")
     assert one.texts(1) == ["[:a/b 2]"]
+    eventually(lambda: not one.broker.health())
 
 
 def test_a_redis_that_may_forget_is_refused_until_it_may_not(

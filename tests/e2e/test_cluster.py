@@ -81,8 +81,8 @@ class Cluster:
 
     def seen(self, uid: str) -> list[str]:
         """A user's comings and goings as handlers heard of them, all workers together."""
-        found = re.findall(rf"([0-9:,]+)\] WARNING in cluster: (came|went) {uid}$", self.log, re.M)
-        return [what for _, what in sorted(found)]
+        found = re.findall(rf"(came|went) {uid} (\d+)$", self.log, re.M)
+        return [what for what, _ in sorted(found, key=lambda one: int(one[1]))]
 
     def stop(self) -> None:
         for peer in self.peers:
@@ -309,7 +309,7 @@ def test_opens_and_closes_alternate_however_a_client_hops(cluster: Cluster, ann:
     for _ in range(6):
         cluster.post(f"/send/{ann}?last=0")
         cluster.polled(tab, 1)
-    assert cluster.who(ann) == "ajax"
+    eventually(lambda: tab.poll() == [] and cluster.who(ann) == "ajax")
     assert cluster.seen(ann) == ["came"]
     eventually(lambda: cluster.seen(ann) == ["came", "went"])
     tab.hello()
@@ -340,6 +340,55 @@ def test_a_topic_reaches_the_members_tabs_everywhere(cluster: Cluster, ann: str,
     cluster.post("/publish/news/3")
     cluster.post(f"/send/{ann}?first=4&last=4")
     assert late.events(1) == items(4)
+
+
+def test_a_topic_is_heard_after_a_move_to_a_websocket_on_another_worker(
+    cluster: Cluster, ann: str
+) -> None:
+    tab = cluster.peer(ann)
+    tab.hello()
+    cluster.post(f"/join/{ann}/{ann}")
+    for number in range(3):
+        cluster.post(f"/publish/{ann}/{number}")
+        assert cluster.polled(tab, 1) == items(number)
+    tab.open()
+    tab.say("[:test/echo 1]", '"cb"')  # from now on it is trusted
+    cluster.post(f"/publish/{ann}/3")
+    heard: list[Any] = []
+    while items(3)[0] not in heard:
+        said = tab.read()[0]
+        heard += said if isinstance(said, list) else []
+
+
+def test_whoever_is_joined_while_their_tabs_come_hears_the_topic(cluster: Cluster) -> None:
+    tabs = [cluster.peer(f"lobby-{n // 2}") for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(Peer.open, tabs))
+    eventually(lambda: len(cluster.get("/members/lobby")["members"]) == 20)
+    cluster.post("/publish/lobby/1")
+    for tab in tabs:
+        assert tab.events(1) == items(1)
+
+
+def test_who_watches_hears_of_everybody_in_whatever_worker(cluster: Cluster) -> None:
+    watching = cluster.servers[0]
+    cluster.post("/watch", at=watching)
+    time.sleep(1.5)  # it begins within a second
+    tabs = [cluster.peer(f"crowd-{n}") for n in range(30)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(Peer.open, tabs))
+    crowd = {f"crowd-{n}" for n in range(30)}
+
+    def told() -> Any:
+        with urllib.request.urlopen(f"{watching.url}/watched", timeout=15) as answer:
+            return json.load(answer)["told"]
+
+    eventually(lambda: told() and crowd <= set(told()[-1][1]))
+    changes = told()
+    assert not crowd & set(changes[0][0])
+    assert [after for _, after in changes[:-1]] == [before for before, _ in changes[1:]]
+    assert len(changes) <= time.monotonic() - began + 2  # asked for once a second, at most
 
 
 @pytest.fixture
@@ -539,7 +588,7 @@ def test_who_takes_the_time_that_a_restart_names_has_not_gone(own: Cluster) -> N
     tab.hello()
     other.open()
     eventually(lambda: own.seen("ann") == ["came"])
-    [home] = [server for server in own.servers if "came ann" in server.log]
+    [home] = [server for server in own.servers if "came ann " in server.log]
     with ThreadPoolExecutor() as pool:
         request = urllib.request.Request(f"{home.url}/ask/bob", b"")
         pool.submit(urllib.request.urlopen, request)  # keeps the worker for 3 seconds
@@ -586,7 +635,7 @@ def test_a_user_of_a_killed_worker_who_stays_away_is_signed_off(own: Cluster) ->
     tab.open()
     other.open()
     eventually(lambda: own.seen("ann") == ["came"])
-    [home] = [server for server in own.servers if "came ann" in server.log]
+    [home] = [server for server in own.servers if "came ann " in server.log]
     os.kill(worker_of(home), signal.SIGKILL)
     eventually(lambda: own.seen("ann") == ["came", "went"], 25.0)
     assert own.who("ann") == ""
@@ -661,6 +710,46 @@ def test_what_was_decided_while_a_worker_heard_nothing_holds_there_too(
     assert bob.open()[3]["recovered"]  # what was done is not done again
     own.post("/send/bob?last=5&first=5", at=other)
     assert bob.events(1) == items(5)
+
+
+def test_nobody_is_refused_because_redis_began_anew(own: Cluster) -> None:
+    for uid in ("", "ann"):
+        tab = own.peer(uid)
+        tab.hello()
+        assert tab.poll() == []
+        RedisClient.from_url(own.redis.url).flushall()
+        eventually(lambda tab=tab: tab.get(n=str(time.monotonic_ns() // 1_000_000))[0] == 200)
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster that keeps events for some seconds only."""
+    redis = Redis(tmp_path / "redis.log")
+    cluster = start_cluster(tmp_path, redis, RECOVERY_SECONDS="4", LP_TIMEOUT="1")
+    yield cluster
+    cluster.stop()
+    redis.stop()
+
+
+def test_a_client_of_sentes_misses_nothing_though_nothing_came_for_longer_than_the_window(
+    forgetful: Cluster,
+) -> None:
+    polling, open_ = forgetful.sente("polling"), forgetful.sente("open")
+    polling.hello()
+    open_.open()
+    until = time.monotonic() + 6.0
+    while time.monotonic() < until:
+        assert EDN.unpack(polling.get()[1])[0] == "chsk/timeout"
+    for uid in ("polling", "open"):
+        forgetful.post(f"/join/{uid}/all")
+    forgetful.post("/publish/all/1")
+    heard: list[Any] = []
+    while not heard:
+        said = EDN.unpack(polling.get()[1])[0]
+        heard = said if isinstance(said, list) else []
+    while not isinstance(said := open_.read()[0], list):
+        pass
+    assert (heard, said) == (items(1), items(1))
 
 
 def test_without_redis_sockets_and_handlers_go_on(own: Cluster) -> None:

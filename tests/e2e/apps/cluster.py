@@ -10,6 +10,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_chsk import AskError, BrokerError, Chsk, EventMessage
+from flask_chsk.registry import ConnectedUids
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "of the tests")
@@ -20,11 +21,13 @@ app.config.update(
     # A storm sends a user over a hundred a second: away for two, the default of 256 is a gap.
     CHSK_RECOVERY_EVENTS=int(os.environ.get("RECOVERY_EVENTS", "100000")),
     CHSK_RECOVERY_BYTES=64 * 1024 * 1024,
+    CHSK_RECOVERY_SECONDS=float(os.environ.get("RECOVERY_SECONDS", "120.0")),
     CHSK_CLOSE_GRACE_WS=1.0,
     CHSK_CLOSE_GRACE_AJAX=1.0,
 )
 chsk = Chsk(app)
 unanswered: dict[str, EventMessage] = {}
+watched: list[tuple[ConnectedUids, ConnectedUids]] = []
 
 
 @chsk.user_id
@@ -67,12 +70,14 @@ def later(ev: EventMessage) -> None:
 
 @chsk.on("chsk/uidport-open")
 def came(ev: EventMessage) -> None:
-    app.logger.warning("came %s", ev.uid)
+    app.logger.warning("came %s %d", ev.uid, ev.generation)
+    if "lobby" in str(ev.uid):
+        chsk.join(ev.uid, "lobby")
 
 
 @chsk.on("chsk/uidport-close")
 def went(ev: EventMessage) -> None:
-    app.logger.warning("went %s", ev.uid)
+    app.logger.warning("went %s %d", ev.uid, ev.generation)
 
 
 @app.errorhandler(BrokerError)
@@ -130,6 +135,19 @@ def publish(topic: str, number: int) -> ResponseReturnValue:
 def who() -> ResponseReturnValue:
     connected = chsk.connected_uids
     return {"ws": sorted(connected.ws), "ajax": sorted(connected.ajax), "pid": os.getpid()}
+
+
+@app.post("/watch")
+def watch() -> ResponseReturnValue:
+    """Begin to watch who is there."""
+    chsk.watch(lambda old, new: watched.append((old, new)))
+    return {}
+
+
+@app.get("/watched")
+def watched_so_far() -> ResponseReturnValue:
+    """What watchers were told: users before and after, each time."""
+    return {"told": [[sorted(old.any), sorted(new.any)] for old, new in watched]}
 
 
 @app.get("/members/<topic>")
