@@ -309,7 +309,9 @@ class State:
     def stats(self) -> dict[str, int]:
         """Counters and gauges."""
         server = self.running()
-        return {**(server.stats() if server is not None else {}), **self._refusals}
+        unpackable = sum(composer.unpackable for composer in self._composers.values())
+        counted = {**self._refusals, "unpackable": unpackable}
+        return {**(server.stats() if server is not None else {}), **counted}
 
 
 def _end(server: weakref.ref[Server], pid: int) -> None:

@@ -71,6 +71,7 @@ class Push:
                 try:
                     piece = composer.piece(event)
                 except PackError:
+                    composer.unpackable += 1
                     piece = composer.piece([UNPACKABLE, event[0]])
             forms[name] = piece
         return piece

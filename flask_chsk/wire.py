@@ -25,12 +25,13 @@ class Composer:
     ``unpack`` is given whole values: then a piece is the value itself.
     """
 
-    __slots__ = ("array", "finish", "key", "nil", "packer", "piece", "wire")
+    __slots__ = ("array", "finish", "key", "nil", "packer", "piece", "unpackable", "wire")
 
     def __init__(self, packer: Packer, wire: Wire) -> None:
         self.packer = packer
         self.wire = wire
         self.key = f"{packer.name} {wire.name}"  # what two connections share frames by
+        self.unpackable = 0  # events that this packer could not carry
         array = getattr(packer, "array", None)
         self.piece: Callable[[Any], Any]
         self.array: Callable[[Iterable[Any]], Any]

@@ -179,3 +179,10 @@ def test_a_frame_is_made_once_per_key() -> None:
 
     assert [push.frame(key, make) for key in ("x", "x", "y", "x")] == ["frame"] * 4
     assert made == ["frame", "frame"]
+
+
+def test_an_event_that_a_packer_cannot_carry_is_counted_once() -> None:
+    json = composer(packer="json")
+    push = Push("u:ann", CANONICAL.pack([Keyword("file/part"), b"\0"]))
+    pieces = [push.piece(json) for _ in range(2)]
+    assert (pieces, json.unpackable) == (['["chsk/unpackable","file/part"]'] * 2, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from flask_chsk.errors import (
 from flask_chsk.publisher import Publisher
 from tests.brokers.conftest import Ears
 from tests.e2e.proxy import Proxy
-from tests.process import Redis, eventually, free_port
+from tests.process import ROOT, Redis, eventually, free_port
 
 ANN = user_channel("ann")
 Start = Callable[..., Ears]
@@ -599,6 +600,34 @@ def test_a_redis_that_became_a_replica_is_left_for_the_one_at_its_address(
     eventually(lambda: one.heard[-1].text == "[:a/b 4]")
     page = one.broker.since({ANN: 0}, one.heard[-1].offset - 1, 1000)
     assert (page.complete, [push.text for push in page.pushes]) == (True, ["[:a/b 4]"])
+
+
+def test_the_permissions_that_the_docs_name_are_enough(
+    start: Start, start_redis: Callable[..., Redis], prefix: str
+) -> None:
+    text = (ROOT / "docs" / "broker.rst").read_text(encoding="utf-8")
+    found = re.search(r"``(ACL SETUSER [^`]*)``", text)
+    assert found is not None
+    server = start_redis()
+    redis.Redis.from_url(server.url).execute_command(found[1].replace("chsk:", f"{prefix}:"))
+    one = start(server.url.replace("//", "//chat:password@"))
+    two = start(server.url.replace("//", "//chat:password@"))
+    one.broker.ready()
+    two.broker.ready()
+    arrival = attached(one.broker, "ann", "1")
+    cursor = two.broker.publish(ANN, "[:a/b 1]") or 0
+    one.texts(1)
+    assert one.broker.join("ann", "news")
+    assert two.broker.members("news") == {"ann"}
+    assert two.broker.since({ANN: 0}, cursor - 1, 1000).complete
+    two.broker.watch()
+    assert one.broker.detach("ann", "1", arrival.token)
+    two.wait("changed")
+    assert one.broker.leave("ann", "news")
+    one.broker.stop()
+    two.hub.run(two.broker.due, 0.0)
+    two.broker.retire(0.0)
+    assert not two.broker.health()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -15,7 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,12 @@ import pytest
 from redis import Redis as RedisClient
 
 from tests.e2e.proxy import Proxy
-from tests.e2e.storm import User, storm
+from tests.e2e.storm import FAULTS, Stranger, User, comings, presence, storm
 from tests.peer import EDN, Closed, Peer
 from tests.process import ROOT, Redis, Server, eventually
 
 APP = "tests.e2e.apps.cluster:app"
 WORKERS = 4
-UNDONE = ["lost", "repeated", "reordered", "gaps"]
 numbers = itertools.count()
 
 
@@ -555,6 +555,11 @@ def users(own: Cluster) -> Iterator[list[User]]:
         user.chsk.destroy()
 
 
+def found(came: Counter[str], *more: str, but: Sequence[str] = ()) -> dict[str, int]:
+    """The faults that there were, of those that are looked for."""
+    return {what: came[what] for what in (*FAULTS, *more) if came[what] and what not in but}
+
+
 def worker_of(server: Server) -> int:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     return int(children[0])
@@ -562,13 +567,21 @@ def worker_of(server: Server) -> int:
 
 def test_workers_that_are_killed_lose_nothing(own: Cluster, users: list[User]) -> None:
     ill = itertools.cycle(own.servers)
+    strangers = [Stranger(own, user.uid, user.type) for user in users[:4]]
 
     def kill(calls: int) -> None:
         if calls % 7 == 0:
             os.kill(worker_of(next(ill)), signal.SIGKILL)
 
-    came = storm(own, users, kill, seconds=8.0)
-    assert [came[what] for what in UNDONE] == [0, 0, 0, 0]
+    came = storm(own, users, kill, strangers=strangers, seconds=8.0)
+    for one in strangers:
+        one.stop()
+    came += presence(own, users, 25.0)
+    for user in users:
+        user.chsk.destroy()
+    came += presence(own, [], 25.0)
+    came += comings(own)
+    assert found(came) == {}
 
 
 def test_a_rolling_restart_loses_nothing(own: Cluster, users: list[User]) -> None:
@@ -579,7 +592,9 @@ def test_a_rolling_restart_loses_nothing(own: Cluster, users: list[User]) -> Non
             server.kill(signal.SIGHUP)
 
     came = storm(own, users, restart, seconds=8.0)
-    assert [came[what] for what in UNDONE] == [0, 0, 0, 0]
+    came += presence(own, users, 25.0)
+    came += comings(own)
+    assert found(came, "not_alternating", but=["refused"]) == {}
     assert [server.tracebacks for server in own.servers] == [0] * WORKERS, own.log
 
 
@@ -602,14 +617,18 @@ def test_who_takes_the_time_that_a_restart_names_has_not_gone(own: Cluster) -> N
 def test_who_misses_events_by_a_redis_restarted_empty_is_told(
     own: Cluster, users: list[User], tmp_path: Path
 ) -> None:
+    outages: list[float] = []
+
     def restart(calls: int) -> None:
         if calls == 6:
+            outages.append(time.monotonic())
             own.redis.stop(signal.SIGKILL)
             time.sleep(1.0)
             own.redis = Redis(tmp_path / "redis-2.log", own.redis.port)
 
-    came = storm(own, users, restart, seconds=6.0)
-    assert [came[what] for what in UNDONE[:3]] == [0, 0, 0]
+    came = storm(own, users, restart, seconds=6.0, outages=outages)
+    came += presence(own, users, 25.0)
+    assert found(came, but=["gaps", "absent", "refused"]) == {}
     assert all(user.gaps for user in users)
 
 
