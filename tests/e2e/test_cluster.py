@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from redis import Redis as RedisClient
 
+from flask_chsk.client import ChannelSocket
 from tests.e2e.proxy import Proxy
 from tests.e2e.storm import FAULTS, Stranger, User, comings, presence, storm
 from tests.peer import EDN, Closed, Peer
@@ -560,9 +561,14 @@ def found(came: Counter[str], *more: str, but: Sequence[str] = ()) -> dict[str, 
     return {what: came[what] for what in (*FAULTS, *more) if came[what] and what not in but}
 
 
-def worker_of(server: Server) -> int:
+def workers_of(server: Server) -> list[int]:
+    """The processes under its master, the oldest first."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return int(children[0])
+    return [int(child) for child in children]
+
+
+def worker_of(server: Server) -> int:
+    return workers_of(server)[0]
 
 
 def test_workers_that_are_killed_lose_nothing(own: Cluster, users: list[User]) -> None:
@@ -596,6 +602,74 @@ def test_a_rolling_restart_loses_nothing(own: Cluster, users: list[User]) -> Non
     came += comings(own)
     assert found(came, "not_alternating", but=["refused"]) == {}
     assert [server.tracebacks for server in own.servers] == [0] * WORKERS, own.log
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Iterator[Cluster]:
+    """Four workers under one master; which of them takes a connection the kernel decides."""
+    redis = Redis(tmp_path / "redis.log")
+    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", str(WORKERS)]
+    command += ["-b", "127.0.0.1:0", "--graceful-timeout", "5", APP]
+    server = Server(command, tmp_path / "master.log", {"CHSK_BROKER_URL": redis.url})
+    cluster = Cluster([server], Proxy(server.port, one_request=True), redis)
+    yield cluster
+    cluster.stop()
+    redis.stop()
+
+
+@pytest.mark.parametrize("how", ["a HUP", "a TERM of each worker"])
+def test_one_master_that_replaces_its_workers_loses_nothing(master: Cluster, how: str) -> None:
+    users = [User(master, f"user-{n}", ("ws", "ajax")[n % 2]) for n in range(12)]
+    server = master.servers[0]
+
+    def replace(calls: int) -> None:
+        if how == "a HUP":
+            if calls == 6:
+                server.kill(signal.SIGHUP)
+        elif calls % 4 == 0 and calls <= 4 * WORKERS:
+            os.kill(workers_of(server)[0], signal.SIGTERM)  # the oldest
+
+    before = workers_of(server)
+    came = storm(master, users, replace, seconds=9.0)
+    came += presence(master, users, 25.0)
+    came += comings(master)
+    for user in users:
+        user.chsk.destroy()
+    assert found(came, "not_alternating", but=["refused"]) == {}
+    assert not set(before) & set(workers_of(server))
+    assert server.tracebacks == 0, server.log
+
+
+def test_clients_of_a_worker_that_restarts_come_back_spread_out_and_elsewhere(
+    own: Cluster,
+) -> None:
+    home = own.servers[0]
+    back: list[float] = []
+    clients = []
+
+    def came_back(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        if new["open"] and not old["open"]:
+            back.append(time.monotonic())
+
+    own.proxy.backends = [home.port]
+    for n in range(40):
+        chsk = ChannelSocket(f"{own.proxy.url}/chsk", "ws", params={"uid": f"spread-{n}"})
+        chsk.wait_open(15)
+        clients.append(chsk)
+    own.proxy.backends = [server.port for server in own.servers[1:]]
+    for chsk in clients:
+        chsk.watch(came_back)
+    began = time.monotonic()
+    home.kill(signal.SIGHUP)
+    eventually(lambda: len(back) == len(clients), 20.0)
+    after = sorted(when - began for when in back)
+    crowds = Counter(int(when / 0.25) for when in after)
+    assert after[-1] - after[0] > 1.0  # of the two seconds that the 1012 named
+    assert max(crowds.values()) < 20, after  # uniform: five a quarter of a second
+    with urllib.request.urlopen(f"{home.url}/stats", timeout=15) as answer:
+        assert json.load(answer).get("clients", 0) == 0
+    for chsk in clients:
+        chsk.destroy()
 
 
 def test_who_takes_the_time_that_a_restart_names_has_not_gone(own: Cluster) -> None:
