@@ -84,6 +84,52 @@ def test_an_event_is_heard_where_its_user_is_and_only_there(pair: tuple[Ears, Ea
     assert two.texts(1) == ["[:a/b 2]"]
 
 
+def test_a_publish_is_one_command_and_one_message_for_each_process(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one, two = start(server.url), start(server.url)
+    for ears in (one, two):
+        ears.broker.ready()
+        for n in range(5):
+            attached(ears.broker, f"user{n}", f"{id(ears)}")
+    for n in range(5):
+        one.broker.join(f"user{n}", "news")
+    for ears in (one, two):
+        ears.broker.since({"t:news": 0}, ears.watermark(), 1000)  # subscribes, as a server would
+    one.broker.publish("t:news", "[:a/b 1]")  # Redis knows the script now
+    admin = redis.Redis.from_url(server.url)
+    eventually(lambda: {one.heard[-1].text, two.heard[-1].text} == {"[:a/b 1]"})
+    before = len(one.heard), len(two.heard), admin.info("commandstats")
+    one.broker.publish("t:news", "[:a/b 2]")
+    one.broker.publish("*", "[:a/b 3]")
+    eventually(lambda: {one.heard[-1].text, two.heard[-1].text} == {"[:a/b 3]"})
+    after = len(one.heard), len(two.heard), admin.info("commandstats")
+    assert (after[0] - before[0], after[1] - before[1]) == (2, 2)
+    calls = [stats["cmdstat_evalsha"]["calls"] for *_, stats in (before, after)]
+    assert 2 <= calls[1] - calls[0] <= 4  # the leases of two processes may fall between
+    published = [stats["cmdstat_publish"]["calls"] for *_, stats in (before, after)]
+    assert 2 <= published[1] - published[0] <= 4
+
+
+def test_a_window_is_trimmed_an_eighth_at_a_time_and_stays_complete(
+    start: Start, redis_url: str, prefix: str
+) -> None:
+    one = start(redis_url, recovery_events=16)
+    one.broker.ready()
+    attached(one.broker, "ann", "1")
+    kept = []
+    offsets = []
+    for n in range(60):
+        offsets.append(one.broker.publish(ANN, f"[:a/b {n}]") or 0)
+        kept.append(redis.Redis.from_url(redis_url).xlen(f"{prefix}:0:s:{ANN}"))
+    assert (max(kept), min(kept[16:])) == (18, 16)
+    for missed in (1, 16):
+        page = one.broker.since({ANN: 0}, offsets[-missed - 1], 1 << 20)
+        assert (page.complete, len(page.pushes)) == (True, missed)
+    assert not one.broker.since({ANN: 0}, offsets[0], 1 << 20).complete
+
+
 def test_whoever_had_a_client_is_told_that_it_hopped(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     here = attached(one.broker, "ann", "1", "ajax")

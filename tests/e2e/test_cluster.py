@@ -617,19 +617,53 @@ def master(tmp_path: Path) -> Iterator[Cluster]:
     redis.stop()
 
 
+def test_workers_of_other_kinds_are_of_the_cluster(tmp_path: Path) -> None:
+    redis = Redis(tmp_path / "redis.log")
+    gunicorn = [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--graceful-timeout", "5"]
+    commands = {
+        "gthread": [*gunicorn, "-k", "gthread", "--threads", "16", APP],
+        "preload": [*gunicorn, "-k", "gevent", "-w", "2", "--preload", APP],
+        "flask": [sys.executable, "-m", "flask", "--app", APP, "run", "--port", "0"],
+    }
+    servers = [
+        Server(command, tmp_path / f"{kind}.log", {"CHSK_BROKER_URL": redis.url})
+        for kind, command in commands.items()
+    ]
+    proxy = Proxy(*(server.port for server in servers), one_request=True)
+    cluster = Cluster(servers, proxy, redis)
+    try:
+        socket, polling = cluster.peer("socket"), cluster.peer("polling")
+        socket.open()
+        polling.hello()
+        polled: list[Any] = []
+        for number in range(9):  # thrice from each, to either
+            for uid in ("socket", "polling"):
+                said = cluster.post(f"/send/{uid}?first={number}&last={number}")
+                assert None not in said["offsets"]
+            polled += polling.poll()
+        while len(polled) < 9:
+            polled += polling.poll()
+        assert (socket.events(9), polled) == (items(*range(9)), items(*range(9)))
+        eventually(lambda: cluster.who("socket") == "ws")
+    finally:
+        cluster.stop()
+        redis.stop()
+    assert [server.tracebacks for server in servers] == [0] * 3, cluster.log
+
+
 @pytest.mark.parametrize("how", ["a HUP", "a TERM of each worker"])
 def test_one_master_that_replaces_its_workers_loses_nothing(master: Cluster, how: str) -> None:
     users = [User(master, f"user-{n}", ("ws", "ajax")[n % 2]) for n in range(12)]
     server = master.servers[0]
+    before = workers_of(server)
 
     def replace(calls: int) -> None:
         if how == "a HUP":
             if calls == 6:
                 server.kill(signal.SIGHUP)
         elif calls % 4 == 0 and calls <= 4 * WORKERS:
-            os.kill(workers_of(server)[0], signal.SIGTERM)  # the oldest
+            os.kill(before[calls // 4 - 1], signal.SIGTERM)
 
-    before = workers_of(server)
     came = storm(master, users, replace, seconds=9.0)
     came += presence(master, users, 25.0)
     came += comings(master)
