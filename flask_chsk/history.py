@@ -23,11 +23,12 @@ from .connection import Connection
 from .delivery import Delivery
 from .errors import BrokerError
 from .hub import Hub
+from .logs import Sparse
 from .push import Push
 from .session import ServerSession
 from .topics import Topics
 
-log = logging.getLogger("flask_chsk.history")
+sparse = Sparse(logging.getLogger("flask_chsk.history"))
 
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done once, not delivered
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
@@ -78,7 +79,10 @@ class History:
         try:
             self._catch_up(connection)
         except BrokerError as error:
-            log.warning("history of uid %r cannot be read: %s", connection.session.uid, error)
+            uid = connection.session.uid
+            sparse.warning("history", "history of uid %r cannot be read: %s", uid, error)
+            if self._broker.deaf:
+                return  # all ask again once it hears
             self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))
             return
         self.hub.call(self._delivery.wake, connection)
@@ -101,13 +105,16 @@ class History:
         if not page.complete:
             one.start_at(self._broker.watermark())
             return False
-        controls = [push for push in page.pushes if push.text.startswith(CONTROLS)]
-        pushes = [push for push in page.pushes if push not in controls]
+        pushes: list[Push] = []
+        for push in page.pushes:
+            if not push.text.startswith(CONTROLS):
+                pushes.append(push)
+            elif push.offset > connection.since:  # perhaps this process heard nothing then
+                self._control(push, connection)
+        if self._position(one) != position:
+            return True  # it joined a topic, or left one: its channels are others now
         self._counters["recovered"] += len(pushes)
         one.caught_up(pushes, page.end, more=page.more)
-        for push in controls:
-            if push.offset > connection.since:  # perhaps it came while this process heard nothing
-                self._control(push, connection)
         return True
 
     def gap(self, connection: Connection) -> None:

@@ -44,6 +44,7 @@ class Presence:
         # Where there are other processes:
         self._watching = False  # the broker says when somebody comes or goes
         self._comparing = False
+        self._asked = -SNAPSHOT  # when watchers were last compared for
         self._changed = False  # since the last comparison began
         self._seen = NOBODY  # what watchers were told last
 
@@ -62,9 +63,16 @@ class Presence:
         return self._ask()
 
     def _ask(self) -> ConnectedUids:
-        asked = self.hub.now()
-        snapshot = self._broker.connected()
-        self._snapshot = (asked, snapshot)
+        asked, before = self.hub.now(), self._snapshot
+        if before[0] >= 0:
+            self._snapshot = (asked, before[1])  # one asks; others have the last answer meanwhile
+        try:
+            snapshot = self._broker.connected()
+        except BrokerError:
+            self._snapshot = before
+            raise
+        if asked >= self._snapshot[0]:
+            self._snapshot = (asked, snapshot)
         return snapshot
 
     def user(self, uid: str | None, came: bool, generation: int, channel: Elsewhere) -> None:
@@ -90,7 +98,7 @@ class Presence:
     def sweep(self) -> None:
         """See that the broker tells of others' comings and goings, once somebody watches."""
         if self.watchers and not self._watching and not self._broker.local:
-            self._watching = True
+            self._watching = self._comparing = True
             self.hub.background(self._watch)
 
     def _watch(self) -> None:
@@ -100,13 +108,15 @@ class Presence:
         except BrokerError as error:
             self._watching = False  # until the next sweep
             log.debug("who comes and goes is not known: %s", error)
+        finally:
+            self.hub.call(self._compared)
 
     def changed(self) -> None:
         """Users came or went, in whatever process: the broker says so."""
         self._changed = True
-        if self._watching and not self._comparing:
+        if self.watchers and self._watching and not self._comparing:
             self._comparing = True
-            wait = self._snapshot[0] + SNAPSHOT - self.hub.now()
+            wait = max(self._snapshot[0], self._asked) + SNAPSHOT - self.hub.now()
             self.hub.timer(max(0.0, wait), lambda: self.hub.background(self._compare))
 
     @contextmanager
@@ -125,9 +135,11 @@ class Presence:
 
     def _compare(self) -> None:
         self._changed = False  # what changes from now on may not be in the answer
+        self._asked = self.hub.now()
         try:
             now = self._ask()
         except BrokerError as error:
+            self._changed = True  # perhaps: ask again
             log.debug("who is connected is not known: %s", error)
         else:
             before, self._seen = self._seen, now

@@ -7,8 +7,9 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ from .hub import Hub
 from .inbound import Inbound
 from .intake import Intake
 from .link import Link
+from .logs import Sparse
 from .longpoll import Poller
 from .polls import Farewell, Polls
 from .presence import Presence
@@ -50,6 +52,7 @@ from .websocket import WebSocket
 from .wire import Data
 
 log = logging.getLogger("flask_chsk.server")
+sparse = Sparse(log)
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
@@ -83,7 +86,10 @@ class Server:
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
         self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
-        self._arriving: dict[str, list[list[Push]]] = {}  # user being let in -> controls since
+        self._arriving: dict[
+            str, list[list[Push]]
+        ] = {}  # user (or client) let in -> controls since
+        self._leaving: deque[tuple[Uid, str, str]] = deque()  # to be signed off at the broker
         self._topics = Topics(config.recovery_seconds)
         self.delivery = Delivery(config, self.registry, self._topics, self.counters)
         self.history = History(broker, self._topics, self.delivery, self.counters)
@@ -142,7 +148,7 @@ class Server:
         self.hub.run(self._admit, opening)
         controls: list[Push] = []
         if not self.broker.local:
-            self.hub.run(self._expect, uid, controls)
+            self.hub.run(self._expect, uid or client_id, controls)
         try:
             asked = "try" if kind == "ws" and v1 else kind
             arrival = self.broker.attach(uid, client_id, asked, v1)
@@ -159,7 +165,7 @@ class Server:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         finally:
             if not self.broker.local:
-                self.hub.run(self._expect_no_more, uid, controls)
+                self.hub.run(self._expect_no_more, uid or client_id, controls)
         return Entered(opening, connection, recovered, arrival.known, number)
 
     def ready(self) -> None:
@@ -180,18 +186,16 @@ class Server:
             return str(error)
         return self.broker.health()
 
-    def _expect(self, uid: Uid, controls: list[Push]) -> None:
-        """Keep what is decided about a user until their client is registered."""
-        if uid is not None:
-            self._arriving.setdefault(uid, []).append(controls)
+    def _expect(self, who: str, controls: list[Push]) -> None:
+        """Keep what is decided about a user, or an anonymous client, until it is registered."""
+        self._arriving.setdefault(who, []).append(controls)
 
-    def _expect_no_more(self, uid: Uid, controls: list[Push]) -> None:
-        if uid is not None:
-            rest = [one for one in self._arriving.get(uid, ()) if one is not controls]
-            if rest:
-                self._arriving[uid] = rest
-            else:
-                self._arriving.pop(uid, None)
+    def _expect_no_more(self, who: str, controls: list[Push]) -> None:
+        rest = [one for one in self._arriving.get(who, ()) if one is not controls]
+        if rest:
+            self._arriving[who] = rest
+        else:
+            self._arriving.pop(who, None)
 
     def _admit(self, opening: Opening) -> None:
         if self.closing:
@@ -412,7 +416,7 @@ class Server:
             # Whatever became of this client since: its user was a member.
             topic = topics[uid][-1]
             try:
-                self.broker.join(uid, topic)
+                self.broker.join(uid, topic, again=True)
             except UsageError as error:
                 log.warning("uid %r is no member of %r any more: %s", uid, topic, error)
             topics[uid].pop()
@@ -433,7 +437,7 @@ class Server:
     def _claim(self, connection: Connection) -> None:
         """A WebSocket proved itself: its client polls elsewhere no more."""
         uid, client_id = connection.key
-        if self.registry.get(uid, client_id) is not connection:
+        if self.registry.get(uid, client_id) is not connection or connection.transport is None:
             return
         try:
             arrival = self.broker.attach(uid, client_id, "ws", connection.session.v1)
@@ -457,7 +461,7 @@ class Server:
             if uid is not None:
                 self._take_topics(uid, arrival)
         else:  # it went in between
-            self.hub.background(self._detach, uid, client_id, arrival.token)
+            self._detach(uid, client_id, arrival.token)
 
     def _take_topics(self, uid: str, arrival: Arrival) -> None:
         """What the broker knows of a user's topics holds."""
@@ -474,7 +478,7 @@ class Server:
         if kind == "u":
             return rest in self._arriving or self.registry.count(rest) > 0
         if kind == "c":
-            return self.registry.get(None, rest) is not None
+            return rest in self._arriving or self.registry.get(None, rest) is not None
         return self.registry.count(None) > 0
 
     # topics ----------------------------------------------------------------------------
@@ -482,7 +486,8 @@ class Server:
     def _control(self, push: Push, connection: Connection | None = None) -> None:
         """Do what a control event says; it travels as others do, so its place is in order.
 
-        :param connection: to which alone it is news, or None where it came live.
+        :param connection: whose opening or history gave it; None where it came live. A close is
+            for this one alone then; a topic is its user's in any case.
         """
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
@@ -491,7 +496,7 @@ class Server:
                 code, reason = data["code"], str(data.get("reason", ""))
             closing = [connection] if connection else self.delivery.receivers(push.channel)
             for one in closing:
-                if self.registry.get(*one.key) is one:
+                if self.registry.get(*one.key) is one and push.offset > one.since:
                     self.close(*one.key, code, reason)
             return
         uid = push.channel.partition(":")[2]
@@ -650,10 +655,7 @@ class Server:
         """A client is gone for good."""
         if self._remove(connection):
             uid, client_id = connection.key
-            if self.broker.local:
-                self._detach(uid, client_id, connection.token)
-            else:
-                self.hub.background(self._detach, uid, client_id, connection.token)
+            self._detach(uid, client_id, connection.token)
 
     def _remove(self, connection: Connection) -> bool:
         uid, client_id = connection.key
@@ -679,13 +681,28 @@ class Server:
         return True
 
     def _detach(self, uid: Uid, client_id: str, token: str) -> None:
-        try:
-            generation = self.broker.detach(uid, client_id, token)
-        except BrokerError as error:
-            log.warning("uid %r could not be signed off: %s", uid, error)
-        else:
+        """Sign a client off at the broker; on the hub."""
+        self._leaving.append((uid, client_id, token))
+        if self.broker.local:
+            self._sign_off()
+        elif len(self._leaving) == 1:
+            self.hub.background(self._sign_off)
+
+    def _sign_off(self) -> None:
+        """One after another, until all who went are signed off; may wait for the broker."""
+        while self._leaving:
+            gone = uid, client_id, token = self._leaving[0]
+            try:
+                generation = self.broker.detach(uid, client_id, token)
+            except BrokerError as error:
+                sparse.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
+                again = partial(self.hub.background, self._sign_off)
+                self.hub.call(self.hub.timer, RETRY, again)
+                return
             if generation:
                 self.hub.call(self._user, uid, False, generation)
+            with suppress(ValueError):  # under native threads another may be at it
+                self._leaving.remove(gone)
 
     def released(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""

@@ -279,9 +279,10 @@ class ServerSession:
         self.behind = True
 
     def _drop_pushes(self) -> None:
-        messages = [item for item in self.outbox or () if not isinstance(item, Push)]
-        self.outbox = [*messages] or None
-        self.outbox_bytes = sum(map(len, messages))
+        # A gap is told by a push of no channel: no history gives it again.
+        rest = [x for x in self.outbox or () if not isinstance(x, Push) or not x.channel]
+        self.outbox = rest or None
+        self.outbox_bytes = sum(x.size if isinstance(x, Push) else len(x) for x in rest)
 
     def forget_messages(self) -> None:
         """Let replies and pings go, which were for a transport that is gone; pushes stay."""

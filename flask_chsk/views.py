@@ -209,8 +209,8 @@ class Endpoint:
         number = values.get("n")
         resume = values.get("resume") if v1 else None
         since = security.resumes_since(key, resume, uid, client_id)
-        if v1 and since is None:
-            now = server.hub.run(server.broker.watermark)
+        now = server.hub.run(server.broker.watermark)
+        if v1 and (since is None or since > now):  # ahead: of an epoch on another clock
             resume = security.resume_token(key, uid, client_id, now)
         opening = Opening(
             uid=uid,
@@ -220,7 +220,7 @@ class Endpoint:
             v1=v1,
             cursor=values.get("cursor") or None,
             trusted=since is not None,
-            since=since or 0,
+            since=min(since or 0, now),
             data=data,
             csrf_token=self._csrf_in_handshake(composer),
             resume=resume,

@@ -200,8 +200,14 @@ class Broker(Protocol):
         Nothing where *token* is not that of its latest opening.
         """
 
-    def join(self, uid: str, topic: str) -> bool:
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing is heard just now; once it is, the listener's ``lapsed`` is called."""
+
+    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
         """Make a user a member; False where they were one.
+
+        :param again: only what a broker that began anew has forgotten.
 
         To where they are connected goes ``[:chsk/joined topic]``, by their channel: its
         offset is where the membership begins.

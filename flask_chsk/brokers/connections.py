@@ -46,14 +46,16 @@ class Greeting(NamedTuple):
     epoch: str
     offset: int
     policy: str  # what it does when its memory is full
+    run: str  # the life of this server
 
 
 class Connection:
     """A connection that was greeted; ``slot`` and ``number`` name its latest publish."""
 
-    def __init__(self, wire: Any, epoch: str) -> None:
+    def __init__(self, wire: Any, greeting: Greeting) -> None:
         self.wire = wire
-        self.epoch = epoch
+        self.epoch = greeting.epoch
+        self.run = greeting.run
         self.used = time.monotonic()
         self.slot = secrets.token_hex(6)
         self.numbers = count(1)
@@ -141,15 +143,17 @@ class Redis:
         self._away_until = 0.0
         self.turn_to(greeting.epoch)
         self._greeted(greeting)
-        return Connection(wire, greeting.epoch)
+        return Connection(wire, greeting)
 
     def _hello(self, wire: Any, over: str = "") -> Greeting:
-        args = (secrets.token_hex(4), *self._limits, over)
-        epoch, offset, policy = _run(wire, HELLO, self.base, args)
-        return Greeting(epoch.decode(), int(offset), policy.decode())
+        args = (secrets.token_hex(4), *self._limits, over, self.epoch)
+        epoch, offset, policy, run = _run(wire, HELLO, self.base, args)
+        return Greeting(epoch.decode(), int(offset), policy.decode(), run.decode())
 
     def turn_to(self, epoch: str) -> None:
         """The counter lives in *epoch* now; connections that know another are not used again."""
+        if epoch in self.past:
+            return
         if self.epoch not in ("", epoch):
             self.past.add(self.epoch)
         self.epoch = epoch

@@ -57,6 +57,7 @@ class MemoryBroker:
     """For one process; with several, each would reach its own clients only."""
 
     local = True
+    deaf = False
     name = ""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
@@ -219,7 +220,7 @@ class MemoryBroker:
                 self._grace[uid] = self._clock() + self._config.recovery_seconds
             return self._next_generation()
 
-    def join(self, uid: str, topic: str) -> bool:
+    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
         now = self._clock()
         with self._lock:
             topics = self._topics.get(uid, {})

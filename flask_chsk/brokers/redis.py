@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -388,14 +389,11 @@ class RedisBroker:
         if name == b"!":
             self._listener.changed()
             return
-        if data[:2] in (b"E ", b"P "):  # where the counter is: a new epoch, a probe
-            epoch, offset = data[2:].split()
-            if self._is_current(epoch.decode(), int(offset)):
-                self._offset = max(self._offset, int(offset))
-                if self._subscriber is not None:  # hears of it, so it is where the others are
-                    self._subscriber.epoch = self._epoch
-            if data[:1] == b"P":
-                self._probed = self._hub.now()
+        if data[:2] == b"E ":
+            epoch, offset, run = data[2:].split()
+            self._counted(epoch.decode(), int(offset))
+            if self._subscriber is not None and self._subscriber.run == run.decode():
+                self._subscriber.epoch = self._epoch  # all keys were deleted there: no reason to go
             return
         if name[:2] != b"w:":
             push = self._parsed(data)
@@ -404,7 +402,11 @@ class RedisBroker:
                 self._listener.deliver(push)
             return
         kind, rest = data[:2], data[2:]
-        if kind == b"R ":
+        if kind == b"P ":
+            epoch, offset = rest.split()
+            self._counted(epoch.decode(), int(offset))
+            self._probed = self._hub.now()
+        elif kind == b"R ":
             token, _, field = rest.partition(b" ")
             client_id, _, uid = _str(field).partition(":")
             self._listener.released(uid or None, client_id, token.decode())
@@ -412,6 +414,11 @@ class RedisBroker:
             self._listener.told(_str(rest))
         else:
             raise ValueError(f"unknown kind {kind!r}")
+
+    def _counted(self, epoch: str, offset: int) -> None:
+        """So far the counter was, when all before was published."""
+        if self._is_current(epoch, offset):
+            self._offset = max(self._offset, offset)
 
     def _is_current(self, epoch: str, offset: int) -> bool:
         if epoch != self._epoch:
@@ -504,7 +511,7 @@ class RedisBroker:
     ) -> Arrival | None:
         names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
         self._subscribe({EVERYONE, *names})
-        token = secrets.token_hex(8)
+        token = before or secrets.token_hex(8)
         answer = self._redis.call(
             scripts.ATTACH,
             _bytes(uid or ""),
@@ -532,7 +539,12 @@ class RedisBroker:
         flat = answer[-1]
         topics = {_str(topic): int(joined) for topic, joined in zip(*[iter(flat)] * 2, strict=True)}
         if topics:
-            self._subscribe({f"t:{topic}" for topic in topics})
+            try:
+                self._subscribe({f"t:{topic}" for topic in topics})
+            except BrokerUnavailable:
+                with suppress(BrokerUnavailable):
+                    self._redis.call(scripts.DETACH, _bytes(uid or ""), client_id, token)
+                raise
         if answer[0] == b"trial":
             return Arrival("", False, topics, offset=int(answer[1]), trial=True)
         _, offset, first, known, cursor, _ = answer
@@ -577,7 +589,7 @@ class RedisBroker:
             self._redis.close()  # a new connection is told whether it still stands
         try:
             lease = int(LEASE * 1000)
-            epoch, offset, known, late, dead = self._redis.call(scripts.LEASE, self.name, lease, 1)
+            epoch, offset, known, late, dead = self._redis.call(scripts.LEASE, self.name, lease)
             self._unleased = ""
             now = self._hub.now()
             if late:
@@ -614,9 +626,9 @@ class RedisBroker:
 
     # topics ------------------------------------------------------------------------------------
 
-    def join(self, uid: str, topic: str) -> bool:
+    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
         args = (_bytes(uid), _bytes(topic), _bytes(control(":chsk/joined", topic)), MAX_TOPICS)
-        joined = self._do(self._redis.call, scripts.JOIN, *args)
+        joined = self._do(self._redis.call, scripts.JOIN, *args, int(again))
         if joined < 0:
             raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
         return bool(joined)
@@ -630,6 +642,10 @@ class RedisBroker:
         return frozenset(map(_str, found))
 
     # looking -----------------------------------------------------------------------------------
+
+    @property
+    def deaf(self) -> bool:
+        return bool(self._error)
 
     def health(self) -> str:
         return self._refusal or self._error or self._unleased

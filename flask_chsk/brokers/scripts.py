@@ -3,16 +3,19 @@
 Keys (under one prefix and database number; the variable part last):
 
 ===============  ==============================================================================
-``m``            the counter: ``epoch run o`` (last offset), limits ``events bytes window``
+``m``            the counter: ``epoch run o`` (last offset), limits ``events bytes window``, since
+                 when this Redis has the epoch (``since``), and who had another before (``anew``)
 ``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
 ``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes``, ``count``, ``expires``
 ``c:<uid>``      clients: id -> ``token worker kind v1 cursor``; ``c:`` are the anonymous
 ``g:<uid>``      exists while a user who went is waited for
 ``w:<worker>``   that worker's clients: ``<id>:<uid>`` -> token
+``d:<worker>``   some of them were signed off, as if it were dead
 ``ws`` ``ajax``  user -> number of their clients on that transport
 ``leases``       worker -> until when (ms) it counts as living
 ``j:<uid>``      topics of a user -> offset at which the membership began
 ``k:<topic>``    users that joined a topic; ``j`` has the last word
+``l:<uid>``      topics that a user left since a counter began anew
 ``x:<client>``   why a client that polls was closed, until its next poll
 ``y:<send>``     a send that may come again: ``?token`` of who handles it, then ``=reply``
 ``r:<slot>``     the last publish of one connection, by which a repetition is known
@@ -42,6 +45,10 @@ end
 local LOST = redis.error_reply('NOEPOCH the counter is gone')
 local function there(uid)
   return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
+end
+-- For a minute after the counter began anew: processes let their clients in again, one by one.
+local function young()
+  return micros() - tonumber(redis.call('HGET', base .. 'm', 'anew') or 0) < 60000000
 end
 local function rise(m)
   local now, offset = micros(), m.o + 1
@@ -119,7 +126,8 @@ class Script:
 
 
 HELLO = Script("""
--- new epoch, events, bytes, window (ms; '' from who has none to say), an epoch that is over
+-- new epoch, events, bytes, window (ms; '' from who has none to say), an epoch that is over, the
+-- one that was known
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')
 local m = redis.call('HMGET', base .. 'm', 'epoch', 'run', 'o')
@@ -127,7 +135,10 @@ local epoch, now = m[1], micros()
 if not epoch or m[2] ~= run or epoch == ARGV[5] then
   epoch = ARGV[1]
   redis.call('HSET', base .. 'm', 'epoch', epoch, 'run', run, 'since', text(now))
-  redis.call('PUBLISH', base .. '*', 'E ' .. epoch .. ' ' .. text(now))
+  m[1] = false
+end
+if ARGV[6] ~= '' and ARGV[6] ~= epoch then
+  redis.call('HSET', base .. 'm', 'anew', text(now))
 end
 if ARGV[2] ~= '' then
   redis.call('HSET', base .. 'm', 'events', ARGV[2], 'bytes', ARGV[3], 'window', ARGV[4])
@@ -135,7 +146,10 @@ end
 local o = tonumber(m[3] or 0)
 if now > o then o = now end
 redis.call('HSET', base .. 'm', 'o', text(o))
-return {epoch, text(o), policy or ''}
+if not m[1] then
+  redis.call('PUBLISH', base .. '*', table.concat({'E', epoch, text(o), run}, ' '))
+end
+return {epoch, text(o), policy or '', run}
 """)
 """At the start of every connection: whether the counter is still the one it was."""
 
@@ -149,11 +163,11 @@ local number, done = string.match(redis.call('GET', base .. 'r:' .. ARGV[6]) or 
 if number == ARGV[7] then return done end
 local kind = string.sub(channel, 1, 2)
 if kind == 'u:' then
-  if not there(string.sub(channel, 3)) then return false end
+  if not there(string.sub(channel, 3)) and not young() then return false end
 elseif kind == 'c:' then
   local id, uid = string.match(channel, '^c:([^:]*):?(.*)$')
   if redis.call('HEXISTS', base .. 'c:' .. uid, id) == 0
-    and redis.call('EXISTS', base .. 'g:' .. uid) == 0 then return false end
+    and redis.call('EXISTS', base .. 'g:' .. uid) == 0 and not young() then return false end
 end
 local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 redis.call('SET', base .. 'r:' .. ARGV[6], ARGV[7] .. ' ' .. o, 'PX', 60000)
@@ -264,7 +278,7 @@ return drop(m, ARGV[1], ARGV[2], ARGV[3])
 """A client is gone, if its opening is still this one; an offset where it was its user's last."""
 
 LEASE = Script("""
--- worker, lease (ms), a probe for its own subscription?
+-- worker, lease (ms)
 local m = counter()
 if not m then return LOST end
 local now, lease = micros(), tonumber(ARGV[2])
@@ -276,12 +290,10 @@ if now > o then
   o = now
   redis.call('HSET', base .. 'm', 'o', text(o))
 end
-if ARGV[3] == '1' then
-  redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. text(o))
-end
+redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. text(o))
 local reaped = redis.call('DEL', base .. 'd:' .. ARGV[1])
 local known = mine and reaped == 0 and 1 or 0
-local late = mine and mine < ms + lease / 2 and 1 or 0
+local late = (not mine or mine < ms + lease / 2) and 1 or 0
 -- After a restart everybody's lease is over: give them time to come.
 local since = tonumber(redis.call('HGET', base .. 'm', 'since') or 0)
 local dead = 0
@@ -332,19 +344,23 @@ return 1
 """Keep how far a client without a cursor of its own was served; 0: it is another worker's."""
 
 JOIN = Script("""
--- uid, topic, control event, most topics
+-- uid, topic, control event, most topics, only what a counter that began anew forgot?
 local m = counter()
 if not m then return LOST end
 local jkey = base .. 'j:' .. ARGV[1]
+if ARGV[5] == '1' then
+  if not young() or redis.call('HEXISTS', base .. 'l:' .. ARGV[1], ARGV[2]) == 1 then return 0 end
+end
 if redis.call('HEXISTS', jkey, ARGV[2]) == 1 then return 0 end
 if redis.call('HLEN', jkey) >= tonumber(ARGV[4]) then return -1 end
 local o
-if there(ARGV[1]) then
+if there(ARGV[1]) or young() then
   o = append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0)
 else
   o = rise(m)
 end
 redis.call('HSET', jkey, ARGV[2], o)
+redis.call('HDEL', base .. 'l:' .. ARGV[1], ARGV[2])
 if redis.call('EXISTS', base .. 'c:' .. ARGV[1]) == 0 then
   redis.call('PEXPIRE', jkey, 86400000)
 end
@@ -358,9 +374,17 @@ LEAVE = Script("""
 local m = counter()
 if not m then return LOST end
 redis.call('SREM', base .. 'k:' .. ARGV[2], ARGV[1])
-if redis.call('HDEL', base .. 'j:' .. ARGV[1], ARGV[2]) == 0 then return 0 end
-if there(ARGV[1]) then append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0) end
-return 1
+if young() then
+  redis.call('HSET', base .. 'l:' .. ARGV[1], ARGV[2], 1)
+  redis.call('PEXPIRE', base .. 'l:' .. ARGV[1], 60000)
+elseif redis.call('HEXISTS', base .. 'j:' .. ARGV[1], ARGV[2]) == 0 then
+  return 0
+end
+local was = redis.call('HDEL', base .. 'j:' .. ARGV[1], ARGV[2])
+if there(ARGV[1]) or young() then
+  append(m, 'u:' .. ARGV[1], 'u:' .. ARGV[1], ARGV[3], '', 0)
+end
+return was
 """)
 """End a membership: 1; 0 where there was none."""
 

@@ -428,6 +428,46 @@ def test_keys_that_were_deleted_are_a_new_epoch(
     assert two.broker.epoch == one.broker.epoch
 
 
+def test_whoever_left_since_the_counter_began_anew_is_not_joined_again(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one, two = start(server.url), start(server.url)
+    for ears in (one, two):
+        ears.broker.ready()
+        attached(ears.broker, "ann", f"{id(ears)}")
+    for topic in ("left", "kept"):
+        one.broker.join("ann", topic)
+    redis.Redis.from_url(server.url).flushall()
+    two.broker.leave("ann", "left")
+    assert [one.broker.join("ann", topic, again=True) for topic in ("left", "kept")] == [0, 1]
+    assert [one.broker.members(topic) for topic in ("left", "kept")] == [set(), {"ann"}]
+    assert one.broker.join("ann", "left")  # on purpose
+
+
+def test_nothing_is_dropped_while_clients_are_let_in_again(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one = start(server.url)
+    one.broker.ready()
+    assert one.broker.publish(ANN, "[:a/b 0]") is None  # not there
+    attached(one.broker, "ann", "1")
+    redis.Redis.from_url(server.url).flushall()
+    assert one.broker.publish(ANN, "[:a/b 1]") is not None
+    assert one.texts(1) == ["[:a/b 1]"]
+
+
+def test_letting_in_again_may_be_asked_for_twice(start: Start, redis_url: str) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    mine = attached(one.broker, "ann", "1")
+    for _ in range(2):  # as where the answer was lost
+        again = one.broker.attach("ann", "1", "ws", True, mine.token)
+        assert again is not None
+        assert again.token == mine.token
+
+
 def test_a_lost_subscription_comes_back_and_says_so(
     start: Start, start_redis: Callable[..., Redis]
 ) -> None:
