@@ -55,6 +55,7 @@ LEASE = 9.0  # seconds after which a worker that says nothing counts as dead
 RENEW = 3.0  # seconds between leases; each sends a probe through the subscription
 DEAF = 8.0  # seconds without a probe heard, after which the subscription is made anew
 READY = 2.0  # seconds that a first request waits for Redis
+AGREE = 1.0  # seconds for a subscription to hear of an epoch that other connections met
 CONFIRM = 3.0  # seconds to wait for a subscription; then Redis counts as away
 LINGER = 15.0  # seconds a subscription outlives its last client: clients hop and come back
 REAPED = 100  # clients of a dead worker per call
@@ -271,8 +272,11 @@ class RedisBroker:
     def _listen(self, connection: Connection) -> None:
         wire = connection.wire
         heard = 0  # since others had a turn for certain: a wait that finds a message gives none
+        agreed = self._hub.now()
         while not self._stopped:
-            if connection.epoch != self._epoch:
+            if connection.epoch == self._epoch:
+                agreed = self._hub.now()
+            elif self._hub.now() - agreed > AGREE:
                 raise BrokerUnavailable("other connections reach a Redis that began anew")
             if not wire.can_read(1.0):
                 if self._hub.now() - self._probed > DEAF:
