@@ -410,6 +410,26 @@ def test_a_gap_is_told_to_ours_and_skipped_for_sentes() -> None:
     assert taken(sentes) == ["[[[:a/b nil]] nil]"]
 
 
+def test_a_gap_is_told_though_its_client_falls_behind_before_it_left() -> None:
+    one = session(v1=True)
+    one.gap(100)
+    one.deliver(push(101))
+    one.fall_behind()
+    assert one.outbox_bytes == len("[:chsk/gap nil]")
+    assert taken(one) == ['[[[:chsk/gap nil]] nil "e7f3:100"]']
+    one.caught_up([push(101)], 101, more=False)
+    assert taken(one) == ['[[[:a/b nil]] nil "e7f3:101"]']
+
+
+def test_who_has_all_need_not_be_given_it_again() -> None:
+    resting, waiting = session(offset=5), session(offset=5)
+    waiting.deliver(push(7))
+    for one in (resting, waiting):
+        one.settle(20)
+        one.fall_behind()
+    assert (resting.queued, waiting.queued) == (20, 5)
+
+
 def test_only_one_of_ours_at_rest_is_told_the_watermark() -> None:
     assert session().cursor(50, NOW) is None
     one = session(v1=True)

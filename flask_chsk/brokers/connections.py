@@ -134,8 +134,10 @@ class Redis:
             with contextlib.suppress(*FAILURES):
                 wire.disconnect()
             self._away_until = time.monotonic() + AWAY
-            how = "refuses" if isinstance(error, ResponseError) else "is away"
-            self._error = f"Redis at {self.where} {how}: {_short(error)}"
+            if isinstance(error, ResponseError):
+                self._error = f"Redis at {self.where} refuses: {_short(error)}"
+            else:
+                self._error = f"Redis at {self.where} is away: {_short(error)}"
             raise BrokerUnavailable(self._error) from error
         except BaseException:
             wire.disconnect()
