@@ -7,15 +7,15 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from . import session as s
 from .asks import Asks
+from .attachments import Attachments
 from .brokers import (
     ANONYMOUS,
     EVERYONE,
@@ -30,14 +30,13 @@ from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
-from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused, UsageError
+from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused
 from .event import assert_event
-from .history import CONTROLS, RETRY, History
+from .history import CONTROLS, History
 from .hub import Hub
 from .inbound import Inbound
 from .intake import Intake
 from .link import Link
-from .logs import Sparse
 from .longpoll import Poller
 from .polls import Farewell, Polls
 from .presence import Presence
@@ -52,7 +51,6 @@ from .websocket import WebSocket
 from .wire import Data
 
 log = logging.getLogger("flask_chsk.server")
-sparse = Sparse(log)
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
@@ -89,10 +87,10 @@ class Server:
         self._arriving: dict[
             str, list[list[Push]]
         ] = {}  # user (or client) let in -> controls since
-        self._leaving: deque[tuple[Uid, str, str]] = deque()  # to be signed off at the broker
-        self._topics = Topics(config.recovery_seconds)
-        self.delivery = Delivery(config, self.registry, self._topics, self.counters)
-        self.history = History(broker, self._topics, self.delivery, self.counters)
+        self.topics = Topics(config.recovery_seconds)
+        self.delivery = Delivery(config, self.registry, self.topics, self.counters)
+        self.history = History(broker, self.topics, self.delivery, self.counters)
+        self.attachments = Attachments(self)
         self.inbound = Inbound(self)
         self.polls = Polls(self)
         # Which of two openings is the later one, several processes cannot tell: a request that
@@ -108,6 +106,7 @@ class Server:
         self.dispatcher.start(hub, self._signed_out)
         self.delivery.start(hub)
         self.history.start(hub, self._control)
+        self.attachments.start(hub)
         self.inbound.start(hub)
         self.polls.start(hub)
         self.who.start(hub)
@@ -236,7 +235,7 @@ class Server:
                 self.inbound.forget_client(client_id)  # of whoever had this id before
             if uid is not None and not self.registry.count(uid):
                 for topic, joined in arrival.topics.items():
-                    self._topics.joined(uid, topic, joined)
+                    self.topics.joined(uid, topic, joined)
             with self.who.noting(uid):
                 self.registry.add(uid, client_id, connection, kind)
             self.counters["opened"] += 1
@@ -272,7 +271,7 @@ class Server:
             connection.lost_at = now  # until it is given one
         self.look_by(connection, now + 1.0)
         if arrival.first:
-            self._user(uid, True, arrival.generation)
+            self.user(uid, True, arrival.generation)
         mine = (None if uid is None else user_channel(uid), client_channel(uid, client_id))
         for push in controls:
             if push.offset > arrival.offset and push.channel in mine:
@@ -320,7 +319,7 @@ class Server:
         websocket.proven = True
         self.attach(connection, websocket)
         if not self.broker.local:
-            self.hub.background(self._claim, connection)
+            self.hub.background(self.attachments.claim, connection)
         websocket.wake()
         return True
 
@@ -373,7 +372,7 @@ class Server:
     def reset(self) -> None:
         """The broker's counter began a new life: every client is told of the gap."""
         self.rules = replace(self.rules, epoch=self.broker.epoch)
-        self._topics.restart()
+        self.topics.restart()
         for connection in self.registry:
             connection.since = 0
             connection.session.rules = self.rules
@@ -390,91 +389,14 @@ class Server:
         self.who.changed()
 
     def reattach(self, quiet: bool) -> None:
-        """The broker lost sight of our clients: let them in again, one after another."""
-        topics = self._topics.snapshot() if quiet else {}
-        self.hub.background(self._reattach, list(self.registry), quiet, topics)
-
-    def _reattach(
-        self, connections: list[Connection], quiet: bool, topics: dict[str, list[str]]
-    ) -> None:
-        while connections and not self.closing:
-            try:
-                self._attach_again(connections[-1], quiet, topics)
-            except BrokerError as error:
-                log.warning("%d clients wait to be let in again: %s", len(connections), error)
-                again = partial(self.hub.background, self._reattach, connections, quiet, topics)
-                self.hub.call(self.hub.timer, RETRY, again)
-                return
-            connections.pop()
-
-    def _attach_again(
-        self, connection: Connection, quiet: bool, topics: dict[str, list[str]]
-    ) -> None:
-        uid, client_id = connection.key
-        token = connection.token
-        while uid is not None and topics.get(uid):
-            # Whatever became of this client since: its user was a member.
-            topic = topics[uid][-1]
-            try:
-                self.broker.join(uid, topic, again=True)
-            except UsageError as error:
-                log.warning("uid %r is no member of %r any more: %s", uid, topic, error)
-            topics[uid].pop()
-        if self.registry.get(uid, client_id) is not connection or not token:
-            return
-        try:
-            arrival = self.broker.attach(
-                uid, client_id, connection.kind, connection.session.v1, token
-            )
-        except Refused as error:
-            log.warning("uid %r could not be let in again: %s", uid, error)
-            return
-        if arrival is None:  # it went elsewhere while we were cut off
-            self.hub.call(self.released, uid, client_id, token)
-        else:
-            self.hub.call(self._attached_again, connection, arrival, quiet)
-
-    def _claim(self, connection: Connection) -> None:
-        """A WebSocket proved itself: its client polls elsewhere no more."""
-        uid, client_id = connection.key
-        if self.registry.get(uid, client_id) is not connection or connection.transport is None:
-            return
-        try:
-            arrival = self.broker.attach(uid, client_id, "ws", connection.session.v1)
-        except BrokerError as error:
-            log.warning("uid %r is known as polling yet: %s", uid, error)
-            again = partial(self.hub.background, self._claim, connection)
-            self.hub.call(self.hub.timer, RETRY, again)
-            return
-        except Refused as error:
-            log.warning("uid %r stays known as polling: %s", uid, error)
-            return
-        if arrival is not None:
-            self.hub.call(self._attached_again, connection, arrival, False)
-
-    def _attached_again(self, connection: Connection, arrival: Arrival, quiet: bool) -> None:
-        uid, client_id = connection.key
-        if self.registry.get(uid, client_id) is connection:
-            connection.token = arrival.token
-            if arrival.first and not quiet:
-                self._user(uid, True, arrival.generation)
-            if uid is not None:
-                self._take_topics(uid, arrival)
-        else:  # it went in between
-            self._detach(uid, client_id, arrival.token)
-
-    def _take_topics(self, uid: str, arrival: Arrival) -> None:
-        """What the broker knows of a user's topics holds."""
-        for topic, joined in arrival.topics.items():
-            self._joined(uid, topic, joined)
-        for topic in [one for one in self._topics.of(uid) if one not in arrival.topics]:
-            self._left(uid, topic, arrival.offset)
+        """The broker lost sight of our clients."""
+        self.attachments.reattach(quiet)
 
     def needs(self, name: str) -> bool:
         """Whether a client here listens to a channel."""
         kind, _, rest = name.partition(":")
         if kind == "t":
-            return rest in self._topics
+            return rest in self.topics
         if kind == "u":
             return rest in self._arriving or self.registry.count(rest) > 0
         if kind == "c":
@@ -506,15 +428,22 @@ class Server:
             elif id == LEFT:
                 self._left(uid, data, push.offset)
 
+    def take_topics(self, uid: str, arrival: Arrival) -> None:
+        """What the broker knows of a user's topics holds."""
+        for topic, joined in arrival.topics.items():
+            self._joined(uid, topic, joined)
+        for topic in [one for one in self.topics.of(uid) if one not in arrival.topics]:
+            self._left(uid, topic, arrival.offset)
+
     def _joined(self, uid: str, topic: str, offset: int) -> None:
-        if self._topics.joined(uid, topic, offset) and not self.broker.local:
+        if self.topics.joined(uid, topic, offset) and not self.broker.local:
             for connection in self.registry.of(uid):
                 connection.session.settle(min(offset, self.broker.watermark()))
                 connection.session.fall_behind()  # read from the topic's history
                 self.delivery.wake(connection)
 
     def _left(self, uid: str, topic: str, offset: int) -> None:
-        if self._topics.left(uid, topic, offset):
+        if self.topics.left(uid, topic, offset):
             self.broker.unused(topic_channel(topic))
 
     # sending ---------------------------------------------------------------------------
@@ -604,16 +533,9 @@ class Server:
         self.dispatcher.forget_transport(connection.key)
         if not connection.session.v1 and not self.broker.local:
             connection.session.settle(self.broker.watermark())
-            self.hub.background(self._leave_cursor, connection)
+            self.hub.background(self.attachments.leave_cursor, connection)
         if isinstance(websocket, WebSocket):
             self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
-
-    def _leave_cursor(self, connection: Connection) -> None:
-        """A client without a cursor may come back elsewhere: say how far it was served."""
-        try:
-            self.broker.take(*connection.key, connection.token, connection.session.acked)
-        except BrokerError as error:
-            log.debug("uid %r may miss events: %s", connection.session.uid, error)
 
     def look_at(self, connection: Connection, now: float) -> float | None:
         """Do what is due of one connection; when to look again, None: never."""
@@ -655,7 +577,7 @@ class Server:
         """A client is gone for good."""
         if self._remove(connection):
             uid, client_id = connection.key
-            self._detach(uid, client_id, connection.token)
+            self.attachments.detach(uid, client_id, connection.token)
 
     def _remove(self, connection: Connection) -> bool:
         uid, client_id = connection.key
@@ -674,35 +596,11 @@ class Server:
             if not self.registry.count(None):
                 self.broker.unused(ANONYMOUS)
         elif not self.registry.count(uid):
-            for topic in self._topics.gone(uid):
+            for topic in self.topics.gone(uid):
                 self.broker.unused(topic_channel(topic))
         if self.broker.local:
             self.asks.gone(connection.key)
         return True
-
-    def _detach(self, uid: Uid, client_id: str, token: str) -> None:
-        """Sign a client off at the broker; on the hub."""
-        self._leaving.append((uid, client_id, token))
-        if self.broker.local:
-            self._sign_off()
-        elif len(self._leaving) == 1:
-            self.hub.background(self._sign_off)
-
-    def _sign_off(self) -> None:
-        """One after another, until all who went are signed off; may wait for the broker."""
-        while self._leaving:
-            gone = uid, client_id, token = self._leaving[0]
-            try:
-                generation = self.broker.detach(uid, client_id, token)
-            except BrokerError as error:
-                sparse.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
-                again = partial(self.hub.background, self._sign_off)
-                self.hub.call(self.hub.timer, RETRY, again)
-                return
-            if generation:
-                self.hub.call(self._user, uid, False, generation)
-            with suppress(ValueError):  # under native threads another may be at it
-                self._leaving.remove(gone)
 
     def released(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""
@@ -717,7 +615,7 @@ class Server:
 
     def presence(self, uid: str, came: bool, generation: int) -> None:
         """The broker found that a user came or went, whose process could not say so."""
-        self._user(uid, came, generation)
+        self.user(uid, came, generation)
 
     def close(
         self, uid: Uid, client_id: str | None, code: int = s.CLOSED_BY_APP, reason: str = ""
@@ -760,7 +658,7 @@ class Server:
         """Users came or went, in whatever process."""
         self.who.changed()
 
-    def _user(self, uid: Uid, came: bool, generation: int) -> None:
+    def user(self, uid: Uid, came: bool, generation: int) -> None:
         self.who.user(uid, came, generation, Elsewhere(self))
 
     # asking ----------------------------------------------------------------------------

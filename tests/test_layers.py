@@ -22,7 +22,7 @@ LADDER = [
     ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
-    ["recv", "inbound", "polls", "server", "client", "publisher"],
+    ["recv", "attachments", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     ["security", "contexts", "views", "cli", "extension", "testing"],
     ["__init__"],
