@@ -141,10 +141,17 @@ class Presence:
         except BrokerError as error:
             self._changed = True  # perhaps: ask again
             log.debug("who is connected is not known: %s", error)
+            now = self._seen
+        before, self._seen = self._seen, now
+        if now == before:
+            self.hub.call(self._compared)
         else:
-            before, self._seen = self._seen, now
-            if now != before:
-                self.hub.call(self.hub.spawn, self._tell_watchers, before, now)
+            self.hub.call(self.hub.spawn, self._tell_in_turn, before, now)
+
+    def _tell_in_turn(self, before: ConnectedUids, now: ConnectedUids) -> None:
+        """Watchers may block: what comes next is compared when they are done."""
+        try:
+            self._tell_watchers(before, now)
         finally:
             self.hub.call(self._compared)
 
