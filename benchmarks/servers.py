@@ -240,6 +240,11 @@ def free_port() -> int:
     return port
 
 
+def clock_of(pid: int) -> int:
+    """The clock that counts what a process uses: clock_getcpuclockid(3)."""
+    return (~pid << 3) | 2
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process that leads a group, and the group."""
     for how in (signal.SIGTERM, signal.SIGKILL):
@@ -274,6 +279,7 @@ class Redis:
         )
         if SERVER_CPU is not None:
             os.sched_setaffinity(self._process.pid, {SERVER_CPU})
+        self._clock = clock_of(self._process.pid)
         for _ in range(100):
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -282,6 +288,10 @@ class Redis:
                 time.sleep(0.05)
         end(self._process)
         raise Lost("redis-server does not start")
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used."""
+        return time.clock_gettime(self._clock)
 
     def __enter__(self) -> Redis:
         return self
@@ -327,7 +337,7 @@ class Server:
             self.stop()
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise NotHere(" ".join(last) or "it does not start") from None
-        self._clock = (~self.pid << 3) | 2  # clock_getcpuclockid(3)
+        self._clock = clock_of(self.pid)
 
     def _first_answer(self) -> int:
         for _ in range(200):
