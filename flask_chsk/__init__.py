@@ -25,11 +25,12 @@ from .errors import (
     UsageError,
 )
 from .event import Event, as_event, assert_event, is_event
-from .extension import ALL_USERS_WITHOUT_UID, Chsk, uid_connected, uid_disconnected
+from .extension import Chsk, uid_connected, uid_disconnected
 from .logs import set_logging_level
 from .registry import ConnectedUids
 from .router import EventMessage, Handlers, Reply, is_event_msg
 from .session import cb_error, cb_success
+from .uids import ALL_USERS_WITHOUT_UID
 from .values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 
 __version__ = "0.1.0"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from . import packers
 from .errors import ChskError, UnpackError
-from .packers.edn import EdnPacker
 from .publisher import Publisher
 
 commands = AppGroup("chsk", help="Channel sockets.")
@@ -27,18 +28,27 @@ def show_config() -> None:
 @click.argument("uid")
 @click.argument("event")
 def send(uid: str, event: str) -> None:
-    """Push EVENT, as EDN, to every client of UID: flask chsk send ann '[:order/shipped {:id 7}]'.
+    """Push EVENT, EDN or JSON, to every client of UID: flask chsk send ann '[:order/shipped 7]'.
 
     Needs CHSK_BROKER_URL redis://…, by which the running workers hear of it.
     """
     config = current_app.extensions["chsk"].config
     try:
         with Publisher(config.broker_url, max_bytes=config.max_outbox_bytes // 2) as publisher:
-            offset = publisher.send(uid, EdnPacker().unpack(event))
-    except UnpackError as error:
-        raise click.BadParameter(f"not EDN: {error}", param_hint="EVENT") from error
+            offset = publisher.send(uid, _read(event))
     except ChskError as error:
         raise click.ClickException(str(error)) from error
     if offset is None:
         raise click.ClickException(f"{uid} is not connected: nothing was sent")
     click.echo(offset)
+
+
+def _read(text: str) -> Any:
+    try:
+        return packers.make("json").unpack(text)
+    except UnpackError:
+        pass
+    try:
+        return packers.make("edn").unpack(text)
+    except UnpackError as error:
+        raise click.BadParameter(f"not EDN: {error}", param_hint="EVENT") from error

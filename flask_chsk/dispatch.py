@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gevent import GreenletExit, Timeout
 
 from .connection import KeptRequest, Transport, Uid
+from .errors import BrokerError
 from .event import Event
 from .hub import SLICE, Hub, Waiter
 from .intake import Intake
@@ -336,7 +337,10 @@ class Dispatcher:
 
     def _failed(self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException) -> None:
         status, message = self._host.explain(error)
-        if status >= 500:
+        if isinstance(error, BrokerError):
+            self._counters["handler_errors"] += 1
+            sparse.warning("broker", "handler of %s, uid %r: %s", ev.id, ev.uid, error)
+        elif status >= 500:
             self._counters["handler_errors"] += 1
             log.error("handler of %s failed, uid %r", ev.id, ev.uid, exc_info=error)
         if channel is not None and ev.wants_reply:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import blinker
 from flask import Flask, current_app, has_app_context, session, url_for
@@ -30,7 +29,7 @@ from .config import Config
 from .connection import KeptRequest
 from .contexts import EventContext, response_value
 from .dispatch import SignedOut
-from .errors import ConfigError, Refused, UsageError
+from .errors import BrokerError, ConfigError, Refused, UsageError
 from .hub import Hub, starting
 from .packers.edn import EdnPacker
 from .recv import RecvQueue, start_router
@@ -38,6 +37,7 @@ from .registry import NOBODY, ConnectedUids
 from .router import EventMessage, Handler, Handlers
 from .security import resume_key
 from .server import Server
+from .uids import as_uid
 from .views import Endpoint
 from .wire import WIRES, Composer
 
@@ -51,34 +51,6 @@ uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
 
 CSRF_SESSION_KEY = "_chsk_csrf"
 ALIVE_POLL = 0.1  # seconds between looks at gunicorn's worker.alive: --max-requests has no signal
-
-
-class _Anonymous:
-    def __repr__(self) -> str:
-        return "ALL_USERS_WITHOUT_UID"
-
-
-ALL_USERS_WITHOUT_UID: Any = _Anonymous()
-"""As a uid: every client that has none."""
-
-
-def as_uid(uid: Any) -> str | None:
-    """A uid as it is kept: str; int and UUID are converted, the anonymous are None.
-
-    :raises UsageError: for what is no uid.
-    """
-    if type(uid) is str:
-        text = uid
-    elif uid is ALL_USERS_WITHOUT_UID:
-        return None
-    elif isinstance(uid, str | int | UUID) and not isinstance(uid, bool):
-        text = str(uid)
-    else:
-        hint = "; ALL_USERS_WITHOUT_UID addresses anonymous clients" if uid is None else ""
-        raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint}")
-    if not text or len(text) > 255:
-        raise UsageError(f"a uid has 1 to 255 characters, not {len(text)}")
-    return text
 
 
 @dataclass
@@ -256,6 +228,8 @@ class State:
             response = error.response
             status = error.code or (response.status_code if response is not None else 500)
             return status, error.description or error.name
+        if isinstance(error, BrokerError):
+            return 503, "try again later"
         return 500, "the handler failed"
 
     def _tell_signals(self, uid: str, came: bool) -> None:
@@ -504,6 +478,7 @@ class Chsk(Handlers, Sender):
             name = "chsk" + checked.path.replace("/", "_").replace(".", "_")
         for packer in checked.packers:
             state.composer(packer, checked)  # a missing extra is said now, not at a handshake
+        brokers.make(checked)  # and a URL that cannot be used
         blueprint = Endpoint(state, checked).blueprint(name)
         app.register_blueprint(blueprint)
         csrf = app.extensions.get("csrf")

@@ -11,9 +11,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
-from .errors import BadEvent, ConfigError, PackError, UsageError
+from .errors import BadEvent, ConfigError, PackError
 from .event import assert_event
 from .push import CANONICAL
+from .uids import as_uid
 
 if TYPE_CHECKING:
     from .brokers.connections import Redis
@@ -36,7 +37,8 @@ class Publisher:
     def __init__(self, broker_url: str, *, max_bytes: int = MAX_BYTES) -> None:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
-                f"a publisher needs redis://…, which processes share, not {broker_url!r}"
+                "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
+                f" not {broker_url!r}"
             )
         self._url = broker_url
         self._redis = self._connections()
@@ -46,15 +48,14 @@ class Publisher:
     def send(self, uid: Any, event: Any, *, client_id: str | None = None) -> int | None:
         """Push ``[id, data]`` to every client of a user; the event's offset.
 
-        None where that user is not there. A *uid* of None: every client that has none.
+        None where that user is not there. ``ALL_USERS_WITHOUT_UID``: every client that has none.
 
+        :raises UsageError: for what is no uid.
         :raises BrokerUnavailable: Redis is away; nothing was sent.
         :raises PublishUnknown: its answer was lost.
         :raises BadEvent, PackError: before anything is sent.
         """
-        key = None if uid is None else str(uid)
-        if key == "" or (key is not None and len(key) > 255):
-            raise UsageError(f"a uid has 1 to 255 characters, not {len(key)}")
+        key = as_uid(uid)
         if client_id is not None:
             return self._publish(client_channel(key, client_id), event)
         return self._publish(ANONYMOUS if key is None else user_channel(key), event)

@@ -507,7 +507,7 @@ class Server:
             return
         self._absent_noted.add(uid)
         some = sorted(self.registry.connected_uids.any)[:5]
-        log.info("nothing was sent to uid %r, who is not connected; connected here: %s", uid, some)
+        log.info("nothing was sent to uid %r, who is not connected; in this process: %s", uid, some)
 
     def deliver(self, push: Push) -> None:
         """Do what a published event says, or hand it to the connections it is for."""

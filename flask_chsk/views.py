@@ -134,7 +134,7 @@ class Endpoint:
     def health(self) -> Response:
         """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH)."""
         server = self.state.server()
-        wrong = "draining" if server.closing else server.broker_health()
+        wrong = "draining" if server.closing else self._unshared() or server.broker_health()
         response = Response(f"{wrong or 'ok'}\n", 503 if wrong else 200, mimetype="text/plain")
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -186,14 +186,8 @@ class Endpoint:
             security.check_csrf(given, expected)
         if hooks.authorize is not None and hooks.authorize() is False:
             raise Refused(401, "not authorized: sign in first")
-        shared = config.allow_unshared or not config.broker_url.startswith("memory:")
-        if request.is_multiprocess and not shared:
-            raise Refused(
-                503,
-                "several workers share no broker, so events would reach some clients only:"
-                " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True"
-                " overrides)",
-            )
+        if unshared := self._unshared():
+            raise Refused(503, unshared)
         server = state.server()
         if config.rate_per_address is not None and server.inbound.address_too_fast(
             request.remote_addr
@@ -227,6 +221,17 @@ class Endpoint:
             number=int(number) if number and _NUMBER.fullmatch(number) else None,
         )
         return server, opening, origin
+
+    def _unshared(self) -> str:
+        """Why these workers cannot serve together; empty where they can."""
+        config = self.config
+        shared = config.allow_unshared or not config.broker_url.startswith("memory:")
+        if shared or not request.is_multiprocess:
+            return ""
+        return (
+            "several workers share no broker, so events would reach some clients only:"
+            " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True overrides)"
+        )
 
     def _origin(self) -> str | None:
         return security.check_origin(

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 
 # Lowest first. A layer may import itself (each module the ones it builds on) and what is below.
 LADDER = [
-    ["errors", "values", "event", "config", "backoff"],
+    ["errors", "values", "uids", "event", "config", "backoff"],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],

@@ -91,6 +91,8 @@ class Redis:
         split = urlsplit(url)
         query = dict(parse_qsl(split.query))
         prefix = query.pop("prefix", "chsk")
+        if split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path):
+            raise ConfigError(f"CHSK_BROKER_URL cannot be used: {split.path!r} is no database")
         try:
             rest = urlunsplit(split._replace(query=urlencode(query)))
             options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
@@ -105,6 +107,12 @@ class Redis:
             "protocol": 2,
             **options,
         }
+        try:
+            self._class(**self._options)  # connects to nothing
+        except TypeError as error:
+            raise ConfigError(
+                f"CHSK_BROKER_URL cannot be used: in ?{split.query} is what redis-py does not know"
+            ) from error
         # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
         self.base = f"{prefix}:{options.get('db', 0)}:"
         self.where = f"{options.get('host', options.get('path', 'localhost'))}"

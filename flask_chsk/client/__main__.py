@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, metavar="SECONDS", help="(default: 10 for openings and replies)")
     add("--header", action="append", default=[], metavar="NAME:VALUE")
     add("--cookie", action="append", default=[], metavar="NAME=VALUE")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="for the query")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="with every request")
     add("--csrf-token")
     add("--auth", metavar="TOKEN", help="a bearer token")
     add("--insecure", action="store_true", help="do not verify the server's certificate")

@@ -174,7 +174,8 @@ class ChannelSocket:
         :param recv_buf: how many events ``ch_recv`` keeps, or a queue of your own.
         :param chsk_url: called with path, location and whether it is for a WebSocket.
         :param ajax_opts: ``params``, ``headers`` for HTTP requests (not the WebSocket).
-        :param params: for the query of every request.
+        :param params: with every request: the query of a GET and a WebSocket, the form of a POST
+            (``request.values`` reads either).
         :param headers: for every request, the WebSocket's handshake included.
         :param backoff: seconds to wait before retry number 0, 1, 2 …
         :param wrap_recv: whether pushed events are ``["chsk/recv", event]`` in ``ch_recv``.
@@ -280,7 +281,7 @@ class ChannelSocket:
                 if state["open"]:
                     return
                 if state["status"] in AT_REST or not flag.wait(until - time.monotonic()):
-                    raise ChannelClosed(f"not open: {_why(state)}")
+                    raise ChannelClosed(f"not open: {_why(self.state)}")
             finally:
                 _remove(self._opening, flag)
 

@@ -106,7 +106,7 @@ export interface Options {
   csrfToken?: MaybeAsync<string | null | undefined>;
   /** A bearer token, for clients without cookies. Asked before every connection. */
   auth?: MaybeAsync<string | null | undefined>;
-  /** More parameters of every request, the application's own. */
+  /** More parameters, the application's own: in the query of a GET, in the form of a POST. */
   params?: { [name: string]: string | number | boolean | null | undefined };
   /** More headers, of Ajax requests only: a WebSocket has none. */
   headers?: { [name: string]: string };

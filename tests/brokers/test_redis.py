@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 import redis
 
-from flask_chsk.brokers import Broker, connections, scripts, user_channel
+from flask_chsk.brokers import Broker, connections, make, scripts, user_channel
 from flask_chsk.brokers import redis as module
+from flask_chsk.config import Config
 from flask_chsk.errors import (
     BadEvent,
     BrokerUnavailable,
     ConfigError,
     PublishUnknown,
     Refused,
+    UsageError,
 )
 from flask_chsk.publisher import Publisher
+from flask_chsk.uids import ALL_USERS_WITHOUT_UID
 from tests.brokers.conftest import Ears
 from tests.e2e.proxy import Proxy
 from tests.process import ROOT, Redis, eventually, free_port
@@ -357,6 +360,21 @@ def test_who_was_taken_for_dead_lets_its_clients_in_again(start: Start, redis_ur
 
 
 # faults --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:6379", "is not known"),
+        ("http://localhost", "is not known"),
+        ("redis://localhost:abc/0", "abc"),
+        ("redis://localhost/x", "'/x' is no database"),
+        ("redis://localhost/0?prefx=a", r"\?prefx=a"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_said_before_anything_begins(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make(Config(broker_url=url))
 
 
 def test_without_redis_everything_fails_at_once(start: Start) -> None:
@@ -811,6 +829,19 @@ def test_a_publisher_checks_before_it_sends(published: Publisher) -> None:
         published.send("ann", ["chsk/close"])
     with pytest.raises(ConfigError, match="redis://"):
         Publisher("memory://")
+    for uid in (None, True, 1.5, b"ann", ["ann"], ""):
+        with pytest.raises(UsageError, match="a uid "):
+            published.send(uid, ["a/b", 1])
+
+
+def test_a_publisher_reaches_the_anonymous_by_their_name(
+    start: Start, redis_url: str, published: Publisher
+) -> None:
+    one = start(redis_url)
+    one.broker.ready()
+    attached(one.broker, None, "1")
+    published.send(ALL_USERS_WITHOUT_UID, ["a/b", 1])
+    assert one.texts(1) == ["[:a/b 1]"]
 
 
 def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> None:

@@ -497,7 +497,7 @@ def test_an_event_is_sent_from_a_shell(cluster: Cluster, ann: str) -> None:
         (["ann", "[:test/item 7"], "redis://127.0.0.1:1/0", 2, "not EDN"),
         (["ann", "[:item 7]"], "redis://127.0.0.1:1/0", 1, "namespace"),
         (["ann", "[:test/item 7]"], "redis://127.0.0.1:1/0", 1, "Redis at 127.0.0.1 is away"),
-        (["ann", "[:test/item 7]"], "memory://", 1, "redis://"),
+        (["ann", '["test/item", 7]'], "memory://", 1, "CHSK_BROKER_URL"),
         (["ann"], "memory://", 2, "Missing argument 'EVENT'"),
     ],
 )
@@ -888,6 +888,9 @@ def test_without_redis_sockets_and_handlers_go_on(own: Cluster) -> None:
         assert answer.read() == b"ok\n"
     own.redis.stop()
     assert tab.ask("[:test/echo 1]") == 1
+    tab.say("[:test/note 1]", '"cb"')
+    assert tab.read()[:2] == ["chsk/error", "cb"]
+    eventually(lambda: "handler of test/note, uid 'ann': Redis at" in own.log)
     assert own.post("/send/ann?last=0") == {"error": "BrokerUnavailable"}
     with pytest.raises(urllib.error.HTTPError, match="503"):
         urllib.request.urlopen(f"{own.proxy.url}/chsk/health", timeout=15)

@@ -198,7 +198,7 @@ def instances(start: Start, nginx: Nginx, chat: Path, redis_url: str) -> Instanc
 def hear(users: list[User], count: int) -> list[tuple[list[int], int]]:
     """What each user heard, and of how many gaps they were told, once they heard so many."""
     eventually(lambda: min(len(user.heard) for user in users) >= count, 30.0)
-    return [(user.heard, user.gaps) for user in users]
+    return [(user.heard, len(user.gaps)) for user in users]
 
 
 # systemd ----------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""Who may be addressed: a user, or all who are none."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from .errors import UsageError
+
+
+class _Anonymous:
+    def __repr__(self) -> str:
+        return "ALL_USERS_WITHOUT_UID"
+
+
+ALL_USERS_WITHOUT_UID: Any = _Anonymous()
+"""As a uid: every client that has none."""
+
+
+def as_uid(uid: Any) -> str | None:
+    """A uid as it is kept: str; int and UUID are converted, the anonymous are None.
+
+    :raises UsageError: for what is no uid.
+    """
+    if type(uid) is str:
+        text = uid
+    elif uid is ALL_USERS_WITHOUT_UID:
+        return None
+    elif isinstance(uid, str | int | UUID) and not isinstance(uid, bool):
+        text = str(uid)
+    else:
+        hint = "; ALL_USERS_WITHOUT_UID addresses anonymous clients" if uid is None else ""
+        raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint}")
+    if not text or len(text) > 255:
+        raise UsageError(f"a uid has 1 to 255 characters, not {len(text)}")
+    return text
