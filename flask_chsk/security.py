@@ -83,8 +83,8 @@ def check_csrf(given: str | None, expected: str | None) -> None:
     if expected is None:
         raise Refused(
             403,
-            "no CSRF token in this session: render {{ chsk_script() }} in the page first,"
-            " keep its cookie, or set CHSK_CSRF = False",
+            "no CSRF token in this session: render {{ chsk_script() }} in the page first and"
+            " keep its cookie, send a bearer token instead of cookies, or set CHSK_CSRF = False",
         )
     if not given:
         raise Refused(
