@@ -43,7 +43,7 @@ from . import (
     pubsub_of,
     scripts,
 )
-from .connections import FAILURES, Connection, Greeting, Redis
+from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
 
 if TYPE_CHECKING:
     from ..hub import Hub, Waiter
@@ -160,7 +160,7 @@ class RedisBroker:
         self._do(self._redis.call, scripts.RETIRE, self.name, int(seconds * 1000))
 
     def stop(self) -> None:
-        self._stopped = True  # the subscriber looks once a second
+        self._stopped = True  # the subscriber looks every second or two
         self._redis.close()
 
     def _do(self, fn: Callable[..., T], *args: Any) -> T:
@@ -270,29 +270,39 @@ class RedisBroker:
             waiter.set(True)
 
     def _listen(self, connection: Connection) -> None:
-        wire = connection.wire
-        heard = 0  # since others had a turn for certain: a wait that finds a message gives none
+        heard = 0  # since others had a turn for certain: a read that finds a message gives none
         agreed = self._hub.now()
         while not self._stopped:
             if connection.epoch == self._epoch:
                 agreed = self._hub.now()
             elif self._hub.now() - agreed > AGREE:
                 raise BrokerUnavailable("other connections reach a Redis that began anew")
-            if not wire.can_read(1.0):
+            batch = self._read(connection.wire)
+            if not batch:
                 if self._hub.now() - self._probed > DEAF:
                     raise BrokerUnavailable("no probe came back for 8 seconds")
                 continue
-            batch: list[Any] = []
-            with self._sending:  # one at a time uses the socket: TLS wants it so
-                while len(batch) < BATCH:
-                    batch.append(wire.read_response())
-                    if not wire.can_read(0):
-                        break
             self._hub.call(self._arrived, batch)
             heard += len(batch)
             if heard >= BATCH and self._cooperative:
                 heard = 0
                 gevent.sleep(0)
+
+    def _read(self, wire: Any) -> list[Any]:
+        """The messages that came; none after a second or two without any."""
+        if self._cooperative:  # handing over is a call, so each goes as it comes
+            try:
+                return [wire.read_response(disconnect_on_error=False)]
+            except AnswerTimeout:
+                return []
+        batch: list[Any] = []
+        if wire.can_read(1.0):
+            with self._sending:  # one at a time uses the socket: TLS wants it so
+                while len(batch) < BATCH:
+                    batch.append(wire.read_response())
+                    if not wire.can_read(0):
+                        break
+        return batch
 
     def _flush(self) -> None:
         """Send what was decided on the hub, in that order; in a worker."""

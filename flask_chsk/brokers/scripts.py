@@ -116,11 +116,12 @@ end
 
 
 class Script:
-    """A script, and the name Redis knows it by."""
+    """A script, the name Redis knows it by, and how commands that call it begin."""
 
-    __slots__ = ("sha", "text")
+    __slots__ = ("heads", "sha", "text")
 
     def __init__(self, body: str) -> None:
+        self.heads: dict[tuple[str, int], bytes] = {}  # for keys and a number of arguments
         self.text = _PRELUDE + body
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
