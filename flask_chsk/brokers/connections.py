@@ -23,13 +23,17 @@ from .scripts import HELLO, Script
 
 try:
     import redis.connection
-    from redis._parsers import _RESP2Parser
     from redis.exceptions import NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as AnswerTimeout
 except ImportError as error:  # the extra was not installed
     raise ConfigError(
         "CHSK_BROKER_URL redis://… needs redis-py: pip install 'flask-chsk[redis]'"
     ) from error
+
+_parser: Any = redis.connection.DefaultParser
+with contextlib.suppress(ImportError):  # of another redis-py
+    # The plain one, whatever is installed: hiredis polls before it reads, which costs more.
+    from redis._parsers import _RESP2Parser as _parser
 
 CONNECT = 1.0  # seconds to be connected: Redis is near, or away
 ANSWER = 2.0  # seconds for an answer; a script takes microseconds
@@ -109,15 +113,14 @@ class Redis:
             "socket_timeout": ANSWER,
             **({} if unix else {"socket_keepalive": True}),
             "protocol": 2,
-            # Whatever is installed: hiredis polls before it reads, which costs more than it saves.
-            "parser_class": _RESP2Parser,
+            "parser_class": _parser,
             **options,
         }
         try:
             self._class(**self._options)  # connects to nothing
         except TypeError as error:
             raise ConfigError(
-                f"CHSK_BROKER_URL cannot be used: in ?{split.query} is what redis-py does not know"
+                f"CHSK_BROKER_URL cannot be used: one of {', '.join(query)} redis-py does not know"
             ) from error
         # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
         self.base = f"{prefix}:{options.get('db', 0)}:"
