@@ -262,7 +262,7 @@ class Server:
             one.composer = opening.composer
             one.v1 = opening.v1
         connection.openings += 1
-        connection.since = watermark
+        connection.since = watermark if self.broker.local else arrival.offset
         if not arrival.trial:
             connection.token = arrival.token
         if kind == "ws":
