@@ -279,5 +279,5 @@ def make(config: Config) -> Broker:
 
         return RedisBroker(config)
     raise ConfigError(
-        f"CHSK_BROKER_URL {config.broker_url!r} is not known: use memory:// or redis://host:6379/0"
+        f"CHSK_BROKER_URL {scheme}:… is not known; use memory:// or redis://host:6379/0"
     )
