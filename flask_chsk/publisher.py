@@ -38,7 +38,7 @@ class Publisher:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
-                f" not {broker_url!r}"
+                f" not {broker_url.partition(':')[0]}:…"
             )
         self._url = broker_url
         self._redis = self._connections()
