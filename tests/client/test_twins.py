@@ -7,6 +7,7 @@ in order.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -225,8 +226,7 @@ def test_a_restart_of_the_server_is_told_the_same(
             pair = twins(f"{proxy.url}/chsk", kind)
             pair.do("until", "open")
             pair.told()
-            proxy.backends = []
-            first.kill()
+            first.stop(signal.SIGKILL)  # it does not say within how many seconds to come back
             pair.do("until", "waiting")
         with running("gunicorn-gevent", APP, tmp_path / "two") as second:
             proxy.backends = [second.port]
