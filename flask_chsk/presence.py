@@ -84,6 +84,7 @@ class Presence:
         if uid is None:
             return
         log.info("uid %r %s", uid, "connected" if came else "disconnected")
+        self._snapshot = (-SNAPSHOT, self._snapshot[1])  # handlers of this will ask who is there
         event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
         if self._broker.local and self.watchers:
             # Only where somebody looks: a snapshot costs as much as there are users, and for each
