@@ -105,7 +105,7 @@ class Presence:
     def _watch(self) -> None:
         try:
             self._broker.watch()
-            self._seen = self._ask()
+            self._changed = True  # whoever came before is told of, too
         except BrokerError as error:
             self._watching = False  # until the next sweep
             log.debug("who comes and goes is not known: %s", error)
