@@ -66,12 +66,14 @@ class Presence:
         asked, before = self.hub.now(), self._snapshot
         if before[0] >= 0:
             self._snapshot = (asked, before[1])  # one asks; others have the last answer meanwhile
+        mine = self._snapshot
         try:
             snapshot = self._broker.connected()
         except BrokerError:
-            self._snapshot = before
+            if self._snapshot is mine:
+                self._snapshot = before
             raise
-        if asked >= self._snapshot[0]:
+        if self._snapshot is mine:  # nobody came or went here since
             self._snapshot = (asked, snapshot)
         return snapshot
 
