@@ -3,7 +3,7 @@
 # make          this list
 #
 # make style    ruff, check and format        make unit     pytest without servers and browsers
-# make types    mypy --strict                 make e2e      pytest with them
+# make types    mypy --strict                 make e2e      pytest with them, in parts
 # make js       node --test                   make fuzz     many more examples (COUNT=1000000)
 # make docs     docs/_build/html              make soak     cuts and rude peers (SECONDS=600)
 # make clean    forget what was built         make bench    the figures of the documentation
@@ -15,11 +15,15 @@ VENV ?= .venv
 PORT ?= 5000
 COUNT ?= 1000000
 SECONDS ?= 600
+JOBS ?= 2
 BIN := $(VENV)/bin
+# Parts of the end-to-end tests, the longest first, so that the last to end are short.
+E2E := e2e client servers wire hostile brokers soak
 PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
-.PHONY: help demo test style types js unit e2e fuzz soak bench docs tools clean
+.PHONY: help demo test style types js unit e2e $(addprefix e2e-,$(E2E)) fuzz soak bench docs tools clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -27,15 +31,10 @@ help:
 demo: $(VENV)/.demo
 	@sh scripts/demo.sh $(VENV) $(PORT)
 
-# In processes of their own: what one part leaves running is not the next one's concern.
-test: tools style types js
-	$(PYTEST) -m "not e2e" tests/packers tests/test_*.py example_app
-	$(PYTEST) tests/brokers
-	$(PYTEST) tests/client
-	$(PYTEST) tests/hostile
-	$(PYTEST) tests/wire
-	$(PYTEST) tests/soak
-	$(PYTEST) tests/e2e
+# Two parts at a time (JOBS=1: one), each a process of its own: what one leaves running is not the
+# next one's concern. A part prints what it has to say when it is done.
+test: tools
+	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) style types js unit e2e
 
 style: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,8 +49,12 @@ js: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(PYTEST) -m "not e2e"
 
-e2e: $(VENV)/.dev tools
-	$(PYTEST) -m e2e
+e2e: $(addprefix e2e-,$(E2E))
+
+e2e-servers: FILES = tests/test_*.py
+e2e-%: FILES = tests/$*
+$(addprefix e2e-,$(E2E)): e2e-%: $(VENV)/.dev tools
+	$(PYTEST) -m e2e $(FILES)
 
 fuzz: $(VENV)/.dev
 	$(PYTEST) -m "hypothesis and not e2e" --hypothesis-profile=fuzz

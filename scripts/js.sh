@@ -1,5 +1,6 @@
 #!/bin/sh
-# js.sh: the tests of the browser's side, under Node; with the npm packages that tests/js asks for.
+# js.sh [install]: the tests of the browser's side, under Node; "install": only the npm packages
+# that they and some tests of pytest ask for.
 set -eu
 cd "$(dirname "$0")/../tests/js"
 
@@ -13,4 +14,4 @@ if [ ! -f $stamp ] || [ package-lock.json -nt $stamp ]; then
     npm ci --silent --no-audit --no-fund </dev/null
     touch $stamp
 fi
-exec node --test --test-reporter=spec
+[ "${1:-}" = install ] || exec node --test --test-reporter=spec *.test.mjs

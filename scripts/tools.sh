@@ -47,6 +47,10 @@ if ! browser; then
     browser || missing="$missing chromium"
 fi
 
+if have npm; then
+    sh "$here/js.sh" install || missing="$missing npm-packages"
+fi
+
 [ -n "$missing" ] || exit 0
 echo "missing:$missing (node is needed in version 18 or newer)" >&2
 if [ -n "${CI:-}" ]; then

@@ -30,6 +30,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["pytester"]
 
+HERE = Path(__file__).parent
+# Marked e2e as a whole, but for what has fakes on both sides.
+E2E = {HERE / name for name in ("brokers", "client", "e2e", "hostile", "soak", "wire")}
+FAKED = {HERE / "client/test_session.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if E2E.intersection(item.path.parents) and item.path not in FAKED:
+            item.add_marker(pytest.mark.e2e)
+
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

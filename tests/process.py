@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -54,11 +55,15 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on; for programs that cannot choose their own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on; for programs that cannot choose their own.
+
+    Below 32768, from where Linux takes the ports of connections: none of those gets it meanwhile.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:

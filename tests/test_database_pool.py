@@ -13,6 +13,8 @@ from tests.peer import Peer
 from tests.process import eventually
 from tests.servers import running
 
+pytestmark = pytest.mark.e2e
+
 MANY = 20
 
 

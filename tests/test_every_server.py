@@ -16,6 +16,8 @@ from tests.peer import Closed, Peer
 from tests.process import eventually
 from tests.servers import KINDS, SECURE_KINDS, WsgiServer, running, trusting
 
+pytestmark = pytest.mark.e2e
+
 CONNECTS = int(os.environ.get("CONNECTS", "40"))  # of each of two rounds
 
 # gunicorn's sync worker serves one request at a time: a parked poll would be all it does.

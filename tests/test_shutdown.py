@@ -14,6 +14,8 @@ from tests.peer import Closed, Peer
 from tests.process import eventually
 from tests.servers import WsgiServer, running
 
+pytestmark = pytest.mark.e2e
+
 APP = "tests.chsk_app:app"
 Start = Callable[..., WsgiServer]
 

@@ -16,6 +16,8 @@ from tests.peer import Peer
 from tests.process import eventually
 from tests.servers import WsgiServer, running
 
+pytestmark = pytest.mark.e2e
+
 EDN = EdnPacker()
 SIZE = 20_000
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

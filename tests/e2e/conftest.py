@@ -19,15 +19,8 @@ from tests.process import Process, Server, missing
 
 Env = Mapping[str, "str | None"]
 P = TypeVar("P", bound=Process)
-HERE = Path(__file__).parent
 
 started = pytest.StashKey["list[Process]"]()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.hookimpl(wrapper=True)

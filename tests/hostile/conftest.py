@@ -23,15 +23,8 @@ from tests.hostile.wire import Wire
 from tests.process import eventually
 from tests.servers import WsgiServer, running
 
-HERE = Path(__file__).parent
 PATIENCE = 10.0  # seconds for one echo: far above a stall, far below a hang
 MiB = 1024 * 1024
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
 
 
 class Target:

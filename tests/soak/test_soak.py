@@ -9,8 +9,6 @@ import pytest
 
 from tests.process import ROOT
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.mark.parametrize("rude", [0, 30])
 def test_clients_that_are_cut_lose_nothing_and_leave_nothing(rude: int) -> None:

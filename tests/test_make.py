@@ -1,0 +1,101 @@
+"""``make test`` runs every test there is, each in exactly one of its parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from tests.process import ROOT, program
+
+# A make above this one has its own ideas, and would have this one follow them.
+ENVIRON = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+ENVIRON["PYTHONHASHSEED"] = "0"  # sets have one order, so that tests have one name
+PYTEST = f"{sys.executable} -m pytest"
+
+
+@cache
+def recipe(target: str) -> tuple[str, ...]:
+    """The commands of ``make target``."""
+    command = [program("make"), "--dry-run", target, f"PYTEST={PYTEST}"]
+    ran = subprocess.run(command, cwd=ROOT, env=ENVIRON, capture_output=True, text=True, check=True)
+    return tuple(ran.stdout.splitlines())
+
+
+def pytests(target: str) -> list[str]:
+    """Those of them that run pytest."""
+    return [command for command in recipe(target) if command.startswith(PYTEST)]
+
+
+def collected(commands: Sequence[str]) -> Counter[str]:
+    """The node ids of the tests that *commands* run, and how often; all at the same time."""
+    running = [
+        subprocess.Popen(
+            f"{command} --collect-only -q -p no:cacheprovider",
+            shell=True,
+            cwd=ROOT,
+            env=ENVIRON,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), printed
+    return Counter(line for text in printed for line in text.splitlines() if "::" in line)
+
+
+def test_every_test_runs_in_exactly_one_part() -> None:
+    parts, everything = collected(pytests("test")), collected([PYTEST])
+    assert sum(everything.values()) > 4000
+    assert {"never": everything - parts, "twice": parts - everything} == {"never": {}, "twice": {}}
+
+
+def test_unit_and_e2e_are_the_parts_of_test() -> None:
+    assert sorted(pytests("unit") + pytests("e2e")) == sorted(pytests("test"))
+
+
+def test_what_else_must_pass_is_part_of_test() -> None:
+    for target in ("style", "types", "js", "tools"):
+        assert set(recipe(target)) <= set(recipe("test")), target
+
+
+def test_continuous_integration_runs_make_test() -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert script[-1].startswith("exec make test ")
+
+
+def test_every_test_of_javascript_runs(tmp_path: Path) -> None:
+    """By the script that make runs, with a node that writes down what it is given."""
+    written = sorted(path.name for path in (ROOT / "tests/js").glob("**/*.test.*") if here(path))
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copytree(
+        ROOT / "tests/js", tmp_path / "tests/js", ignore=shutil.ignore_patterns("node_modules")
+    )
+    for name in ("node", "npm"):
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(
+            f'#!/bin/sh\n[ "$1" = --test ] && echo {name} "$@"\nmkdir -p node_modules\n'
+        )
+        stub.chmod(0o755)
+    ran = subprocess.run(
+        ["sh", tmp_path / "scripts/js.sh"],
+        env={**ENVIRON, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, *arguments = ran.stdout.split()
+    assert name == "node"
+    assert sorted(word for word in arguments if not word.startswith("--")) == written
+    assert len(written) >= 7
+
+
+def here(path: Path) -> bool:
+    return "node_modules" not in path.parts
