@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 STALLED = 10.0  # seconds without taking one byte, after which a peer is given up (DESIGN 4.4)
+PONGS = 16  # pings in a row that are answered one by one; of more, the most recent ones are
 CLOSING = 2.0  # seconds a peer has to answer our close frame, and to take what is unsent
 
 
@@ -38,7 +39,7 @@ class WebSocket:
         "_connection",
         "_full",
         "_link",
-        "_pong",
+        "_pings",
         "_reader",
         "_server",
         "_waiting",
@@ -57,7 +58,7 @@ class WebSocket:
         self._closing = False
         self._full = False  # the client's inbox is
         self._waiting: list[Message] | None = None  # read, and not looked at yet
-        self._pong: bytes | None = None  # owed to a ping that came while nothing could leave
+        self._pings: list[bytes] | None = None  # payloads of pings that are not answered yet
         self.proven = True  # False: a poller tries it, and has not said anything on it yet
 
     def start(self, handshake: Data, leftover: bytes) -> None:
@@ -142,13 +143,18 @@ class WebSocket:
         for taken, message in enumerate(messages, 1):
             kind = type(message)
             if kind is str or kind is bytes:
+                if self._pings is not None:
+                    self._answer_pings()  # before what this message makes leave
                 server.inbound.received(connection, self, message)  # type: ignore[arg-type]
             elif kind is frames.Ping:
                 connection.session.alive(server.hub.now())
-                self._pong = message.payload  # type: ignore[union-attr]
+                if self._pings is None:
+                    self._pings = []
+                self._pings.append(message.payload)  # type: ignore[union-attr]
             elif kind is frames.Pong:
                 connection.session.alive(server.hub.now())
             else:
+                self._answer_pings()
                 code = message.code  # type: ignore[union-attr]
                 self.end(session.NORMAL if code in (None, 1005) else code)
             if self._closing:
@@ -159,7 +165,7 @@ class WebSocket:
                 if not self._full:
                     server.hub.soon(self._go_on)
                 break
-        self._answer_ping()
+        self._answer_pings()
         if self._waiting is None and self._reader.failed is not None:
             server.counters["protocol_errors"] += 1
             self.end(self._reader.failed.code, str(self._reader.failed))
@@ -172,14 +178,20 @@ class WebSocket:
         if self._waiting is None and not self._full and not self._closing:
             self._link.resume()
 
-    def _answer_ping(self) -> None:
-        # RFC 6455 5.5.3: the most recent ping only, so that they cannot pile up.
-        if self._pong is not None and self._link.stalled_since is None:
-            payload, self._pong = self._pong, None
-            self._link.write(frames.pong_frame(payload))
+    def _answer_pings(self) -> None:
+        pings = self._pings
+        if pings is None:
+            return
+        # RFC 6455 5.5.3: the most recent ping will do. So pongs cannot pile up, neither for a
+        # peer that reads nothing nor out of one read with thousands of pings.
+        if self._link.stalled_since is not None:
+            del pings[:-1]
+            return
+        self._pings = None
+        self._link.write(b"".join(map(frames.pong_frame, pings[-PONGS:])))
 
     def link_writable(self) -> None:
-        self._answer_ping()
+        self._answer_pings()
         self.wake()
 
     def give_up(self) -> None:

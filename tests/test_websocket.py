@@ -112,10 +112,34 @@ def test_messages_of_one_read_arrive_in_order(socket: Socket) -> None:
     assert socket.link.reading
 
 
-def test_pings_of_one_read_get_one_pong_for_the_last(socket: Socket) -> None:
+def test_each_ping_gets_its_pong_before_what_a_later_message_makes_leave(socket: Socket) -> None:
+    socket.server.on_received = lambda websocket: socket.link.write(frames.text_frame("reply"))
+    socket.reads("a", frames.Ping(b"1"), frames.Ping(b"2"), "b", frames.Ping(b"3"))
+    pongs = [frames.Pong(b"%d" % number) for number in (1, 2, 3)]
+    assert socket.link.sent == ["reply", *pongs[:2], "reply", pongs[2]]
+
+
+def test_pings_get_their_pongs_before_a_close(socket: Socket) -> None:
+    socket.reads(frames.Ping(b"1"), frames.Close(4321))
+    assert socket.link.sent == [frames.Pong(b"1"), frames.Close(4321)]
+
+
+def test_of_a_thousand_pings_in_a_row_the_last_few_are_answered(socket: Socket) -> None:
     socket.reads(*[frames.Ping(b"%d" % number) for number in range(1000)])
-    assert socket.link.sent == [frames.Pong(b"999")]
+    assert socket.link.sent == [frames.Pong(b"%d" % number) for number in range(984, 1000)]
     assert socket.alive == 1000
+
+
+def test_a_peer_that_stalls_at_its_pongs_is_owed_the_last_one(socket: Socket) -> None:
+    def stall(websocket: WebSocket) -> None:
+        socket.link.stalled_since = 1.0
+
+    socket.server.on_received = stall
+    socket.reads(frames.Ping(b"1"), "a", frames.Ping(b"2"), frames.Ping(b"3"), "b")
+    assert socket.link.sent == [frames.Pong(b"1")]
+    socket.link.stalled_since = None
+    socket.websocket.link_writable()
+    assert socket.link.sent == [frames.Pong(b"1"), frames.Pong(b"3")]
 
 
 def test_a_stalled_peer_is_owed_one_pong_at_most(socket: Socket) -> None:

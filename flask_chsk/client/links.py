@@ -252,23 +252,26 @@ class WebSocket:
                     owner.received(link, message)
                 elif isinstance(message, frames.Ping):
                     owner.heard(link)
-                    self._queue.append(frames.pong_frame(message.payload, masked=True))
-                    self.flush()
+                    if not self._closing:
+                        self._queue.append(frames.pong_frame(message.payload, masked=True))
+                        self.flush()
                 elif isinstance(message, frames.Pong):
                     owner.heard(link)
                 else:
-                    if not self._closing:
-                        self._close(stream, frames.close_frame(message.code, masked=True))
+                    self._close(frames.close_frame(message.code, masked=True))
                     return Cut(message.code, message.reason, "clean", clean=True)
             if reader.failed is not None:
                 code, reason = reader.failed.code, str(reader.failed)
-                self._close(stream, frames.close_frame(code, reason, masked=True))
+                self._close(frames.close_frame(code, reason, masked=True))
                 return Cut(code, reason, "ws-error", error=reason)
             data = stream.receive()
             if not data:
                 return Cut(1006, why="unexpected")
 
-    def _close(self, stream: Stream, frame: bytes) -> None:
+    def _close(self, frame: bytes) -> None:
+        """Send *frame*, a close; nothing where one was sent (RFC 6455 5.5.1)."""
+        if self._closing:
+            return
         self._closing = True
         self._queue.append(frame)
         self.flush()
