@@ -16,7 +16,6 @@ app = Flask(__name__)
 app.secret_key = "for tests"
 app.config.update(
     CHSK_CSRF=False,
-    CHSK_LP_TIMEOUT=8.0,
     SQLALCHEMY_DATABASE_URI=f"sqlite:///{os.environ['DATABASE']}",
     SQLALCHEMY_ENGINE_OPTIONS={
         "poolclass": QueuePool,
@@ -58,6 +57,7 @@ def how_many() -> str:
 def answer() -> str:
     for ev in waiting:
         ev.reply("now")
+    chsk.broadcast(["test/now"])  # ends the polls
     return ""
 
 

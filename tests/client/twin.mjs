@@ -9,7 +9,21 @@ const packers = {
   transit: async () => (await import(script.replace("chsk.js", "transit.js"))).transit,
   msgpack: async () => (await import(script.replace("chsk.js", "msgpack.js"))).msgpack,
 };
-const { WebSocket } = globalThis;
+
+/** Node 20 says of a WebSocket that was refused only "error"; browsers then say "close", too. */
+class WebSocket extends globalThis.WebSocket {
+  constructor(...args) {
+    super(...args);
+    let closed = false;
+    this.addEventListener("close", () => (closed = true));
+    this.addEventListener("error", () =>
+      setTimeout(() => closed || this.dispatchEvent(closeEvent()), 20),
+    );
+  }
+}
+const closeEvent = () =>
+  Object.assign(new Event("close"), { code: 1006, reason: "", wasClean: false });
+
 const chsk = new ChannelSocket(url, {
   type,
   packer: (await packers[packer]?.()) ?? packer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
@@ -89,10 +90,11 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wi
         return wire
 
     yield serve
-    for context, wire in started:
+    for _, wire in started:
         for peer in wire.peers:
             peer.cut()
-        context.__exit__(None, None, None)
+    with ThreadPoolExecutor() as pool:  # each takes a second to end
+        list(pool.map(lambda one: one[0].__exit__(None, None, None), started))
     for _, wire in started:
         assert wire.server.tracebacks == wire.expected_tracebacks, wire.server.log
 

@@ -17,7 +17,7 @@ FILLER = "x" * 20_000
 
 @pytest.fixture(scope="module")
 def wire(serve: Callable[..., Wire]) -> Wire:
-    return serve()
+    return serve(ws_kalive=5, ws_ping_timeout=2)
 
 
 def deaf(peer: Client) -> None:
@@ -42,7 +42,7 @@ def test_readers_that_never_read_cost_their_limit_and_are_closed(wire: Wire) -> 
     assert healthy.ask("[:test/echo 1]") == 1
     eventually(lambda: wire.get("/stats")["too_slow"] == 2)  # Sente's: no history for them
     # Ours after 10 s, or, if a gap spared them the stall, when their pings are not answered.
-    eventually(lambda: "deaf" not in wire.get("/uids")["any"], 90.0)
+    eventually(lambda: "deaf" not in wire.get("/uids")["any"], 60.0)
     stats = wire.get("/stats")
     assert stats.get("stalled", 0) + stats.get("pings_unanswered", 0) >= 2
     newcomer = wire.peer("newcomer")
