@@ -14,6 +14,7 @@ from typing import Any
 
 from flask import Flask, Request
 from flask.ctx import RequestContext
+from flask.globals import request_ctx
 from flask.sessions import SessionMixin
 from werkzeug.wrappers import Response
 
@@ -154,6 +155,20 @@ class EventContext(RequestContext):
 
     def match_request(self) -> None:
         """The request was routed when it came."""
+
+
+def exchange_session(session: SessionMixin) -> SessionMixin:
+    """Give the current request another session; the one that it had."""
+    context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    name = "_session" if hasattr(context, "_session") else "session"  # since Flask 3.1.3
+    before: SessionMixin = getattr(context, name)
+    setattr(context, name, session)
+    return before
+
+
+def in_event() -> bool:
+    """Whether the current request context is that of an event, not of a view."""
+    return isinstance(request_ctx._get_current_object(), EventContext)  # type: ignore[attr-defined]
 
 
 def response_value(value: Any) -> Any:

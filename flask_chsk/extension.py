@@ -7,7 +7,6 @@ and starts nothing; the server of a process starts at its first request.
 from __future__ import annotations
 
 import atexit
-import hmac
 import logging
 import os
 import secrets
@@ -16,11 +15,11 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import blinker
-from flask import Flask, current_app, has_app_context, session, url_for
+from flask import Flask, current_app, has_app_context, url_for
 from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 
@@ -28,12 +27,16 @@ from . import brokers, packers
 from .config import Config
 from .connection import KeptRequest
 from .contexts import EventContext, response_value
+from .cookieless import Cookieless
 from .dispatch import SignedOut
 from .errors import BrokerError, ConfigError, Refused, UsageError
+from .hooks import Hooks
 from .hub import Hub, starting
 from .packers.edn import EdnPacker
+from .plain import REMEDY, plain
 from .recv import RecvQueue, start_router
 from .registry import NOBODY, ConnectedUids
+from .responding import after_response, responds
 from .router import EventMessage, Handler, Handlers
 from .security import resume_key
 from .server import Server
@@ -49,71 +52,7 @@ log = logging.getLogger("flask_chsk")
 uid_connected = blinker.signal("flask_chsk.uid_connected")
 uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
 
-CSRF_SESSION_KEY = "_chsk_csrf"
 ALIVE_POLL = 0.1  # seconds between looks at gunicorn's worker.alive: --max-requests has no signal
-
-
-@dataclass
-class Hooks:
-    """The application's answers; the defaults are here."""
-
-    user_id: Callable[[], Any] | None = None
-    handshake_data: Callable[[], Any] | None = None
-    csrf_token: Callable[[], str] | None = None
-    authorize: Callable[[], Any] | None = None
-    reject: Callable[[], Any] | None = None
-    pack_default: Callable[[Any], Any] | None = None
-
-    def uid(self) -> str | None:
-        """Who is behind the current request; None: nobody known."""
-        if self.user_id is not None:
-            uid = self.user_id()
-        elif hasattr(current_app, "login_manager"):
-            from flask_login import current_user
-
-            uid = current_user.get_id()
-        else:
-            uid = session.get("uid")
-        if isinstance(uid, str) and len(uid) > 255:  # users choose their names
-            raise Refused(400, "this user's uid is over 255 characters")
-        return None if uid is None or uid == "" else as_uid(uid)
-
-    def page_csrf_token(self) -> str:
-        """The token for a page; made where the session has none."""
-        if self.csrf_token is not None:
-            return self.csrf_token()
-        if "csrf" in current_app.extensions:
-            from flask_wtf.csrf import generate_csrf
-
-            return str(generate_csrf())
-        if not current_app.secret_key:
-            raise ConfigError(
-                "the CSRF token lives in the session, which needs app.secret_key: set it, or"
-                " CHSK_CSRF = False"
-            )
-        if CSRF_SESSION_KEY not in session:
-            session[CSRF_SESSION_KEY] = secrets.token_urlsafe(24)
-        return str(session[CSRF_SESSION_KEY])
-
-    def expected_csrf_token(self) -> str | None:
-        """The token that the current request has to bring."""
-        if self.csrf_token is not None:
-            return self.csrf_token()
-        return session.get(CSRF_SESSION_KEY)
-
-    def csrf_matches(self, given: str) -> bool | None:
-        """Flask-WTF's verdict without its age limit; None where it is not in use."""
-        if self.csrf_token is not None or "csrf" not in current_app.extensions:
-            return None
-        from itsdangerous import BadData, URLSafeTimedSerializer
-
-        field = current_app.config["WTF_CSRF_FIELD_NAME"]
-        secret = current_app.config.get("WTF_CSRF_SECRET_KEY") or current_app.secret_key or ""
-        try:
-            token = URLSafeTimedSerializer(secret, salt="wtf-csrf-token").loads(given)
-        except BadData:
-            return False
-        return hmac.compare_digest(str(token), str(session.get(field, "")))
 
 
 class State:
@@ -130,6 +69,7 @@ class State:
         self._refusals: Counter[str] = Counter()
         self._recv: RecvQueue | None = None
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
+        self.cookieless = Cookieless(app)
         self._random_key = secrets.token_bytes(32)
 
     @property
@@ -233,7 +173,8 @@ class State:
         return 500, "the handler failed"
 
     def _tell_signals(self, uid: str, came: bool) -> None:
-        (uid_connected if came else uid_disconnected).send(self.app, uid=uid)
+        signal = uid_connected if came else uid_disconnected
+        signal.send(self.app, _async_wrapper=_refuse_async, uid=uid)
 
     # what the views ask ----------------------------------------------------------------------
 
@@ -286,6 +227,10 @@ class State:
         unpackable = sum(composer.unpackable for composer in self._composers.values())
         counted = {**self._refusals, "unpackable": unpackable}
         return {**(server.stats() if server is not None else {}), **counted}
+
+
+def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
+    raise UsageError(f"{receiver!r}, which a signal calls, is async and would never run: {REMEDY}")
 
 
 def _end(server: weakref.ref[Server], pid: int) -> None:
@@ -348,15 +293,39 @@ class Sender:
         """
         return self._state().server().asks.ask(as_uid(uid), event, client_id, timeout)
 
-    def close(self, uid: Any, client_id: str | None = None, reconnect: bool = True) -> None:
-        """Close a user's connections.
+    def close(
+        self,
+        uid: Any,
+        client_id: str | None = None,
+        reconnect: bool = True,
+        *,
+        now: bool = False,
+    ) -> None:
+        """Close a user's connections, or one of them: no later event reaches them.
+
+        Their pages are told when the response of the current view has ended, at most 5 seconds
+        later: a page that goes elsewhere at once would give up the request that signed it out,
+        and lose its cookie. Outside a view they are told at once.
 
         :param reconnect: False: they stay closed and tell their application
             (``signed-out``); call it so after a logout.
+        :param now: True: tell them at once.
         """
-        server = self._state().sending()
-        if server is not None:
-            server.close_everywhere(as_uid(uid), client_id, reconnect)
+        key = as_uid(uid)
+        state = self._state()
+        server = state.sending()
+        if server is None:
+            return
+        wait = None
+        if not now and responds(state.cookieless):
+            wait = server.closing_words.begin()
+            after_response(partial(server.closing_words.ended, wait))
+        try:
+            server.close_everywhere(key, client_id, reconnect, wait)
+        except BaseException:
+            if wait is not None:
+                server.closing_words.end(wait)
+            raise
 
     def join(self, uid: Any, topic: str) -> bool:
         """Make a user, all their clients, a member of *topic*; False where they were one."""
@@ -387,6 +356,7 @@ class Sender:
 
     def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:
         """Call ``fn(old, new)`` when `connected_uids` changes; returns its undo."""
+        plain(fn, "chsk.watch()")
         watchers = self._state().watchers
         watchers.append(fn)
 
@@ -403,6 +373,7 @@ class Sender:
 
     def start_router(self, handler: Callable[[EventMessage], object]) -> Callable[[], None]:
         """Call *handler* with each event message of `ch_recv`; returns its stop."""
+        plain(handler, "chsk.start_router()")
         state = self._state()
         return start_router(state.recv, lambda ev: state.run_plain(handler, ev))
 
@@ -481,6 +452,8 @@ class Chsk(Handlers, Sender):
         brokers.make(checked)  # and a URL that cannot be used
         blueprint = Endpoint(state, checked).blueprint(name)
         app.register_blueprint(blueprint)
+        state.cookieless.paths.add(checked.path)
+        state.cookieless.blueprints.add(blueprint.name)
         csrf = app.extensions.get("csrf")
         if csrf is not None:
             csrf.exempt(blueprint)  # we check ourselves, on GET and WebSocket too
@@ -520,32 +493,44 @@ class Chsk(Handlers, Sender):
 
         By default Flask-Login's user where that is set up, else ``session["uid"]``.
         """
-        self.hooks.user_id = fn
+        self.hooks.user_id = plain(fn, "@chsk.user_id")
         return fn
 
     def handshake_data(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register what makes the data that a client gets with its handshake."""
-        self.hooks.handshake_data = fn
+        self.hooks.handshake_data = plain(fn, "@chsk.handshake_data")
         return fn
 
     def csrf_token(self, fn: Callable[[], str]) -> Callable[[], str]:
-        """Register what gives the CSRF token of the current session."""
-        self.hooks.csrf_token = fn
+        """Register what returns the CSRF token of the current session, a str.
+
+        For a page it makes a token where the session has none; for a request of the channel
+        socket None says that there is none, which refuses.
+        """
+        self.hooks.csrf_token = plain(fn, "@chsk.csrf_token")
         return fn
 
     def authorize(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """Register a check of each request; False is answered with 401."""
-        self.hooks.authorize = fn
+        """Register a check of each request: return True to let it in.
+
+        What is not true, such as None, is answered with 401. So are a coroutine, a response, and
+        Flask-Login's user who is not signed in, which Python takes for true.
+        """
+        self.hooks.authorize = plain(fn, "@chsk.authorize")
         return fn
 
     def reject(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register the first check of each request; a true value or a response refuses."""
-        self.hooks.reject = fn
+        self.hooks.reject = plain(fn, "@chsk.reject")
         return fn
 
     def pack_default(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Register what makes a packable value of one that no packer knows."""
-        self.hooks.pack_default = fn
+        """Register ``fn(value)``: a packable value for one that no packer knows.
+
+        It raises for what it does not know either. None is taken for that, too: a function that
+        falls off its end would otherwise send nil.
+        """
+        self.hooks.pack_default = plain(fn, "@chsk.pack_default")
         return fn
 
     # templates -------------------------------------------------------------------------

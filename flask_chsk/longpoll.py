@@ -7,7 +7,7 @@ context and no database connection while it waits.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .hub import Waiter
@@ -17,6 +17,9 @@ from .wire import Data
 if TYPE_CHECKING:
     from .connection import Connection, Uid
     from .server import Server
+
+
+LATE = 6.0  # seconds for an answer that is under way; above what a close waits
 
 
 def body(message: Data) -> bytes:
@@ -110,6 +113,10 @@ class Poller:
         one = self._connection.session
         self._give(body(self._server.polls.close_message(one.composer, one.v1, code, reason)))
 
+    def hush(self) -> Callable[[int, str], None]:
+        """Answer nothing from now on; the result tells the client to go."""
+        return self.end
+
     def stalled(self, now: float) -> bool:
         """Never: what is not taken stays in the outbox."""
         return False
@@ -148,8 +155,8 @@ class Parked:
                 self._hangup.stop()
         if data is None:
             data = server.hub.run(server.polls.expire, self._key, waiter)
-            if data is None:  # answered while we gave up
-                data = waiter.wait(1.0)
+            if data is None:  # answered while we gave up, or about to hear of a close
+                data = waiter.wait(LATE)
         if data:
             self._answered = True
         yield data or b""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import session as s
+from .closing import Wait
 from .connection import Connection, Entered, Opening, Uid
 from .errors import BrokerError, Refused
 from .history import RETRY
@@ -44,7 +46,7 @@ class Polls:
         self._counters = server.counters
         self._delivery = server.delivery
         self._history = server.history
-        self._farewells: dict[tuple[Uid, str], tuple[int, str, float]] = {}
+        self._farewells: dict[tuple[Uid, str], tuple[int, str, Wait | None, float]] = {}
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -52,14 +54,21 @@ class Polls:
 
     def sweep(self, now: float) -> None:
         """Let go of farewells that nobody came for."""
-        for key, (_, _, when) in list(self._farewells.items()):
+        for key, (*_, when) in list(self._farewells.items()):
             if now - when > self._config.close_grace_ajax:
                 del self._farewells[key]
 
-    def farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
-        """*client* was closed between two polls: the next one says so, in whatever process."""
-        self._farewells[client] = (code, reason, self.hub.now())
+    def farewell(
+        self, client: tuple[Uid, str], code: int, reason: str, wait: Wait | None = None
+    ) -> None:
+        """*client* was closed between two polls: the next one says so, in whatever process.
+
+        :param wait: for this, before it does.
+        """
+        self._farewells[client] = (code, reason, wait, self.hub.now())
         if not self._broker.local:
+            if wait is not None:
+                reason = "\n".join((reason, *wait))
             self.hub.background(self._say_farewell, client, code, reason)
 
     def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
@@ -82,8 +91,10 @@ class Polls:
         try:
             entered = self._server.enter(opening, "ajax" if handshake else "poll")
         except Farewell as farewell:
-            code, reason = farewell.args
-            return body(self.close_message(opening.composer, opening.v1, code, reason))
+            code, text = farewell.args
+            reason, *words = text.split("\n")
+            for_what = Wait.of(words) if wait else None
+            return self.hub.run(self._say_close, opening, code, reason, for_what)
         if entered is None:
             return body(opening.composer.message(s.TIMEOUT))
         # A client that came from another process, with all it needs to go on, just polls.
@@ -106,8 +117,8 @@ class Polls:
         key = (opening.uid, opening.client_id)
         known = self._registry.get(*key)
         if key in self._farewells and opening.trusted:
-            code, reason, _ = self._farewells.pop(key)
-            return body(self.close_message(opening.composer, opening.v1, code, reason))
+            code, reason, for_what, _ = self._farewells.pop(key)
+            return self._say_close(opening, code, reason, for_what if wait else None)
         if known is None:
             return None
         if self._server.closing:
@@ -121,6 +132,17 @@ class Polls:
         if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
             return self._poll(known, transport, opening, wait)
         return None
+
+    def _say_close(
+        self, opening: Opening, code: int, reason: str, wait: Wait | None
+    ) -> bytes | Waiter:
+        """The answer to a poll of a client that was closed, when it may be told."""
+        said = body(self.close_message(opening.composer, opening.v1, code, reason))
+        if wait is None:
+            return said
+        waiter = self.hub.waiter()
+        self._server.closing_words.hold(wait, partial(waiter.set, said))
+        return waiter
 
     def _poll(
         self, connection: Connection, poller: Poller, opening: Opening, wait: bool

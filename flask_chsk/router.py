@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 from .event import Event, is_event_id
+from .plain import plain
 
 REST = "*"
 
@@ -194,8 +195,11 @@ class Handlers:
         if full != REST and not is_event_id(full):
             raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')
 
+        if parse is not None:
+            plain(parse, f"parse of {full}")
+
         def register(fn: Function) -> Function:
-            self._add(full, Handler(fn, concurrent, parse))
+            self._add(full, Handler(plain(fn, f'@on("{full}")'), concurrent, parse))
             return fn
 
         return register
@@ -208,19 +212,31 @@ class Handlers:
 
     def before_event(self, fn: Function) -> Function:
         """Register *fn(ev)* to run before each handler; a value that is not None ends."""
-        self.before.append(fn)
+        self.before.append(plain(fn, "@before_event"))
         return fn
 
     def after_event(self, fn: Function) -> Function:
-        """Register *fn(ev, value)* to run after each handler; it returns the reply."""
-        self.after.append(fn)
+        """Register *fn(ev, value)* to run after each handler; it returns the reply.
+
+        None in place of another value is an error, since a function that forgets its ``return``
+        would take every reply away; ``raise Reply(None)`` where it is meant.
+        """
+        self.after.append(plain(fn, "@after_event"))
         return fn
 
     def errorhandler(self, exception: type[BaseException]) -> Callable[[Function], Function]:
-        """Register the decorated *fn(ev, error)*; what it returns is the reply."""
+        """Register the decorated *fn(ev, error)*; what it returns is the reply.
+
+        :raises ConfigError: for what is no class of exceptions, such as an HTTP status.
+        """
+        if not (isinstance(exception, type) and issubclass(exception, BaseException)):
+            raise ConfigError(
+                f"errorhandler() takes a class of exceptions, not {exception!r}: for a status"
+                " take its class, such as werkzeug.exceptions.NotFound"
+            )
 
         def register(fn: Function) -> Function:
-            self.errors[exception] = fn
+            self.errors[exception] = plain(fn, f"@errorhandler({exception.__name__})")
             return fn
 
         return register
@@ -266,7 +282,14 @@ class Handlers:
         else:
             value = fn(ev)
         for after in reversed(self.after):
-            value = after(ev, value)
+            reply = after(ev, value)
+            if reply is None and value is not None:
+                name = getattr(after, "__qualname__", after)
+                raise UsageError(
+                    f"@after_event {name} returned None in place of the reply to {ev.id}: return"
+                    " the value, or raise Reply(None)"
+                )
+            value = reply
         return value
 
 

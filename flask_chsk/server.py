@@ -26,6 +26,7 @@ from .brokers import (
     topic_channel,
     user_channel,
 )
+from .closing import PREFIX, Closing, Wait
 from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
@@ -91,6 +92,7 @@ class Server:
         self.delivery = Delivery(config, self.registry, self.topics, self.counters)
         self.history = History(broker, self.topics, self.delivery, self.counters)
         self.attachments = Attachments(self)
+        self.closing_words = Closing(broker, self.counters)
         self.inbound = Inbound(self)
         self.polls = Polls(self)
         # Which of two openings is the later one, several processes cannot tell: a request that
@@ -107,6 +109,7 @@ class Server:
         self.delivery.start(hub)
         self.history.start(hub, self._control)
         self.attachments.start(hub)
+        self.closing_words.start(hub)
         self.inbound.start(hub)
         self.polls.start(hub)
         self.who.start(hub)
@@ -413,13 +416,14 @@ class Server:
         """
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
-            code, reason = s.CLOSED_BY_APP, ""
+            code, reason, wait = s.CLOSED_BY_APP, "", None
             if isinstance(data, dict) and isinstance(data.get("code"), int):
                 code, reason = data["code"], str(data.get("reason", ""))
+                wait = Wait.of(data.get("wait"))
             closing = [connection] if connection else self.delivery.receivers(push.channel)
             for one in closing:
                 if self.registry.get(*one.key) is one and push.offset > one.since:
-                    self.close(*one.key, code, reason)
+                    self.close(*one.key, code, reason, wait)
             return
         uid = push.channel.partition(":")[2]
         if self.registry.count(uid):
@@ -618,9 +622,17 @@ class Server:
         self.user(uid, came, generation)
 
     def close(
-        self, uid: Uid, client_id: str | None, code: int = s.CLOSED_BY_APP, reason: str = ""
+        self,
+        uid: Uid,
+        client_id: str | None,
+        code: int = s.CLOSED_BY_APP,
+        reason: str = "",
+        wait: Wait | None = None,
     ) -> None:
-        """Close a user's connections in this process, at once, and forget them."""
+        """Close a user's connections in this process, at once, and forget them.
+
+        :param wait: for this, before their clients are told.
+        """
         connections = (
             list(self.registry.of(uid))
             if client_id is None
@@ -628,24 +640,39 @@ class Server:
         )
         for connection in connections:
             transport = connection.transport
+            if transport is not None:
+                transport.wake()  # what was sent before the close arrives before it
             if isinstance(transport, Poller) and not transport.parked:
-                self.polls.farewell(connection.key, code, reason)
+                self.polls.farewell(connection.key, code, reason, wait)
             elif transport is not None:
                 sente = not connection.session.v1
-                transport.end(s.NORMAL if sente and code == s.CLOSED_BY_APP else code, reason)
+                shown = s.NORMAL if sente and code == s.CLOSED_BY_APP else code
+                if wait is None:
+                    transport.end(shown, reason)
+                else:
+                    connection.transport = None
+                    self.closing_words.hold(wait, partial(transport.hush(), shown, reason))
             self._forget(connection)
 
     def _signed_out(self, uid: Uid, client_id: str) -> None:
         self.close(uid, client_id, s.SIGNED_OUT, "signed out")
 
-    def close_everywhere(self, uid: Uid, client_id: str | None, reconnect: bool) -> None:
-        """Close a user's connections, in whatever process; from any thread."""
+    def close_everywhere(
+        self, uid: Uid, client_id: str | None, reconnect: bool, wait: Wait | None = None
+    ) -> None:
+        """Close a user's connections, in whatever process; from any thread.
+
+        :param wait: for this, before their clients are told.
+        """
         code, reason = (
             (s.CLOSED_BY_APP, "closed by the application")
             if reconnect
             else (s.SIGNED_OUT, "signed out")
         )
-        self.send(uid, [s.CLOSE, {"code": code, "reason": reason}], client_id)
+        data: dict[str, Any] = {"code": code, "reason": reason}
+        if wait is not None:
+            data["wait"] = [*wait]
+        self.send(uid, [s.CLOSE, data], client_id)
 
     # presence --------------------------------------------------------------------------
 
@@ -664,8 +691,10 @@ class Server:
     # asking ----------------------------------------------------------------------------
 
     def told(self, text: str) -> None:
-        """A client of another process answered what was asked here."""
-        if not self.asks.told(text):
+        """Another process knows that a client answered what was asked here, or of a close."""
+        if text.startswith(PREFIX):
+            self.closing_words.told(text.removeprefix(PREFIX))
+        elif not self.asks.told(text):
             self.counters["answers_unasked"] += 1
 
     # ending ----------------------------------------------------------------------------
@@ -700,6 +729,7 @@ class Server:
             return
         self._over = True
         self.dispatcher.stop()
+        self.closing_words.let_all_go()
         for connection in self.registry:
             transport = connection.transport
             if transport is not None:
@@ -748,4 +778,5 @@ class Server:
             "inboxes": len(self.dispatcher),
             "asks": len(self.asks),
             "arriving": self.intake.bytes,
+            "closes_waiting": len(self.closing_words),
         }

@@ -23,7 +23,8 @@ from flask.testing import FlaskClient
 from . import session as s
 from .errors import ChskError, ReplyError, ReplyTimeout, UsageError
 from .event import assert_event
-from .extension import CSRF_SESSION_KEY, State
+from .extension import State
+from .hooks import CSRF_SESSION_KEY
 from .values import Keyword
 from .views import TEST_CLIENT
 

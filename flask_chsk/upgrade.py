@@ -41,8 +41,16 @@ VERSION = ("Sec-WebSocket-Version", "13")  # belongs into an answer of 426 (RFC 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
-# A response that switches protocols has no body to describe.
-_OF_A_BODY = {"connection", "content-length", "content-type", "transfer-encoding", "upgrade"}
+# A response that switches protocols has no body to describe, and sets no cookie: the connection
+# outlives what was true when it began.
+_DROPPED = {
+    "connection",
+    "content-length",
+    "content-type",
+    "set-cookie",
+    "transfer-encoding",
+    "upgrade",
+}
 
 
 class Hub(Protocol):
@@ -99,7 +107,7 @@ def check(environ: Mapping[str, Any]) -> str:
 class SwitchProtocols(Response):
     """What a view returns to turn its request into a link.
 
-    Headers that Flask and the application add (cookies, say) leave with the 101, except under
+    Headers that Flask and the application add leave with the 101, but no cookies; none do under
     gevent-websocket's handler, which has sent its own before the application saw the request.
     """
 
@@ -164,7 +172,7 @@ class SwitchProtocols(Response):
         accept = base64.b64encode(
             hashlib.sha1(self._key.encode("ascii") + _GUID, usedforsecurity=False).digest()
         )
-        rest = [(name, value) for name, value in self.headers if name.lower() not in _OF_A_BODY]
+        rest = [(name, value) for name, value in self.headers if name.lower() not in _DROPPED]
         return [
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),

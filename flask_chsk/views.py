@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import wraps
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gevent
 from flask import Blueprint, Request, Response, current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Response as BaseResponse
 
 from . import security, upgrade
 from .config import Config
@@ -29,6 +32,9 @@ from .wire import Composer
 if TYPE_CHECKING:
     from .extension import State
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 sparse = Sparse(logging.getLogger("flask_chsk.views"))
 
 # By this key in the environ the test client asks for polls that do not park, and brings no
@@ -42,6 +48,21 @@ PIECE = 65_536  # bytes of a body that are read at once
 BODY_SECONDS = 60.0  # for all of a body: then clients give their request up
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
+    """What a hook aborts with refuses the request, in our words: no page of HTML answers it."""
+
+    @wraps(check)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return check(*args, **kwargs)
+        except HTTPException as error:
+            if error.code is None or error.response is not None:
+                raise _Answered(error.get_response(request.environ)) from error
+            raise Refused(error.code, error.description or error.name) from error
+
+    return checked
 
 
 class Endpoint:
@@ -71,7 +92,7 @@ class Endpoint:
 
     # views -----------------------------------------------------------------------------
 
-    def websocket(self) -> Response:
+    def websocket(self) -> BaseResponse:
         """Take the socket over, where all is well; else refuse before the 101."""
         try:
             key = upgrade.check(request.environ)
@@ -99,7 +120,7 @@ class Endpoint:
             headers,
         )
 
-    def poll(self) -> Response:
+    def poll(self) -> BaseResponse:
         """Answer a handshake or a poll, or park it."""
         try:
             server, opening, origin = self._open(None, None)
@@ -114,7 +135,7 @@ class Endpoint:
         response.direct_passthrough = True  # the server holds the body, and nothing else of us
         return response
 
-    def post(self) -> Response:
+    def post(self) -> BaseResponse:
         """Take a message in; answer it, or wait for its reply."""
         try:
             size, data = self._posted()
@@ -139,7 +160,7 @@ class Endpoint:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    def options(self) -> Response:
+    def options(self) -> BaseResponse:
         """Answer the preflight of a listed origin."""
         try:
             origin = self._origin()
@@ -157,6 +178,7 @@ class Endpoint:
 
     # checks, in the order of PROTOCOL 8 ---------------------------------------------------
 
+    @_refusing_http_errors
     def _open(
         self, csrf: str | None, kept: HandshakeRequest | PostRequest | None
     ) -> tuple[Server, Opening, str | None]:
@@ -164,12 +186,10 @@ class Endpoint:
         hooks = state.hooks
         _check_query()
         values = request.values
-        if hooks.reject is not None:
-            refusal = hooks.reject()
-            if isinstance(refusal, Response):
+        if refusal := hooks.refusal():
+            if isinstance(refusal, BaseResponse):
                 raise _Answered(refusal)
-            if refusal:
-                raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
+            raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
         client_id = security.check_client_id(values.get("client-id"))
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
@@ -184,7 +204,7 @@ class Endpoint:
             matches = hooks.csrf_matches(given) if given else None
             expected = given if matches else hooks.expected_csrf_token()
             security.check_csrf(given, expected)
-        if hooks.authorize is not None and hooks.authorize() is False:
+        if not hooks.lets_in():
             raise Refused(401, "not authorized: sign in first")
         if unshared := self._unshared():
             raise Refused(503, unshared)
@@ -199,7 +219,7 @@ class Endpoint:
         v1 = values.get("v") == "1"
         server.ready()
         key = state.resume_key
-        data = hooks.handshake_data() if hooks.handshake_data is not None else None
+        data = hooks.greeting()
         number = values.get("n")
         resume = values.get("resume") if v1 else None
         since = security.resumes_since(key, resume, uid, client_id)
@@ -315,7 +335,7 @@ class Endpoint:
             _allow(response, origin)
         return response
 
-    def _refuse(self, refused: Refused) -> Response:
+    def _refuse(self, refused: Refused) -> BaseResponse:
         if isinstance(refused, _Answered):
             return refused.response
         status = refused.status
@@ -378,7 +398,7 @@ class Body:
 class _Answered(Refused):
     """The application's own answer."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: BaseResponse) -> None:
         super().__init__(response.status_code, "")
         self.response = response
 

@@ -6,6 +6,7 @@ what may go out comes from the session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import frames, session
@@ -28,6 +29,10 @@ def frame(message: Data) -> bytes:
     if isinstance(message, str):
         return frames.text_frame(message)
     return frames.binary_frame(message)
+
+
+def _nothing(code: int, reason: str) -> None:
+    """It is closed already."""
 
 
 class WebSocket:
@@ -115,10 +120,17 @@ class WebSocket:
 
     def end(self, code: int, reason: str = "") -> None:
         """Close with *code*; what waits in the outbox is the session's, and stays."""
+        self.hush()(code, reason)
+
+    def hush(self) -> Callable[[int, str], None]:
+        """Neither send nor take anything from now on; the result closes it, with a code."""
         if self._closing:
-            return
+            return _nothing
         self._closing = True
         self._forget_arriving()
+        return self._say_goodbye
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
         self._link.write(frames.close_frame(code, reason))
         self._link.close_when_flushed(CLOSING)
 

@@ -50,7 +50,7 @@ def echo() -> Response | tuple[str, int, list[tuple[str, str]]]:
         return str(refusal), refusal.status, [VERSION]
     if not hubs:
         hubs.append(Hub())
-    session["seen"] = True  # a cookie, which has to leave with the 101
+    session["seen"] = True  # a cookie, which must not leave with the 101
     return SwitchProtocols(open_echo, hubs[0], key, [("X-Chsk-Test", "yes")])
 
 

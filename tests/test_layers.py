@@ -17,14 +17,24 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 
 # Lowest first. A layer may import itself (each module the ones it builds on) and what is below.
 LADDER = [
-    ["errors", "values", "uids", "event", "config", "backoff"],
+    ["errors", "values", "uids", "event", "config", "backoff", "plain"],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
     ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
-    ["recv", "attachments", "inbound", "polls", "server", "client", "publisher"],
+    ["recv", "attachments", "closing", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
-    ["security", "contexts", "views", "cli", "extension", "testing"],
+    [
+        "security",
+        "contexts",
+        "hooks",
+        "cookieless",
+        "responding",
+        "views",
+        "cli",
+        "extension",
+        "testing",
+    ],
     ["__init__"],
 ]
 LAYER = {name: number for number, names in enumerate(LADDER) for name in names}

@@ -217,9 +217,12 @@ class BuiltinPacker(ABC, Generic[Data]):
             return frozenset(value)
         if self.pack_default is not None:
             try:
-                return self.pack_default(value)
+                known = self.pack_default(value)
             except Exception as exc:
                 raise PackError(f"{_type(value)}: pack_default said {short(repr(exc))}") from exc
+            if known is None:  # a function that falls off its end would send nil
+                raise PackError(f"{_type(value)}: pack_default returned None")
+            return known
         raise PackError(_type(value))
 
     def _culprit(self, value: Any, path: str, depth: int) -> str | None:

@@ -1,0 +1,50 @@
+"""What an application registers with us: plain functions.
+
+An ``async`` function, or one with ``yield``, does not run when it is called, and the object that
+the call returns is true, whatever the function would have said.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REMEDY = "write a plain function (def): under gevent it runs concurrently, and it may block"
+
+
+def plain(fn: F, role: str) -> F:
+    """*fn*, where a call runs it.
+
+    :param role: what *fn* is registered as, such as ``"@chsk.authorize"``.
+    :raises ConfigError: for an ``async`` function, a generator function, or no function.
+    """
+    if not callable(fn):
+        raise ConfigError(f"{role} takes a function, not {fn!r}")
+    code: Any = fn
+    while isinstance(code, partial):
+        code = code.func
+    if not inspect.isroutine(code) and not inspect.isclass(code):
+        code = type(code).__call__  # of an object that can be called
+    name = getattr(fn, "__qualname__", repr(fn))
+    if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+        raise ConfigError(f"{role}: {name} is async and would never run: {REMEDY}")
+    if inspect.isgeneratorfunction(code):
+        raise ConfigError(f"{role}: {name} has a yield and would never run: {REMEDY}")
+    return fn
+
+
+def never_run(value: object) -> bool:
+    """Whether *value* is a call that did not run: a coroutine, or a generator.
+
+    A coroutine is closed, so that Python does not warn of it as well.
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        return True
+    return inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value)
