@@ -213,7 +213,11 @@ def test_what_a_hook_raises(app: Flask, chsk: Chsk, browser: FlaskClient) -> Non
 def test_flask_logins_remember_me(app: Flask, browser: FlaskClient) -> None:
     app.config["REMEMBER_COOKIE_REFRESH_EACH_REQUEST"] = True
     LoginManager(app).user_loader(_User)
-    app.before_request(lambda: current_user.is_authenticated and None)
+
+    @app.before_request
+    def load() -> None:
+        assert current_user.get_id() or True  # which looks it up
+
     app.add_url_rule("/login", "login", lambda: str(login_user(_User("ann"), remember=True)))
     browser.get("/login")
     browser.delete_cookie("session")  # the user comes back by the other cookie

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
@@ -80,11 +80,16 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wi
     started: list[tuple[Any, Wire]] = []
 
     def serve(
-        kind: str = "gunicorn-gevent", *, scale: float = 1, app: str = APP, **config: Any
+        kind: str = "gunicorn-gevent",
+        *,
+        scale: float = 1,
+        app: str = APP,
+        env: Mapping[str, str] | None = None,
+        **config: Any,
     ) -> Wire:
         log = tmp_path_factory.mktemp("wire") / "log"
-        env = {"WIRE_CONFIG": json.dumps(config), "WIRE_SCALE": str(scale)}
-        context = running(kind, app, log, env)
+        mine = {"WIRE_CONFIG": json.dumps(config), "WIRE_SCALE": str(scale), **(env or {})}
+        context = running(kind, app, log, mine)
         wire = Wire(context.__enter__())
         started.append((context, wire))
         return wire
