@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gevent import GreenletExit, Timeout
 
+from . import forks
 from .connection import KeptRequest, Transport, Uid
 from .errors import BrokerError
 from .event import Event
@@ -116,6 +117,12 @@ class Dispatcher:
         """Begin; *signed_out* is called on the hub with a client whose user has changed."""
         self._hub = hub
         self._signed_out = signed_out
+        forks.register(self)
+
+    def forked(self) -> None:
+        """What waits is handled in the parent."""
+        for inbox in self._inboxes.values():
+            inbox.jobs.clear()
 
     def __len__(self) -> int:
         return len(self._inboxes)

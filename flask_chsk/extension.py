@@ -23,7 +23,7 @@ from flask import Flask, current_app, has_app_context, url_for
 from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 
-from . import brokers, packers
+from . import brokers, forks, packers
 from .config import Config
 from .connection import KeptRequest
 from .contexts import EventContext, response_value
@@ -71,6 +71,33 @@ class State:
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.cookieless = Cookieless(app)
         self._random_key = secrets.token_bytes(32)
+        self._serves = False  # requests come to this process
+        self._parent_serves = False  # or came to the one that forked it
+        self._shares_listener = False
+        forks.register(self)
+
+    def forked(self) -> None:
+        """Let the server go: its clients are the parent's."""
+        server, self._server = self._server, None
+        if self._serves and server is not None:
+            self._parent_serves = True
+            # A native thread that accepts connections is not copied; gevent's loop is.
+            self._shares_listener = not server.hub.native_threads
+        self._serves = False
+
+    def serve(self) -> None:
+        """A request came.
+
+        :raises Refused: 503, where it came by the listener of a parent.
+        """
+        if self._shares_listener:
+            raise Refused(
+                503,
+                "this process was forked by a worker, which serves its clients itself: start child"
+                " processes with multiprocessing's spawn method",
+                retry_after=1,
+            )
+        self._serves = True
 
     @property
     def app(self) -> Flask:
@@ -85,7 +112,7 @@ class State:
         """The server of this process; started now, if it is not yet."""
         server = self._server
         if server is None or self._pid != os.getpid():
-            with starting:
+            with starting():
                 if self._server is None or self._pid != os.getpid():
                     self._server = self._start()
                     self._pid = os.getpid()
@@ -98,9 +125,26 @@ class State:
 
     def sending(self) -> Server | None:
         """The server to send by. Clients of a shared broker may be elsewhere: it starts then."""
-        return self.running() if self.config.broker_url.startswith("memory:") else self.server()
+        if not self.config.broker_url.startswith("memory:"):
+            return self.server()
+        server = self.running()
+        if server is None:
+            self._warn_child()
+        return server
+
+    def _warn_child(self) -> None:
+        """Say once that what is sent in a forked child reaches no client of its parent."""
+        if self._parent_serves and not self._serves:
+            self._parent_serves = False
+            log.warning(
+                "this process serves nobody: it was forked by a worker, and CHSK_BROKER_URL=memory://"
+                " does not reach that worker's clients; set CHSK_BROKER_URL=redis://…, or send in"
+                " the worker"
+            )
 
     def _start(self) -> Server:
+        if self.config.broker_url.startswith("memory:"):
+            self._warn_child()
         server = Server(self.config, brokers.make(self.config), self.handlers, self)
         server.canonical = EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
         server.who.signals.append(self._tell_signals)
@@ -118,12 +162,14 @@ class State:
     def _watch_worker(self, server: Server) -> None:
         """See the end of a gunicorn worker coming: it closes nothing that was taken over."""
         worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        if worker is None or not hasattr(worker, "alive"):
+        if self._shares_listener or worker is None or not hasattr(worker, "alive"):
             return
         timer = server.hub.loop.timer(ALIVE_POLL, repeat=ALIVE_POLL, ref=False)
 
         def look() -> None:
-            if not worker.alive:
+            if server.hub.over:
+                timer.stop()
+            elif not worker.alive:
                 timer.stop()
                 server.drain()
 

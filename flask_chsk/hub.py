@@ -17,6 +17,7 @@ import time
 from _socket import MSG_DONTWAIT, MSG_PEEK
 from _socket import socket as _NativeSocket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,8 @@ from typing import Any, Protocol, TypeVar
 import gevent
 from gevent.hub import Hub as GeventHub
 from gevent.monkey import get_original, is_module_patched
+
+from . import forks
 
 log = logging.getLogger("flask_chsk.hub")
 T = TypeVar("T")
@@ -34,7 +37,7 @@ _start_new_thread = get_original("_thread", "start_new_thread")
 _get_ident = get_original("_thread", "get_ident")
 _get_native_id = get_original("_thread", "get_native_id")
 
-starting = _allocate_lock()  # held while the hub and servers of a process start
+_starting = _allocate_lock()
 
 _hubs: dict[tuple[int, int], Hub] = {}  # by process and thread
 
@@ -54,6 +57,13 @@ def _is_gevents() -> bool:
     if isinstance(gevent.getcurrent(), gevent.Greenlet):
         return True
     return is_module_patched("socket") and bool(_get_native_id() == os.getpid())
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Held while the hub and servers of a process start."""
+    with _starting:
+        yield
 
 
 class Lock(Protocol):
@@ -79,7 +89,7 @@ class Hub:
     """Runs things where the connections live, and users' code where it may block."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.over = False  # in a child that was forked: this is its parent's
         self.native_threads = not _is_gevents()
         self._wheel: dict[int, list[Deadline]] = {}
         self._swept = 0
@@ -89,17 +99,26 @@ class Hub:
         self._idle: list[_Worker] = []
         self._threads = _Threads("flask_chsk handler", THREADS)
         self._own_threads = _Threads("flask_chsk", OWN_THREADS)
-        self._gevent_hub: GeventHub
+        self.gevent_hub: GeventHub
         if self.native_threads:
             self._start_thread()
         else:
-            self._gevent_hub = gevent.get_hub()
+            self.gevent_hub = gevent.get_hub()
             self._ident = _get_ident()
-            self.loop = self._gevent_hub.loop
+            self.loop = self.gevent_hub.loop
+        forks.register(self)
+
+    def forked(self) -> None:
+        """The loop may run on in a child, but not for its parent's hub."""
+        global _starting
+        _starting = _allocate_lock()  # a thread that is not here may hold it
+        _hubs.clear()
+        self.over = True
+        self.__class__ = _ParentsHub
 
     @classmethod
     def of_process(cls) -> Hub:
-        """The hub of this process, made when first asked for; call it holding `starting`.
+        """The hub of this process, made when first asked for; call it within :func:`starting`.
 
         A gevent server has its own; all that runs under native threads shares one.
         """
@@ -116,13 +135,13 @@ class Hub:
         ready.acquire()
 
         def main() -> None:
-            self._gevent_hub = gevent.get_hub()
+            self.gevent_hub = gevent.get_hub()
             self._ident = _get_ident()
-            self.loop = self._gevent_hub.loop
+            self.loop = self.gevent_hub.loop
             keeps_running = self.loop.async_()
             keeps_running.start(lambda: None)
             ready.release()
-            self._gevent_hub.switch()  # runs the loop, for the life of the process
+            self.gevent_hub.switch()  # runs the loop, for the life of the process
 
         _start_new_thread(main, ())
         ready.acquire()
@@ -144,14 +163,19 @@ class Hub:
         if _get_ident() == self._ident:
             fn(*args)
         else:
-            self.loop.run_callback_threadsafe(_logged, fn, args)
+            self.loop.run_callback_threadsafe(self._turn, fn, args)
 
     def soon(self, fn: Callable[..., object], *args: Any) -> None:
         """Run *fn* on the owning thread after what it is doing now."""
         if _get_ident() == self._ident:
-            self.loop.run_callback(_logged, fn, args)
+            self.loop.run_callback(self._turn, fn, args)
         else:
-            self.loop.run_callback_threadsafe(_logged, fn, args)
+            self.loop.run_callback_threadsafe(self._turn, fn, args)
+
+    def _turn(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """A callback of the loop."""
+        if not self.over:
+            _logged(fn, args)
 
     def run(self, fn: Callable[..., T], *args: Any) -> T:
         """What *fn* returns or raises, from the owning thread; *fn* must not block."""
@@ -169,7 +193,7 @@ class Hub:
             finally:
                 done.release()
 
-        self.loop.run_callback_threadsafe(there)
+        self.loop.run_callback_threadsafe(self._turn, there, ())
         done.acquire()
         if result[1] is not None:
             raise result[1]
@@ -189,12 +213,12 @@ class Hub:
             finally:
                 done.release()
 
-        self.loop.run_callback_threadsafe(there)
+        self.loop.run_callback_threadsafe(self._turn, there, ())
         done.acquire(True, 0.5)
 
     def waiter(self) -> Waiter:
         """A place for one value that a request waits for."""
-        return _ThreadWaiter() if self.native_threads else _GreenletWaiter(self._gevent_hub)
+        return _ThreadWaiter() if self.native_threads else _GreenletWaiter(self)
 
     def waiter_here(self) -> Waiter:
         """The same for a caller on any thread, a foreign one included."""
@@ -214,7 +238,7 @@ class Hub:
             return
         worker = self._idle.pop()
         worker.job = (fn, args)
-        if gevent.getcurrent() is self._gevent_hub:
+        if gevent.getcurrent() is self.gevent_hub:
             worker.switch()  # comes back when the job first waits, or is done
         else:
             self.loop.run_callback(worker.switch)
@@ -254,6 +278,9 @@ class Hub:
         self._sweeps.remove(fn)
 
     def _sweep(self) -> None:
+        if self.over:
+            self._sweeper.stop()
+            return
         now = self.now()
         current = int(now / SWEEP)
         first, self._swept = self._swept + 1, current
@@ -272,7 +299,7 @@ class Hub:
     def timer(self, seconds: float, fn: Callable[[], object]) -> Any:
         """Call *fn* once, *seconds* from now; the result has ``stop()``. On the hub."""
         timer = self.loop.timer(seconds)
-        timer.start(_logged, fn, ())
+        timer.start(self._turn, fn, ())
         return timer
 
     def watch_hangup(
@@ -283,7 +310,7 @@ class Hub:
         Bytes that arrive are left where they are, and end it: they are the server's. Under
         native threads nothing is watched: the server could close the descriptor meanwhile.
         """
-        return None if self.native_threads else Hangup(self.loop, sock.fileno(), fn, args)
+        return None if self.native_threads else Hangup(self, sock.fileno(), fn, args)
 
     def sliced(self, job: Callable[[], Iterator[None]]) -> None:
         """Run a long job of the hub in slices: between them sockets get their turn.
@@ -304,7 +331,7 @@ class Hub:
             try:
                 for _ in steps:
                     if self.now() >= until:
-                        self.loop.run_callback(self._run_slices, steps)
+                        self.loop.run_callback(self._turn, self._run_slices, (steps,))
                         return
             except Exception:
                 log.exception("error in a job of the hub")
@@ -312,21 +339,46 @@ class Hub:
             steps = None
 
 
+class _ParentsHub(Hub):
+    """What a hub becomes in a child: nothing runs on it any more."""
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Nothing."""
+
+    soon = spawn = background = call
+
+    def run(self, fn: Callable[..., T], *args: Any) -> T:
+        forks.stay()
+
+    def run_at_exit(self, fn: Callable[..., object]) -> None:
+        """Nothing."""
+
+    def deadline(self, item: Deadline, when: float) -> None:
+        """Nothing."""
+
+    def sliced(self, job: Callable[[], Iterator[None]]) -> None:
+        """Nothing."""
+
+
 class Hangup:
     """A watch for a peer that hangs up."""
 
-    __slots__ = ("_args", "_fn", "_native", "_watcher")
+    __slots__ = ("_args", "_fn", "_hub", "_native", "_watcher")
 
     def __init__(
-        self, loop: Any, fileno: int, fn: Callable[..., object], args: tuple[Any, ...]
+        self, hub: Hub, fileno: int, fn: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
+        self._hub = hub
         self._fn = fn
         self._args = args
         self._native = _NativeSocket(fileno=fileno)  # peeks without waiting; closed by nobody
-        self._watcher = loop.io(fileno, 1)
+        self._watcher = hub.loop.io(fileno, 1)
         self._watcher.start(self._look)
 
     def _look(self) -> None:
+        if self._hub.over:
+            self._watcher.stop()
+            return
         try:
             said = self._native.recv(1, MSG_PEEK | MSG_DONTWAIT)
         except BlockingIOError:
@@ -365,6 +417,12 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]
         super().__init__()
         self.idle = idle
         self.job: tuple[Callable[..., object], tuple[Any, ...]] | None = None
+        forks.stay_behind(self)
+        forks.register(self)
+
+    def forked(self) -> None:
+        """A job that has not begun begins in the parent."""
+        self.job = None
 
     def _run(self) -> None:
         hub = gevent.get_hub()
@@ -415,7 +473,7 @@ class _Threads:
 class _GreenletWaiter:
     __slots__ = ("_greenlet", "_hub", "_set", "_value")
 
-    def __init__(self, hub: GeventHub) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._greenlet: Any = None
         self._value: Any = None
@@ -430,7 +488,7 @@ class _GreenletWaiter:
             self._hub.loop.run_callback(self._wake)
 
     def _wake(self) -> None:
-        if self._greenlet is not None:
+        if self._greenlet is not None and not self._hub.over:
             self._greenlet.switch()
 
     def wait(self, timeout: float) -> Any:
@@ -439,7 +497,7 @@ class _GreenletWaiter:
             self._greenlet = gevent.getcurrent()
             timer.start(self._wake)
             try:
-                self._hub.switch()
+                self._hub.gevent_hub.switch()
             finally:
                 self._greenlet = None
                 timer.stop()

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import gevent.event
 from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+
+from . import forks
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +38,23 @@ _READS_PER_TURN = 4  # then the loop's other sockets have their turn
 # What a socket says that has nothing to give or to take just now; TLS may want the other direction
 # first, and then says so when it is asked again.
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class _Open(set["Link"]):
+    """The links of this process that are not closed."""
+
+    def forked(self) -> None:
+        """They are the parent's, all of them."""
+        hub = get_hub_if_exists()
+        for link in self:
+            link.forked(hub is not None and hub.loop)
+        self.clear()
+
+    __hash__ = object.__hash__
+
+
+_open = _Open()
+forks.register(_open)
 
 
 class Receiver(Protocol):
@@ -84,6 +104,19 @@ class Link:
         self._stalled_since: float | None = None
         self._farewell: _TimerWatcher | None = None  # close_when_flushed: the time that it has
         self._error: Exception | None = None  # what ended it
+        _open.add(self)
+
+    def forked(self, loop: object) -> None:
+        """This is a child, and the connection its parent's: close no more than a descriptor.
+
+        :param loop: that of the thread which is left.
+        """
+        sock, self._sock = self._sock, None
+        self._receiver = None
+        if self._loop is loop:  # else nobody runs it, and it may have been at its watchers
+            self._stop_watching()
+        if sock is not None:
+            self._leave(sock)
 
     def start(self, receiver: Receiver, data: bytes = b"") -> None:
         """Begin to read for *receiver*.
@@ -261,18 +294,25 @@ class Link:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        for watcher in (self._reader, self._writer, self._farewell):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._reader = self._writer = self._farewell = None
+        _open.discard(self)
+        self._stop_watching()
         self._unsent = self._stalled_since = None
         self._error = error
         self._let_go(sock)
         if self._receiver is not None:
             self._loop.run_callback(self._tell_end)
 
+    def _stop_watching(self) -> None:
+        for watcher in (self._reader, self._writer, self._farewell):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._reader = self._writer = self._farewell = None
+
     def _let_go(self, sock: NativeSocket | socket.socket) -> None:
+        sock.close()
+
+    def _leave(self, sock: NativeSocket | socket.socket) -> None:
         sock.close()
 
     def _tell_end(self) -> None:
@@ -312,6 +352,9 @@ class CallLink(Link):
 
     def _let_go(self, sock: NativeSocket | socket.socket) -> None:
         self._done.set()
+
+    def _leave(self, sock: NativeSocket | socket.socket) -> None:
+        forks.silence(sock.fileno())  # the copy of the call waits on, and closes nothing
 
 
 class _ThreadLatch:

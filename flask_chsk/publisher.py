@@ -7,9 +7,9 @@ application. Threads may share one; after a fork each process connects anew.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from . import forks
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
 from .errors import BadEvent, ConfigError, PackError
 from .event import assert_event
@@ -42,8 +42,12 @@ class Publisher:
             )
         self._url = broker_url
         self._redis = self._connections()
-        self._pid = os.getpid()
         self._max_bytes = max_bytes
+        forks.register(self)
+
+    def forked(self) -> None:
+        """A child connects anew."""
+        self._redis = self._connections()
 
     def send(self, uid: Any, event: Any, *, client_id: str | None = None) -> int | None:
         """Push ``[id, data]`` to every client of a user; the event's offset.
@@ -92,8 +96,6 @@ class Publisher:
         text = CANONICAL.pack([id, data], root="event")
         if len(text) > self._max_bytes:
             raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
-        if self._pid != os.getpid():
-            self._redis, self._pid = self._connections(), os.getpid()
         args = (channel, pubsub_of(channel), text, "", "0")
         encoded = [arg.encode("utf-8", "surrogatepass") for arg in args]
         offset = self._redis.publish(scripts.PUBLISH, *encoded)

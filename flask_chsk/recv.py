@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent.queue import Empty, Full, Queue
 
+from . import forks
 from .errors import ConfigError
 from .router import EventMessage
 
@@ -19,8 +21,14 @@ class RecvQueue:
     """A bounded gevent queue of event messages; what does not fit is counted, not kept."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._queue: Queue[Any] = Queue(size)
         self.dropped = 0
+        forks.register(self)
+
+    def forked(self) -> None:
+        """What waits is handled in the parent."""
+        self._queue = Queue(self._size)
 
     def offer(self, ev: EventMessage) -> bool:
         """Put *ev* in; False where there is no room."""
@@ -64,6 +72,7 @@ def start_router(
     stopped = False
 
     def loop() -> None:
+        forks.stay_behind(gevent.getcurrent())
         while not stopped:
             try:
                 ev = ch_recv.get(timeout=0.5)

@@ -77,6 +77,7 @@ class Endpoint:
         blueprint = Blueprint(
             name, __name__, static_folder="static", static_url_path=f"{self.config.path}/static"
         )
+        blueprint.before_request(self._serve)
         add = blueprint.add_url_rule
         path = self.config.path
         # Werkzeug routes an Upgrade to rules with websocket=True only, all else to others.
@@ -175,6 +176,16 @@ class Endpoint:
             )
             response.headers["Access-Control-Max-Age"] = "600"
         return response
+
+    def _serve(self) -> Response | None:
+        """503 in a child of a worker; the client's file is the same everywhere."""
+        if TEST_CLIENT in request.environ or str(request.endpoint).endswith(".static"):
+            return None
+        try:
+            self.state.serve()
+        except Refused as refused:
+            return self._refuse(refused)
+        return None
 
     # checks, in the order of PROTOCOL 8 ---------------------------------------------------
 

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakSet
 
+from .. import forks
 from ..errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
 from .scripts import HELLO, Script
 
@@ -133,6 +135,17 @@ class Redis:
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         self._away_until = 0.0
         self._error = ""
+        self._wires: WeakSet[Any] = WeakSet()
+        self._parents = False
+        forks.register(self)
+
+    def forked(self) -> None:
+        """These connections are the parent's: no answer to it is read here."""
+        self._parents = True
+        for wire in self._wires:
+            sock = getattr(wire, "_sock", None)
+            if sock is not None and sock.fileno() >= 0:
+                forks.silence(sock.fileno())
 
     # connections -------------------------------------------------------------------------
 
@@ -141,7 +154,10 @@ class Redis:
 
         :raises BrokerUnavailable: none can be had.
         """
+        if self._parents:
+            forks.stay()
         wire = self._class(**self._options)
+        self._wires.add(wire)
         try:
             wire.connect()
             greeting = self._hello(wire)
@@ -191,6 +207,8 @@ class Redis:
                 connection = self.connect()
             yield connection
         except BaseException as error:
+            if self._parents:
+                forks.stay()
             if _is_replica(error):
                 self.close()  # it is a replica now, and another may be at its address
             if connection is not None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 from gevent.monkey import get_original, is_module_patched
 
+from .. import forks
 from ..backoff import exp_backoff
 from ..config import Config
 from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
@@ -222,6 +223,7 @@ class RedisBroker:
     # subscribing ---------------------------------------------------------------------------
 
     def _subscribe_forever(self) -> None:
+        forks.stay_behind(gevent.getcurrent())
         tries = 0
         while not self._stopped:
             connection = None

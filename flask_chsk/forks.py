@@ -1,0 +1,99 @@
+"""What a child made by ``fork()`` lets go of: its parent's sockets, greenlets and queues.
+
+A forked child has copies of all of them. Under gevent they would live on: the child runs its parent's
+event loop, so it would answer the parent's clients and take bytes that are meant for the parent.
+So in a child all that the parent had of ours ends, without a word to the peers, whose connections
+are the parent's: a descriptor is closed, never shut down. What the child asks for afterwards is made
+anew. As after a fork of a process with threads, only the caller of ``fork()`` goes on: a copy of
+another handler or request stays where it waits, or its effects would happen twice.
+
+It does not touch what is not ours: the WSGI server's listener, its connections and the greenlets of
+the application.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any, NoReturn, Protocol
+from weakref import WeakSet
+
+import gevent
+
+from .errors import UsageError
+
+log = logging.getLogger("flask_chsk.forks")
+
+
+class Owner(Protocol):
+    """Something that a child must not share with its parent."""
+
+    def forked(self) -> None:
+        """This process is a child: let go. Before gevent renews the loop, so it must not wait."""
+
+
+_owners: WeakSet[Owner] = WeakSet()
+_greenlets: WeakSet[Any] = WeakSet()
+_parents: list[Owner] = []  # in a child: what its parent had. To free it could wake what it holds
+_silent: list[socket.socket] = []
+_caller: Any = None  # in a child: the greenlet that forked
+
+
+def register(owner: Owner) -> None:
+    """Call ``owner.forked()`` in every child that is forked while *owner* exists."""
+    _owners.add(owner)
+
+
+def stay_behind(greenlet: Any) -> None:
+    """Let no copy of *greenlet* run in a child, nor its ``finally`` clauses."""
+    _greenlets.add(greenlet)
+
+
+def _in_child() -> None:
+    global _caller
+    _caller = gevent.getcurrent()
+    owners = list(_owners)
+    _owners.clear()
+    _parents.extend(owners)
+    for greenlet in _greenlets:
+        if greenlet is not _caller:
+            greenlet.switch = greenlet.throw = _never
+    for owner in owners:
+        try:
+            owner.forked()
+        except Exception:
+            log.exception("error after a fork in %r", owner)
+
+
+if hasattr(os, "register_at_fork"):  # not where there is no fork
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def silence(fileno: int) -> None:
+    """Give a descriptor another end in this process, one that never says anything.
+
+    Who waits for it waits for ever; closed, it would be an error for them, or another's number.
+    """
+    if not _silent:
+        _silent.extend(socket.socketpair())
+        _silent[0].setblocking(False)
+    os.dup2(_silent[0].fileno(), fileno, inheritable=False)
+
+
+def stay() -> NoReturn:
+    """End a call to what is the parent's: a copy of its caller waits here for ever.
+
+    :raises UsageError: for who forked, or has no loop to wait in.
+    """
+    hub = gevent.hub.get_hub() if isinstance(gevent.getcurrent(), gevent.Greenlet) else None
+    if hub is None or gevent.getcurrent() is _caller:
+        raise UsageError(
+            "this belongs to the process that forked this one: use chsk.send(…), which connects anew"
+        )
+    while True:
+        hub.switch()
+
+
+def _never(*args: Any) -> None:
+    """In place of a greenlet's ``switch``."""
