@@ -13,7 +13,7 @@ import secrets
 import signal
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from .router import EventMessage, Handler, Handlers
 from .security import resume_key
 from .server import Server
 from .uids import as_uid
+from .upgrade import socket_of
 from .views import Endpoint
 from .wire import WIRES, Composer
 
@@ -72,6 +73,7 @@ class State:
         self.cookieless = Cookieless(app)
         self._random_key = secrets.token_bytes(32)
         self._serves = False  # requests come to this process
+        self._addresses: dict[Any, Any] = {}  # to which they come
         self._parent_serves = False  # or came to the one that forked it
         self._shares_listener = False
         forks.register(self)
@@ -83,9 +85,12 @@ class State:
             self._parent_serves = True
             # A native thread that accepts connections is not copied; gevent's loop is.
             self._shares_listener = not server.hub.native_threads
+            if self._shares_listener and forks.by_greenlet():
+                for address in self._addresses.values():
+                    forks.silence_address(address)
         self._serves = False
 
-    def serve(self) -> None:
+    def serve(self, environ: Mapping[str, Any]) -> None:
         """A request came.
 
         :raises Refused: 503, where it came by the listener of a parent.
@@ -98,6 +103,10 @@ class State:
                 retry_after=1,
             )
         self._serves = True
+        place = environ.get("SERVER_PORT")
+        if place not in self._addresses:
+            sock = socket_of(environ)
+            self._addresses[place] = None if sock is None else sock.getsockname()
 
     @property
     def app(self) -> Flask:

@@ -1,21 +1,24 @@
 """What a child made by ``fork()`` lets go of: its parent's sockets, greenlets and queues.
 
-A forked child has copies of all of them. Under gevent they would live on: the child runs its parent's
-event loop, so it would answer the parent's clients and take bytes that are meant for the parent.
+A forked child has copies of all of them. Under gevent they would live on: the child runs its
+parent's event loop, so it would answer the parent's clients and take bytes meant for the parent.
 So in a child all that the parent had of ours ends, without a word to the peers, whose connections
-are the parent's: a descriptor is closed, never shut down. What the child asks for afterwards is made
-anew. As after a fork of a process with threads, only the caller of ``fork()`` goes on: a copy of
-another handler or request stays where it waits, or its effects would happen twice.
+are the parent's: a descriptor is closed, never shut down. What the child asks for afterwards is
+made anew. As after a fork of a process with threads, only the caller of ``fork()`` goes on: a copy
+of another handler or request stays where it waits, or its effects would happen twice.
 
-It does not touch what is not ours: the WSGI server's listener, its connections and the greenlets of
-the application.
+It does not touch the greenlets of the application, and of the WSGI server's sockets only those at
+an address where a worker served us, in a child that one of its greenlets forked.
 """
 
 from __future__ import annotations
 
+import _socket
+import contextlib
 import logging
 import os
 import socket
+import stat
 from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
 
@@ -70,7 +73,7 @@ if hasattr(os, "register_at_fork"):  # not where there is no fork
     os.register_at_fork(after_in_child=_in_child)
 
 
-def silence(fileno: int) -> None:
+def silence(fileno: int, listens: bool = False) -> None:
     """Give a descriptor another end in this process, one that never says anything.
 
     Who waits for it waits for ever; closed, it would be an error for them, or another's number.
@@ -78,7 +81,51 @@ def silence(fileno: int) -> None:
     if not _silent:
         _silent.extend(socket.socketpair())
         _silent[0].setblocking(False)
-    os.dup2(_silent[0].fileno(), fileno, inheritable=False)
+        _silent.append(_listener())
+    os.dup2(_silent[2 if listens else 0].fileno(), fileno, inheritable=False)
+
+
+def _listener() -> socket.socket:
+    """One to which nobody connects."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind("")  # Linux finds a name for it
+    except OSError:
+        listener.close()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+def silence_address(address: Any) -> None:
+    """Silence all sockets at one local address: a server's listener, and what it accepted.
+
+    :param address: as ``getsockname`` gives it; of an IP address the port counts.
+    """
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            fileno = int(name)
+            if not stat.S_ISSOCK(os.fstat(fileno).st_mode):
+                continue
+            one = _socket.socket(fileno=fileno)
+            try:
+                found = one.getsockname()
+                listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            finally:
+                one.detach()
+            if _place(found) == _place(address):
+                silence(fileno, bool(listens))
+
+
+def _place(address: Any) -> Any:
+    return address[1] if isinstance(address, tuple) else address
+
+
+def by_greenlet() -> bool:
+    """In a child: whether a greenlet forked, not whatever started the process's greenlets."""
+    return isinstance(_caller, gevent.Greenlet)
 
 
 def stay() -> NoReturn:
@@ -89,7 +136,7 @@ def stay() -> NoReturn:
     hub = gevent.hub.get_hub() if isinstance(gevent.getcurrent(), gevent.Greenlet) else None
     if hub is None or gevent.getcurrent() is _caller:
         raise UsageError(
-            "this belongs to the process that forked this one: use chsk.send(…), which connects anew"
+            "this is the parent process's: in a forked child use chsk.send(…), which connects anew"
         )
     while True:
         hub.switch()

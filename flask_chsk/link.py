@@ -40,21 +40,22 @@ _READS_PER_TURN = 4  # then the loop's other sockets have their turn
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class _Open(set["Link"]):
-    """The links of this process that are not closed."""
+class _Links:
+    """Those of this process."""
+
+    def __init__(self) -> None:
+        self.open: set[Link] = set()
 
     def forked(self) -> None:
         """They are the parent's, all of them."""
         hub = get_hub_if_exists()
-        for link in self:
-            link.forked(hub is not None and hub.loop)
-        self.clear()
-
-    __hash__ = object.__hash__
+        for link in self.open:
+            link.forked(None if hub is None else hub.loop)
+        self.open.clear()
 
 
-_open = _Open()
-forks.register(_open)
+_links = _Links()
+forks.register(_links)
 
 
 class Receiver(Protocol):
@@ -104,7 +105,7 @@ class Link:
         self._stalled_since: float | None = None
         self._farewell: _TimerWatcher | None = None  # close_when_flushed: the time that it has
         self._error: Exception | None = None  # what ended it
-        _open.add(self)
+        _links.open.add(self)
 
     def forked(self, loop: object) -> None:
         """This is a child, and the connection its parent's: close no more than a descriptor.
@@ -294,7 +295,7 @@ class Link:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        _open.discard(self)
+        _links.open.discard(self)
         self._stop_watching()
         self._unsent = self._stalled_since = None
         self._error = error

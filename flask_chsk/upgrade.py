@@ -97,7 +97,7 @@ def check(environ: Mapping[str, Any]) -> str:
     key: str = environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip()
     if not _KEY.fullmatch(key):
         raise errors.Refused(400, "Sec-WebSocket-Key has to be 16 bytes in base64.")
-    if _socket_of(environ) is None:
+    if socket_of(environ) is None:
         raise errors.Refused(
             501, "No WebSockets under this server: use gunicorn -k gevent, or long-polling."
         )
@@ -145,7 +145,7 @@ class SwitchProtocols(Response):
         return cls._made[response_class]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        sock = _socket_of(environ)
+        sock = socket_of(environ)
         if sock is None:
             return Response("No socket to switch protocols on.\n", 501)(environ, start_response)
         headers = self._answer()
@@ -281,7 +281,7 @@ def _native_socket_class() -> type[socket.socket]:
     return cast("type[socket.socket]", monkey.get_original("socket", "socket"))
 
 
-def _socket_of(environ: Mapping[str, Any]) -> socket.socket | None:
+def socket_of(environ: Mapping[str, Any]) -> socket.socket | None:
     """The socket of a request: each server has a place of its own for it."""
     websocket = environ.get("wsgi.websocket")
     if websocket is not None:  # gevent-websocket
@@ -297,7 +297,7 @@ def _socket_of(environ: Mapping[str, Any]) -> socket.socket | None:
 
 def plain_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     """The socket of a request, where it can be looked at behind the server's back."""
-    sock = _socket_of(environ)
+    sock = socket_of(environ)
     plain = type(sock) is gevent.socket.socket or type(sock) is _native_socket_class()
     return sock if plain else None
 

@@ -182,7 +182,7 @@ class Endpoint:
         if TEST_CLIENT in request.environ or str(request.endpoint).endswith(".static"):
             return None
         try:
-            self.state.serve()
+            self.state.serve(request.environ)
         except Refused as refused:
             return self._refuse(refused)
         return None

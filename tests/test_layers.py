@@ -20,7 +20,7 @@ LADDER = [
     ["errors", "values", "uids", "event", "config", "backoff", "plain"],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
-    ["logs", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
+    ["logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
     ["recv", "attachments", "closing", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 from urllib.parse import urljoin, urlsplit
 
-from .. import packers
+from .. import forks, packers
 from ..errors import ConfigError, UnpackError
 from .web import MAX_BODY, Abort, Answer, Web, WebError, cookie_jar, form, with_query
 
@@ -24,7 +24,17 @@ TIMEOUT = 60.0
 
 Callback = Callable[[dict[str, Any]], object]
 
-_free = threading.BoundedSemaphore(CALLS)
+
+class _Calls(threading.BoundedSemaphore):
+    """How many may be under way."""
+
+    def forked(self) -> None:
+        """Those of the parent are not under way here."""
+        self.__init__(CALLS)  # type: ignore[misc]
+
+
+_free = _Calls(CALLS)
+forks.register(_free)
 _OPTIONS = frozenset(
     "method params headers body resp_type timeout with_credentials cookies ssl_context".split()
 )

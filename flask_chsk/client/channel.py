@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import CookieJar
 from ssl import SSLContext
+from types import MappingProxyType
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
-from .. import packers
+from .. import forks, packers
 from ..backoff import exp_backoff
 from ..errors import (
     ChannelClosed,
@@ -30,6 +31,7 @@ from ..errors import (
     PackError,
     ReplyError,
     ReplyTimeout,
+    UsageError,
 )
 from ..event import Event, assert_event, is_event
 from ..packers import PackDefault, Packer
@@ -236,8 +238,16 @@ class ChannelSocket:
         self._alarm: Flag | None = None  # of the thread that keeps the time, if there is one
         self._alarm_at = 0.0
         self._links: list[Any] = []  # transports, to cut in the end
+        self._parents = False  # in a child: whoever forked has it
+        forks.register(self)
         if connect:
             self.connect()
+
+    def forked(self) -> None:
+        """Its threads and connections are the parent's."""
+        self._parents = True
+        closed = {**self._session.state, "status": "closed", "open": False}
+        self._session.state = MappingProxyType(closed)
 
     def __repr__(self) -> str:
         return f"<ChannelSocket {self._location['href']} {self.state['status']}>"
@@ -401,7 +411,12 @@ class ChannelSocket:
         self._do(self._session.cut)
 
     def destroy(self) -> None:
-        """Close for good; no thread, greenlet or socket stays."""
+        """Close for good; no thread, greenlet or socket stays.
+
+        In a child of the process that made it: nothing, it has none of them.
+        """
+        if self._parents:
+            return
         self._do(self._session.destroy)
         self.gone.set()
         self.ch_recv.close()
@@ -423,7 +438,14 @@ class ChannelSocket:
     # carrying out --------------------------------------------------------------------
 
     def _do(self, decide: Callable[..., T], *args: Any) -> T:
-        """Let the session decide, and carry out what it decided."""
+        """Let the session decide, and carry out what it decided.
+
+        :raises UsageError: in a child of the process that made it.
+        """
+        if self._parents:
+            raise UsageError(
+                "this ChannelSocket belongs to the process that forked this one: make another here"
+            )
         with self.lock:
             result = decide(*args, time.monotonic())
             written = self._carry_out()

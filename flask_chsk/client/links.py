@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from gevent.monkey import is_module_patched
 from urllib3.util.wait import wait_for_read, wait_for_write
 
-from .. import frames
+from .. import forks, frames
 from ..errors import ChskError
 from ..frames import FrameReader
 from ..session import ERROR, NORMAL, TIMEOUT
@@ -289,6 +289,12 @@ class Stream:
         alone = not isinstance(sock, ssl.SSLSocket) or is_module_patched("socket")
         self._turns = None if alone else threading.Lock()
         sock.settimeout(STALLED if self._turns is None else 0.0)
+        forks.register(self)
+
+    def forked(self) -> None:
+        """The connection is the parent's."""
+        if not self._closed:
+            forks.silence(self._sock.fileno())
 
     def send(self, data: bytes) -> None:
         """Send all of it.

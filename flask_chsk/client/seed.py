@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from queue import Empty
 from typing import Any
 
+import gevent
+
+from .. import forks
 from ..backoff import exp_backoff
 from ..errors import ChannelClosed
 from .channel import ChannelSocket, EventMsg, RecvQueue
@@ -121,6 +124,7 @@ def start_chsk_router(
     stopped = threading.Event()
 
     def loop() -> None:
+        forks.stay_behind(gevent.getcurrent())
         while not stopped.is_set():
             try:
                 ev = ch_recv.get(timeout=LOOK)

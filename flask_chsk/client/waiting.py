@@ -21,6 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Hub
 from gevent.monkey import get_original, is_module_patched
 
+from .. import forks
 from ..errors import ChannelClosed
 
 log = logging.getLogger("flask_chsk.client")
@@ -198,7 +199,8 @@ class Crew:
             self._members[key] = None
 
         def main() -> None:
-            self._members[key] = gevent.getcurrent()
+            me = self._members[key] = gevent.getcurrent()
+            forks.stay_behind(me)
             try:
                 fn()
             except Exception:

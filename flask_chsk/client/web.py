@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
+from weakref import WeakSet
 
+from .. import forks
 from ..errors import ChskError, ConfigError
 
 try:
@@ -146,7 +148,7 @@ def _proxy_of(scheme: str, host: str) -> Url | None:
     return proxy
 
 
-@dataclass
+@dataclass(eq=False)
 class Web:
     """How to reach servers: TLS, cookies, and a few connections that are kept.
 
@@ -159,6 +161,16 @@ class Web:
     _spare: list[tuple[str, float, HTTPConnection]] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.Lock)
     _closed: bool = False
+    _made: WeakSet[HTTPConnection] = field(default_factory=WeakSet)
+
+    def __post_init__(self) -> None:
+        forks.register(self)
+
+    def forked(self) -> None:
+        """The connections are the parent's."""
+        for connection in self._made:
+            if connection.sock is not None:
+                forks.silence(connection.sock.fileno())
 
     def connection(self, url: str) -> HTTPConnection:
         """A connection to where *url* is, not connected yet."""
@@ -170,9 +182,12 @@ class Web:
         port = parts.port or (443 if secure else 80)
         proxy = _proxy_of(scheme, f"{host}:{port}")
         if proxy is None:
-            return self._connection(host, port, secure)
+            connection = self._connection(host, port, secure)
+            self._made.add(connection)
+            return connection
         assert proxy.host is not None
         connection = self._connection(proxy.host, proxy.port or 80, secure)
+        self._made.add(connection)
         if scheme != "http":
             connection.set_tunnel(host, port, _proxy_headers(proxy))
         return connection

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
+import socket
+import subprocess
 import time
 from typing import Any
 
+import gevent
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
@@ -62,16 +67,67 @@ def pid(ev: EventMessage) -> list[Any]:
 
 @chsk.on("test/slow")
 def slow(ev: EventMessage) -> list[Any]:
-    """Wait, then send: a copy of this would send a second time."""
-    time.sleep(0.3)
+    """Wait, then send: a copy that goes on would send a second time."""
+    time.sleep(0.2)
     chsk.send(ev.uid, ["test/item", ev.data])
     return [os.getpid(), ev.data]
+
+
+def send_all(uid: str, victim: str) -> None:
+    chsk.join(uid, "births")
+    chsk.send(uid, ["test/item", 1])
+    chsk.broadcast(["test/item", 2])
+    chsk.publish("births", ["test/item", 3])
+    chsk.close(victim)
+    chsk.send(uid, ["test/item", 4])
+
+
+@chsk.on("test/child-sends")
+def child_sends(ev: EventMessage) -> int:
+    return start(send_all, ev.uid, ev.data)
+
+
+def tell_peers(told: Any) -> None:
+    """The ports that the sockets of this process are connected to."""
+    time.sleep(0.1)
+    ports = []
+    for name in os.listdir("/proc/self/fd"):
+        with (
+            contextlib.suppress(OSError, IndexError),
+            socket.socket(fileno=os.dup(int(name))) as one,
+        ):
+            ports.append(one.getpeername()[1])
+    told.send(ports)
+
+
+@chsk.on("test/peers-of-a-child")
+def peers_of_a_child(ev: EventMessage) -> Any:
+    ours, theirs = fork.Pipe(duplex=False)
+    start(tell_peers, theirs)
+    return ours.recv()
+
+
+@chsk.on("test/subprocess")
+def run_a_program(ev: EventMessage) -> str:
+    return subprocess.run(["echo", ev.data], stdout=subprocess.PIPE, text=True).stdout
 
 
 @app.post("/send/<uid>")
 def send(uid: str) -> ResponseReturnValue:
     numbers = range(int(request.args.get("first", 0)), int(request.args["last"]) + 1)
     return {"offsets": [chsk.send(uid, ["test/item", number]) for number in numbers]}
+
+
+if os.environ.get("FORKS_ON_SIGNAL"):  # outside of any greenlet, as a server that forks workers
+
+    def fork_in_hub(*_: Any) -> None:
+        loop = gevent.get_hub().loop
+        loop.run_callback(lambda: print("forked", os.fork(), flush=True))
+
+    signal.signal(signal.SIGUSR2, fork_in_hub)
+
+if os.environ.get("SAYS_AT_IMPORT"):
+    chsk.broadcast(["test/item", 0])
 
 
 @app.get("/pid")
