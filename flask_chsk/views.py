@@ -30,6 +30,8 @@ from .session import read_message
 from .wire import Composer
 
 if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
     from .extension import State
 
 P = ParamSpec("P")
@@ -177,7 +179,7 @@ class Endpoint:
             response.headers["Access-Control-Max-Age"] = "600"
         return response
 
-    def _serve(self) -> Response | None:
+    def _serve(self) -> ResponseReturnValue | None:
         """503 in a child of a worker; the client's file is the same everywhere."""
         if TEST_CLIENT in request.environ or str(request.endpoint).endswith(".static"):
             return None

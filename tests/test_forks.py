@@ -12,6 +12,8 @@ import pytest
 from tests.process import ROOT, free_port
 from tests.servers import running
 
+pytestmark = pytest.mark.e2e
+
 PATCHED = "from gevent import monkey; monkey.patch_all()\n"
 
 PUBLISHER = """
