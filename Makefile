@@ -18,7 +18,8 @@ SECONDS ?= 600
 JOBS ?= 2
 BIN := $(VENV)/bin
 # Parts of the end-to-end tests, the longest first, so that the last to end are short.
-E2E := e2e client servers wire hostile brokers soak
+E2E := cluster e2e servers client wire hostile brokers soak
+CLUSTER := $(addprefix tests/e2e/test_,cluster.py deployment.py recovery.py)
 PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
@@ -52,6 +53,8 @@ unit: $(VENV)/.dev
 e2e: $(addprefix e2e-,$(E2E))
 
 e2e-servers: FILES = tests/test_*.py
+e2e-cluster: FILES = $(CLUSTER)
+e2e-e2e: FILES = tests/e2e $(CLUSTER:%=--ignore=%)
 e2e-%: FILES = tests/$*
 $(addprefix e2e-,$(E2E)): e2e-%: $(VENV)/.dev tools
 	$(PYTEST) -m e2e $(FILES)

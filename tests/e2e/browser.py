@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 # What distributions call it; Playwright's own download comes last.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -28,6 +28,10 @@ ARGUMENTS = (
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
 )
+
+
+# Five seconds are short where two parts of the tests share two cores.
+expect.set_options(timeout=15_000)
 
 
 def find_chromium(playwright: Playwright) -> str | None:
