@@ -7,6 +7,8 @@
 # make js       node --test                   make fuzz     many more examples (COUNT=1000000)
 # make docs     docs/_build/html              make soak     cuts and rude peers (SECONDS=600)
 # make clean    forget what was built         make bench    the figures of the documentation
+# make matrix   the README's application on each Python, with the lowest and the newest versions
+#               (ARGS="--python 3.12 --versions lowest")
 #
 # PYTHON=python3.12 makes the virtualenv with another Python, VENV=... makes it elsewhere.
 
@@ -24,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
-.PHONY: help demo test style types js unit e2e $(addprefix e2e-,$(E2E)) fuzz soak bench docs tools clean
+.PHONY: help demo test style types js unit e2e $(addprefix e2e-,$(E2E)) fuzz soak matrix bench docs tools clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -72,6 +74,9 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS)
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS) --redis
 	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
+
+matrix: $(VENV)/.dev
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,8 +11,10 @@ import zipfile
 from typing import NamedTuple
 
 import pytest
+from packaging.version import Version
 
 import flask_chsk
+from tests.matrix.__main__ import PYTHONS, floors
 from tests.process import ROOT
 
 OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
@@ -96,6 +98,24 @@ def test_the_extras_that_make_installs_exist(distributions: Distributions) -> No
     installed = set(re.findall(r"\$\(VENV\)/\.(\w+)", makefile)) - {"python"}
     extras = re.findall(r"^Provides-Extra: (\S+)$", distributions.metadata, re.MULTILINE)
     assert installed - set(extras) == set()  # pip only warns of an extra that is not there
+
+
+#: The first versions without a fault that is known and that an application could meet here.
+MENDED = {
+    "Flask": "3.1.1",  # CVE-2025-47278: the oldest of SECRET_KEY_FALLBACKS signed
+    "Werkzeug": "3.1.4",  # CVE-2025-66221: device names of Windows as paths
+    "gevent": "23.9.0",  # CVE-2023-41419: smuggled requests in pywsgi
+    "gunicorn": "23.0",  # CVE-2024-1135 and CVE-2024-6827: smuggled requests
+    "redis": "4.5.5",  # CVE-2023-28858 and CVE-2023-28859: the answer of another command
+    "urllib3": "2.6",  # CVE-2025-66418 and CVE-2025-66471: answers that inflate without limit
+}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_no_floor_has_a_fault_that_is_known(distributions: Distributions, python: str) -> None:
+    lowest = floors(distributions.metadata, python)
+    assert lowest.keys() == {*MENDED, "gevent-websocket", "websockets"}
+    assert {n: v for n, v in lowest.items() if Version(v) < Version(MENDED.get(n, "0"))} == {}
 
 
 def run(code: str) -> str:

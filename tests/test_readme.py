@@ -17,26 +17,14 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from flask_chsk.config import Config
 from tests.e2e.browser import launch
 from tests.process import ROOT, eventually, missing
+from tests.readme import README, SHOWN, write_application
 from tests.servers import WsgiServer, running
-
-README = (ROOT / "README.rst").read_text(encoding="utf-8")
-BLOCK = re.compile(r"\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n)+)")
-SHOWN = {
-    name: re.sub(r"^   ", "", text, flags=re.M).strip() + "\n"
-    for name, text in BLOCK.findall(README)
-}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the application as the README shows it."""
-    app = SHOWN["app.py"] + "\n\n" + SHOWN["orders.py"]
-    for name, text in {**SHOWN, "app.py": app}.items():
-        if name == "orders.py":
-            continue
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    write_application(tmp_path)
     return tmp_path
 
 
