@@ -79,7 +79,8 @@ def test_the_licence_travels_with_both(distributions: Distributions) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CHANGES.rst", "Makefile", "README.rst", "scripts/demo.sh", "tests/conftest.py"]
+    "name",
+    "CHANGES.rst Makefile README.rst SECURITY.rst scripts/demo.sh tests/conftest.py".split(),
 )
 def test_the_sdist_can_be_tested(distributions: Distributions, name: str) -> None:
     assert name in distributions.sdist
