@@ -74,6 +74,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS)
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS) --redis
 	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
+	SIGN_INS=50 $(PYTEST) tests/e2e/test_sessions.py
 
 matrix: $(VENV)/.dev
 	$(BIN)/python -m tests.matrix $(ARGS)

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import gevent
-from flask import Flask, request
+from flask import Flask, request, session
 from greenlet import greenlet
 
 from flask_chsk import Chsk
@@ -22,6 +22,11 @@ app.config.update(
     CHSK_CLOSE_GRACE_AJAX=0.5,
 )
 chsk = Chsk(app)
+
+
+@app.before_request
+def touch() -> None:
+    session.permanent = True  # so every ordinary response sets the cookie
 
 
 @chsk.user_id

@@ -50,6 +50,7 @@ class Peer:
         self.handshake: list[Any] = []
         self.number = 0
         self.socket: Any = None
+        self.headers: dict[str, str] = {}  # of the last answer, names in lower case
 
     # WebSocket -----------------------------------------------------------------------------
 
@@ -62,6 +63,7 @@ class Peer:
             header=list(headers),
             sslopt={"context": self.tls} if self.tls else None,
         )
+        self.headers = self.socket.getheaders()
         return self._greeted(self.read())
 
     def say(self, event: str, cb: str = "nil") -> None:
@@ -149,6 +151,7 @@ class Peer:
         try:
             connection.request(method, path, form, headers)
             response = connection.getresponse()
+            self.headers = {name.lower(): value for name, value in response.getheaders()}
             return response.status, response.read().decode()
         finally:
             connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,26 @@ def test_refused_before_the_101(new: Any, kind: str) -> None:
         assert refused.value.status_code == 401
     status, text = peer.get()
     assert (status, text) == (401, "not authorized: sign in first\n")
+
+
+def test_no_answer_of_the_channel_socket_sets_a_cookie(new: Any) -> None:
+    peer = new("fay")
+    fetch(peer, "/stats")
+    assert peer.headers["set-cookie"].startswith("session=")
+    answers: dict[str, Callable[[], object]] = {
+        "101": peer.open,
+        "handshake": peer.hello,
+        "reply": lambda: peer.post("[:test/echo 1]", ":ajax"),
+        "no reply": lambda: peer.post("[:test/push 1]"),
+        "poll": peer.poll,
+        "parked": peer.poll,
+        "refused": lambda: peer.get(deny="1"),
+    }
+    for name, ask in answers.items():
+        ask()
+        assert "set-cookie" not in peer.headers, name
+        if name == "101":
+            peer.close()
 
 
 def test_nothing_is_left_of_those_who_went(new: Any, server: WsgiServer) -> None:
