@@ -24,6 +24,16 @@ TOLD = 100  # names that are remembered, so that each is told once
 # Flask and Flask-Login write these again with each request: nothing is lost.
 REPEATED = {"_permanent", "_fresh"}
 
+SESSION = (
+    "session[%r] was changed in a request of the channel socket: the change holds for this request"
+    " and is not saved, since an answer that waits would bring back what was true when it began."
+    " Change the session in an ordinary route."
+)
+COOKIE = (
+    "the cookie %r was set in a request of the channel socket: it is not sent, since an answer that"
+    " waits would bring back what was true when it began. Ordinary routes can set it."
+)
+
 
 class Cookieless:
     """The channel sockets of one application: which requests are theirs, and what they may not."""
@@ -31,7 +41,7 @@ class Cookieless:
     def __init__(self, app: Flask) -> None:
         self.paths: set[str] = set()
         self.blueprints: set[str] = set()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         # Flask calls these in reverse: ours is the last before it saves the session.
         app.after_request_funcs.setdefault(None, []).insert(0, self._put_session_aside)
         request_finished.connect(self._finish, app)  # after everything that could set a cookie
@@ -48,11 +58,7 @@ class Cookieless:
             request.environ[PUT_ASIDE] = session
             if not interface.is_null_session(session) and getattr(session, "modified", True):
                 for key in self._changed(app, session):
-                    self._tell(
-                        f"session[{key!r}] was changed",
-                        "the change holds for this request and is not saved",
-                        "Change the session in an ordinary route.",
-                    )
+                    self._tell(SESSION, key)
         return response
 
     def _finish(self, sender: Flask, response: Response, **_: Any) -> None:
@@ -62,12 +68,7 @@ class Cookieless:
         if session is not None:
             exchange_session(session)  # for teardown functions
         for cookie in response.headers.getlist("Set-Cookie"):
-            name = cookie.partition("=")[0]
-            self._tell(
-                f"the cookie {name!r} was set",
-                "it is not sent",
-                "Ordinary routes can set it.",
-            )
+            self._tell(COOKIE, cookie.partition("=")[0])
         response.headers.remove("Set-Cookie")
         if request.path in self.paths and response.status_code != 101:
             response.headers["Cache-Control"] = "no-store"
@@ -87,14 +88,7 @@ class Cookieless:
             if key not in REPEATED and before.get(key, missing) != after.get(key, missing)
         ]
 
-    def _tell(self, what: str, but: str, remedy: str) -> None:
-        if what in self._told or len(self._told) >= TOLD:
-            return
-        self._told.add(what)
-        log.warning(
-            "%s in a request of the channel socket: %s, since an answer that waits would bring"
-            " back what was true when it began. %s",
-            what,
-            but,
-            remedy,
-        )
+    def _tell(self, words: str, name: str) -> None:
+        if (words, name) not in self._told and len(self._told) < TOLD:
+            self._told.add((words, name))
+            log.warning(words, name)
