@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -14,10 +13,11 @@ from .connection import Connection
 from .errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
 from .event import assert_event
 from .hub import Hub, Waiter
+from .logs import logger
 from .push import CANONICAL
 from .registry import Registry
 
-log = logging.getLogger("flask_chsk.asks")
+log = logger("flask_chsk.asks")
 
 Client = tuple[str | None, str]
 """The uid and the client id."""

@@ -6,7 +6,6 @@ broker in this process there is nothing that could go wrong.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,12 +17,12 @@ from .connection import Connection, Uid
 from .errors import BrokerError, Refused, UsageError
 from .history import RETRY
 from .hub import Hub
-from .logs import Sparse
+from .logs import Sparse, logger
 
 if TYPE_CHECKING:
     from .server import Server
 
-log = logging.getLogger("flask_chsk.attachments")
+log = logger("flask_chsk.attachments")
 sparse = Sparse(log)
 
 

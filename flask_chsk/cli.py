@@ -11,6 +11,7 @@ from flask.cli import AppGroup
 
 from . import packers
 from .errors import ChskError, UnpackError
+from .printable import masked, printable
 from .publisher import Publisher
 
 commands = AppGroup("chsk", help="Channel sockets.")
@@ -18,10 +19,13 @@ commands = AppGroup("chsk", help="Channel sockets.")
 
 @commands.command("config")
 def show_config() -> None:
-    """Print every setting of this application."""
+    """Print every setting of this application, but no password."""
     config = current_app.extensions["chsk"].config
     for field in fields(config):
-        click.echo(f"CHSK_{field.name.upper()} = {getattr(config, field.name)!r}")
+        value = getattr(config, field.name)
+        if field.name == "broker_url":
+            value = masked(value)
+        click.echo(f"CHSK_{field.name.upper()} = {value!r}")
 
 
 @commands.command("send")
@@ -37,9 +41,9 @@ def send(uid: str, event: str) -> None:
         with Publisher(config.broker_url, max_bytes=config.max_outbox_bytes // 2) as publisher:
             offset = publisher.send(uid, _read(event))
     except ChskError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(str(error))) from error
     if offset is None:
-        raise click.ClickException(f"{uid} is not connected: nothing was sent")
+        raise click.ClickException(f"{printable(uid)} is not connected: nothing was sent")
     click.echo(offset)
 
 
@@ -51,4 +55,4 @@ def _read(text: str) -> Any:
     try:
         return packers.make("edn").unpack(text)
     except UnpackError as error:
-        raise click.BadParameter(f"not EDN: {error}", param_hint="EVENT") from error
+        raise click.BadParameter(f"not EDN: {printable(str(error))}", param_hint="EVENT") from error

@@ -9,7 +9,6 @@ elsewhere. Nothing waits longer than :data:`MOST` seconds, whoever dies or strea
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from typing import NamedTuple
 from .brokers import Broker
 from .errors import ChskError
 from .hub import Hub
+from .logs import logger
 
-log = logging.getLogger("flask_chsk.closing")
+log = logger("flask_chsk.closing")
 
 MOST = 5.0  # seconds: then a page hears of it, however long the response takes
 ARRIVAL = 0.25  # seconds for the response to arrive, which has another connection to itself

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import ConfigError
@@ -58,7 +58,7 @@ class Config:
 
     allow_unshared: bool = False
     health: bool = False  # serve PATH/health: what it says is for your own probes
-    broker_url: str = "memory://"
+    broker_url: str = field(default="memory://", repr=False)  # may hold a password
 
     @classmethod
     def of(cls, app_config: Mapping[str, Any], **given: Any) -> Config:
@@ -69,7 +69,7 @@ class Config:
 
         :raises ConfigError: naming the key, and the nearest known one.
         """
-        names = {field.name for field in fields(cls)}
+        names = {one.name for one in fields(cls)}
         settings: dict[str, Any] = {}
         if "CHSK_BROKER_URL" in os.environ:
             settings["broker_url"] = os.environ["CHSK_BROKER_URL"]
@@ -120,6 +120,12 @@ Check = Callable[[str, Any], Any]
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{key} must be a non-empty string, not {value!r}")
+    return value
+
+
+def _url(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:  # what it is instead may hold a password
+        raise ConfigError(f"{key} must be a non-empty string, not a {type(value).__name__}")
     return value
 
 
@@ -231,5 +237,5 @@ _CHECKS: dict[str, Check] = {
     "recovery_seconds": _seconds(0, 86400),
     "allow_unshared": _flag,
     "health": _flag,
-    "broker_url": _text,
+    "broker_url": _url,
 }

@@ -9,14 +9,14 @@ anything sets on such an answer is taken off. The first time, the log says so.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from flask import Flask, Response, current_app, request, request_finished
 
 from .contexts import exchange_session
+from .logs import logger
 
-log = logging.getLogger("flask_chsk.cookies")
+log = logger("flask_chsk.cookies")
 
 PUT_ASIDE = "flask_chsk.session"  # in the environ: the session of a request that saves none
 TOLD = 100  # names that are remembered, so that each is told once

@@ -7,19 +7,19 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gevent import GreenletExit, Timeout
-
 from . import forks
 from .connection import KeptRequest, Transport, Uid
-from .errors import BrokerError
+from .errors import BrokerError, PackError
 from .event import Event
 from .hub import SLICE, Hub, Waiter
 from .intake import Intake
-from .logs import Sparse
+from .interrupts import from_signal
+from .logs import Sparse, logger
+from .printable import error_line
 from .replies import ReplyChannel
 from .router import Channel, EventMessage, Handler, Handlers
 
-log = logging.getLogger("flask_chsk.dispatch")
+log = logger("flask_chsk.dispatch")
 sparse = Sparse(log)
 
 
@@ -317,30 +317,52 @@ class Dispatcher:
                 try:
                     ev.data = job.handler.parse(ev.data)
                 except Exception as error:
-                    self._counters["refused_by_parse"] += 1
-                    line = first_line(error)
-                    sparse.warning(
-                        f"parse {ev.id}", "%s from uid %r was refused: %s", ev.id, ev.uid, line
-                    )
-                    if channel is not None:
-                        channel.error(400, line)
+                    self._refused_by_parse(ev, channel, error)
                     return
             value = self._host.run(job.handler, ev, job.request)
             if channel is not None and ev.wants_reply:
                 if ev.deferred:
                     self._hub.call(channel.expire_later, ev)
                 else:
-                    ev.reply(value)
+                    self._reply(ev, channel, value)
         except SignedOut:
-            if channel is not None:
-                channel.error(401, "signed out")
+            self._answer_error(ev, channel, 401, "signed out")
             if ev.client_id is not None:
                 self._hub.call(self._signed_out, ev.uid, ev.client_id)
-        except (Exception, Timeout, GreenletExit) as error:  # gevent's are no Exceptions
+        except BaseException as error:  # what ends a handler ends nothing else
+            if from_signal(error):
+                raise
             self._failed(ev, channel, error)
         finally:
             if job.then is not None:
                 job.then()
+
+    def _reply(self, ev: EventMessage, channel: ReplyChannel, value: Any) -> None:
+        try:
+            ev.reply(value)
+        except PackError as error:  # says where in the value; the traceback would be ours alone
+            self._counters["handler_errors"] += 1
+            log.error("handler of %s failed, uid %r: its %s", ev.id, ev.uid, error)
+            self._answer_error(ev, channel, 500, "the handler failed")
+
+    def _answer_error(
+        self, ev: EventMessage, channel: ReplyChannel | None, status: int, message: str
+    ) -> None:
+        """Answer ``:chsk/error``, where an answer is wanted; each is counted."""
+        self._counters[f"errors_{status}"] += 1
+        if channel is not None and ev.wants_reply:
+            channel.error(status, message)
+
+    def _refused_by_parse(
+        self, ev: EventMessage, channel: ReplyChannel | None, error: Exception
+    ) -> None:
+        self._counters["refused_by_parse"] += 1
+        # One kind for all ids that "*" takes: those are the peer's words.
+        kind = f"parse {ev.id}" if ev.id in self._handlers.handlers else "parse"
+        words = "parse of %s refused what uid %r sent: %s (more at DEBUG)"
+        sparse.warning(kind, words, ev.id, ev.uid, type(error).__name__)
+        log.debug("parse of %s, uid %r: %s", ev.id, ev.uid, error)  # it quotes the data
+        self._answer_error(ev, channel, 400, error_line(error))
 
     def _failed(self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException) -> None:
         status, message = self._host.explain(error)
@@ -350,8 +372,10 @@ class Dispatcher:
         elif status >= 500:
             self._counters["handler_errors"] += 1
             log.error("handler of %s failed, uid %r", ev.id, ev.uid, exc_info=error)
-        if channel is not None and ev.wants_reply:
-            channel.error(status, message)
+        else:
+            words = "%s from uid %r was answered with status %d"
+            sparse.log(logging.INFO, f"status {status}", words, ev.id, ev.uid, status)
+        self._answer_error(ev, channel, status, message)
 
     def _unhandled(self, ev: EventMessage, channel: ReplyChannel | None) -> None:
         if self.recv_put is not None:
@@ -366,8 +390,7 @@ class Dispatcher:
             words = "no handler for %s (from uid %r): add @chsk.on(%r)"
             # One kind, whatever the id: ids are the peer's words.
             sparse.warning("no handler", words, id, ev.uid, id)
-        if channel is not None and ev.wants_reply:
-            channel.error(404, f"no handler for {ev.id}")
+        self._answer_error(ev, channel, 404, f"no handler for {ev.id}")
 
 
 def _next(jobs: deque[Job]) -> Job | None:
@@ -376,9 +399,3 @@ def _next(jobs: deque[Job]) -> Job | None:
         return jobs.popleft()
     except IndexError:
         return None
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one short line."""
-    text = str(error).strip() or type(error).__name__
-    return " ".join(text.split())[:300]

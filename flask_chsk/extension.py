@@ -7,7 +7,6 @@ and starts nothing; the server of a process starts at its first request.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import secrets
 import signal
@@ -32,6 +31,8 @@ from .dispatch import SignedOut
 from .errors import BrokerError, ConfigError, Refused, UsageError
 from .hooks import Hooks
 from .hub import Hub, starting
+from .interrupts import from_signal
+from .logs import logger
 from .packers.edn import EdnPacker
 from .plain import REMEDY, plain
 from .recv import RecvQueue, start_router
@@ -48,7 +49,7 @@ from .wire import WIRES, Composer
 if TYPE_CHECKING:
     from .testing import ChskTestClient
 
-log = logging.getLogger("flask_chsk")
+log = logger("flask_chsk")
 
 uid_connected = blinker.signal("flask_chsk.uid_connected")
 uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
@@ -214,7 +215,9 @@ class State:
         with app.app_context():
             try:
                 fn(*args)
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("error in %r", fn)
 
     def explain(self, error: BaseException) -> tuple[int, str]:

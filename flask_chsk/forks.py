@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import logging
 import os
 import socket
 import stat
@@ -25,8 +24,9 @@ from weakref import WeakSet
 import gevent
 
 from .errors import UsageError
+from .logs import logger
 
-log = logging.getLogger("flask_chsk.forks")
+log = logger("flask_chsk.forks")
 
 
 class Owner(Protocol):

@@ -5,7 +5,6 @@ On the hub, except what says otherwise.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -23,12 +22,12 @@ from .connection import Connection
 from .delivery import Delivery
 from .errors import BrokerError
 from .hub import Hub
-from .logs import Sparse
+from .logs import Sparse, logger
 from .push import Push
 from .session import ServerSession
 from .topics import Topics
 
-sparse = Sparse(logging.getLogger("flask_chsk.history"))
+sparse = Sparse(logger("flask_chsk.history"))
 
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done once, not delivered
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer

@@ -8,7 +8,6 @@ handling, except HTTP errors (``abort(403, "why")``), which refuse the request.
 from __future__ import annotations
 
 import hmac
-import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ from flask import current_app, session
 from werkzeug.wrappers import Response
 
 from .errors import ConfigError, Refused, UsageError
-from .logs import Sparse
+from .logs import Sparse, logger
 from .plain import REMEDY, never_run
 from .uids import as_uid
 
-log = logging.getLogger("flask_chsk.hooks")
+log = logger("flask_chsk.hooks")
 
 CSRF_SESSION_KEY = "_chsk_csrf"
 

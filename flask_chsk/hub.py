@@ -10,7 +10,6 @@ Nothing starts at import: a :class:`Hub` is made at the first request of a proce
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -27,8 +26,10 @@ from gevent.hub import Hub as GeventHub
 from gevent.monkey import get_original, is_module_patched
 
 from . import forks
+from .interrupts import from_signal
+from .logs import logger
 
-log = logging.getLogger("flask_chsk.hub")
+log = logger("flask_chsk.hub")
 T = TypeVar("T")
 
 # Native even in a patched process: they are held for microseconds, and across hubs.
@@ -288,7 +289,9 @@ class Hub:
             for item in self._wheel.pop(slot, ()):
                 try:
                     when = item.due(now)
-                except Exception:
+                except BaseException as error:
+                    if from_signal(error):
+                        raise
                     log.exception("error at a deadline of %r", item)
                 else:
                     if when is not None:
@@ -333,7 +336,9 @@ class Hub:
                     if self.now() >= until:
                         self.loop.run_callback(self._turn, self._run_slices, (steps,))
                         return
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("error in a job of the hub")
             self._queue.pop(0)
             steps = None
@@ -406,7 +411,9 @@ class Deadline(Protocol):
 def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
         fn(*args)
-    except Exception:
+    except BaseException as error:  # of users' code, too: it ends neither worker nor hub
+        if from_signal(error):
+            raise
         log.exception("error in %r", fn)
 
 

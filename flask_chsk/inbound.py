@@ -5,7 +5,6 @@ On the hub, except what says otherwise.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from .connection import Connection, Opening, Uid
 from .errors import BrokerError, Refused
 from .event import Event
 from .hub import Hub
+from .logs import logger
 from .longpoll import body
 from .push import CANONICAL
 from .rates import Addresses, drawn
@@ -25,7 +25,7 @@ from .wire import Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logging.getLogger("flask_chsk.inbound")
+log = logger("flask_chsk.inbound")
 
 HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
 

@@ -12,7 +12,6 @@ but its loop's.
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +21,8 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
 from . import forks
+from .interrupts import from_signal
+from .logs import logger
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from gevent._types import _IoWatcher, _Loop, _TimerWatcher
 
-log = logging.getLogger("flask_chsk.link")
+log = logger("flask_chsk.link")
 
 _READ, _WRITE = 1, 2  # libev's names for what a watcher waits for
 _READ_SIZE = 65536
@@ -260,7 +261,7 @@ class Link:
         elif self._receiver is not None:
             try:
                 self._receiver.link_writable()
-            except Exception as error:
+            except BaseException as error:
                 self._receiver_failed(error)
 
     # Steps --------------------------------------------------------------------------------
@@ -276,13 +277,15 @@ class Link:
         assert self._receiver is not None
         try:
             self._receiver.data_received(data)
-        except Exception as error:
+        except BaseException as error:
             self._receiver_failed(error)
 
-    def _receiver_failed(self, error: Exception) -> None:
+    def _receiver_failed(self, error: BaseException) -> None:
+        if from_signal(error):
+            raise error
         # Left to the loop, the exception would stop the watcher and leave the socket open and deaf.
         log.exception("a link's receiver failed; its connection is closed")
-        self._end(error)
+        self._end(error if isinstance(error, Exception) else None)
 
     def _half_close(self) -> None:
         assert self._sock is not None
@@ -322,7 +325,9 @@ class Link:
         assert receiver is not None
         try:
             receiver.link_closed(error)
-        except Exception:
+        except BaseException as failure:
+            if from_signal(failure):
+                raise
             log.exception("a link's receiver failed at its end")
 
 

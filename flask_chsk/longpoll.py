@@ -111,6 +111,8 @@ class Poller:
     def end(self, code: int, reason: str = "") -> None:
         """Tell the client to go, where it listens."""
         one = self._connection.session
+        if self._waiter is not None:
+            self._server.closes.note(one.uid, code, reason)
         self._give(body(self._server.polls.close_message(one.composer, one.v1, code, reason)))
 
     def hush(self) -> Callable[[int, str], None]:

@@ -6,7 +6,6 @@ On the hub, except what says otherwise. What stands for the client meanwhile is 
 
 from __future__ import annotations
 
-import logging
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from .connection import Connection, Entered, Opening, Uid
 from .errors import BrokerError, Refused
 from .history import RETRY
 from .hub import Hub, Waiter
+from .logs import logger
 from .longpoll import Parked, Poller, body
 from .websocket import WebSocket
 from .wire import Composer, Data
@@ -24,7 +24,7 @@ from .wire import Composer, Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logging.getLogger("flask_chsk.polls")
+log = logger("flask_chsk.polls")
 
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 
@@ -66,6 +66,7 @@ class Polls:
         :param wait: for this, before it does.
         """
         self._farewells[client] = (code, reason, wait, self.hub.now())
+        self._server.closes.note(client[0], code, reason)
         if not self._broker.local:
             if wait is not None:
                 reason = "\n".join((reason, *wait))

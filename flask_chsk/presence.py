@@ -6,7 +6,6 @@ nobody's.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,10 +17,11 @@ from .dispatch import Dispatcher, Host
 from .errors import BrokerError
 from .event import Event
 from .hub import Hub
+from .logs import logger
 from .registry import NOBODY, ConnectedUids, Registry
 from .replies import Elsewhere
 
-log = logging.getLogger("flask_chsk.presence")
+log = logger("flask_chsk.presence")
 
 SNAPSHOT = 1.0  # seconds for which who is connected elsewhere is not asked again
 

@@ -13,6 +13,7 @@ from . import forks
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
 from .errors import BadEvent, ConfigError, PackError
 from .event import assert_event
+from .printable import masked
 from .push import CANONICAL
 from .uids import as_uid
 
@@ -38,7 +39,7 @@ class Publisher:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
-                f" not {broker_url.partition(':')[0]}:…"
+                f" not {masked(broker_url)}"
             )
         self._url = broker_url
         self._redis = self._connections()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +11,12 @@ from gevent.queue import Empty, Full, Queue
 
 from . import forks
 from .errors import ConfigError
+from .interrupts import from_signal
+from .logs import Sparse, logger
 from .router import EventMessage
 
-log = logging.getLogger("flask_chsk.recv")
+log = logger("flask_chsk.recv")
+sparse = Sparse(log)
 
 
 class RecvQueue:
@@ -36,8 +38,7 @@ class RecvQueue:
             self._queue.put_nowait(ev)
         except Full:
             self.dropped += 1
-            if self.dropped == 1:
-                log.warning("ch_recv is full (CHSK_RECV_BUF): %s was dropped", ev.id)
+            sparse.warning("full", "ch_recv is full (CHSK_RECV_BUF): %s was dropped", ev.id)
             return False
         return True
 
@@ -82,7 +83,9 @@ def start_router(
                 log.debug("event %s", ev.id)
             try:
                 handler(ev)
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("handler of %s failed, uid %r", ev.id, ev.uid)
 
     # Where threads are patched this is a greenlet.

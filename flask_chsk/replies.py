@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from . import session as s
 from .connection import Connection, Opening, Uid
 from .errors import BrokerError
 from .hub import Hub
+from .logs import logger
 from .longpoll import body
 from .push import CANONICAL
 from .registry import ConnectedUids
@@ -22,7 +22,7 @@ from .wire import Composer, Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logging.getLogger("flask_chsk.server")
+log = logger("flask_chsk.server")
 
 AGAIN = 0.25  # seconds between looks whether another process has replied
 KEYS = 256  # keyed sends of one client that are remembered
@@ -108,10 +108,13 @@ class ReplyChannel(Elsewhere):
         return self.cb is not None
 
     def reply(self, value: Any) -> bool:
-        return self._settle(self.composer.piece(value), None)
+        most = self.server.config.max_outbox_bytes // 2
+        return self._settle(self.composer.bounded(value, most, "reply"), None)
 
     def error(self, status: int, message: str) -> None:
         composer = self.composer
+        # It may quote what the client sent, by whatever packer: half of a character, too.
+        message = message.encode("utf-8", "backslashreplace").decode()
         third = composer.piece({"status": status, "message": message}) if self.v1 else None
         self._settle(composer.piece(s.ERROR), third)
 

@@ -6,7 +6,6 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,6 +25,7 @@ from .brokers import (
     topic_channel,
     user_channel,
 )
+from .closes import REPLACED, Closes
 from .closing import PREFIX, Closing, Wait
 from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
@@ -38,6 +38,7 @@ from .hub import Hub
 from .inbound import Inbound
 from .intake import Intake
 from .link import Link
+from .logs import logger
 from .longpoll import Poller
 from .polls import Farewell, Polls
 from .presence import Presence
@@ -51,11 +52,10 @@ from .values import Keyword
 from .websocket import WebSocket
 from .wire import Data
 
-log = logging.getLogger("flask_chsk.server")
+log = logger("flask_chsk.server")
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
-REPLACED = "replaced by a newer connection of this client"
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
@@ -70,6 +70,7 @@ class Server:
         self.host = host
         self.registry: Registry[Connection] = Registry()
         self.counters: Counter[str] = Counter()
+        self.closes = Closes(self.counters)
         self.closing = False
         self._over = False  # every client was sent away
         self.intake = Intake(config.max_inbound_bytes, self.counters)
@@ -417,7 +418,7 @@ class Server:
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
             code, reason, wait = s.CLOSED_BY_APP, "", None
-            if isinstance(data, dict) and isinstance(data.get("code"), int):
+            if isinstance(data, dict) and data.get("code") in range(4000, 5000):
                 code, reason = data["code"], str(data.get("reason", ""))
                 wait = Wait.of(data.get("wait"))
             closing = [connection] if connection else self.delivery.receivers(push.channel)

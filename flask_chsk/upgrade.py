@@ -17,7 +17,6 @@ import base64
 import contextlib
 import hashlib
 import io
-import logging
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,13 +27,15 @@ from flask import Response
 from gevent import monkey
 
 from . import errors
+from .interrupts import from_signal
 from .link import CallLink, Link
+from .logs import logger
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from gevent._types import _Loop
 
-log = logging.getLogger("flask_chsk.upgrade")
+log = logger("flask_chsk.upgrade")
 
 VERSION = ("Sec-WebSocket-Version", "13")  # belongs into an answer of 426 (RFC 6455 4.4)
 
@@ -191,9 +192,11 @@ class SwitchProtocols(Response):
         link.write(head)
         try:
             self._open(link, leftover)
-        except Exception:
-            log.exception("a WebSocket could not be opened")
+        except BaseException as error:
             link.close()
+            if from_signal(error):
+                raise
+            log.exception("a WebSocket could not be opened")
 
 
 class _Void:

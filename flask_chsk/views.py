@@ -5,7 +5,6 @@ Thin: each view checks (security.py), then hands over to the server.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -23,7 +22,8 @@ from .config import Config
 from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
 from .errors import Refused
-from .logs import Sparse
+from .interrupts import from_signal
+from .logs import Sparse, logger
 from .longpoll import body
 from .server import Server
 from .session import read_message
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-sparse = Sparse(logging.getLogger("flask_chsk.views"))
+sparse = Sparse(logger("flask_chsk.views"))
 
 # By this key in the environ the test client asks for polls that do not park, and brings no
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
@@ -53,7 +53,10 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
-    """What a hook aborts with refuses the request, in our words: no page of HTML answers it."""
+    """What a hook aborts with refuses the request, in our words: no page of HTML answers it.
+
+    A hook that ends, by ``sys.exit()`` say, ends no server: that is an error as any other.
+    """
 
     @wraps(check)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -63,6 +66,12 @@ def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
             if error.code is None or error.response is not None:
                 raise _Answered(error.get_response(request.environ)) from error
             raise Refused(error.code, error.description or error.name) from error
+        except (Exception, gevent.GreenletExit, gevent.Timeout):  # the last two may be the server's
+            raise
+        except BaseException as error:
+            if from_signal(error):
+                raise
+            raise RuntimeError(f"a hook of the channel socket raised {error!r}") from error
 
     return checked
 

@@ -131,6 +131,10 @@ class WebSocket:
         return self._say_goodbye
 
     def _say_goodbye(self, code: int, reason: str) -> None:
+        self._server.closes.note(self._connection.session.uid, code, reason)
+        self._leave(code, reason)
+
+    def _leave(self, code: int, reason: str = "") -> None:
         self._link.write(frames.close_frame(code, reason))
         self._link.close_when_flushed(CLOSING)
 
@@ -168,7 +172,8 @@ class WebSocket:
             else:
                 self._answer_pings()
                 code = message.code  # type: ignore[union-attr]
-                self.end(session.NORMAL if code in (None, 1005) else code)
+                self.hush()
+                self._leave(session.NORMAL if code in (None, 1005) else code)  # as it says
             if self._closing:
                 return
             if taken < len(messages) and (self._full or server.hub.now() > until):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UnpackError
+from .errors import PackError, UnpackError
 from .packers import Packer
 
 Data = str | bytes
@@ -49,6 +49,24 @@ class Composer:
     def _checked(self, value: Any) -> Any:
         self.packer.pack(value)  # raises now, in the caller, before anything is sent
         return value
+
+    def bounded(self, value: Any, most: int, root: str) -> Any:
+        """The piece of *value*, which is the application's, where it may wait in an outbox.
+
+        :param most: bytes, half of ``CHSK_MAX_OUTBOX_BYTES``.
+        :param root: what *value* is, for the error.
+        :raises PackError: for one that this packer cannot carry, or that is larger.
+        """
+        try:
+            packed = self.packer.pack(value)
+        except PackError as error:
+            raise PackError(f"{root}: {error}") from error.__cause__
+        if len(packed) > most:
+            raise PackError(
+                f"{root} of {len(packed)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
+                f" ({2 * most})"
+            )
+        return value if self.array is list else packed
 
     def message(self, value: Any, cb: Any = None, third: Any = None) -> Data:
         """``[value cb third?]``, packed.

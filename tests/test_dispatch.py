@@ -251,7 +251,9 @@ def test_a_paused_transport_that_is_gone_is_not_resumed() -> None:
 # Failures -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError(), Timeout(), GreenletExit()])
+@pytest.mark.parametrize(
+    "error", [ValueError(), Timeout(), GreenletExit(), SystemExit(3), KeyboardInterrupt()]
+)
 def test_a_handler_that_fails_is_answered_and_the_next_runs(error: BaseException) -> None:
     bench = Bench()
 
@@ -267,8 +269,11 @@ def test_a_handler_that_fails_is_answered_and_the_next_runs(error: BaseException
 
 
 @pytest.mark.parametrize("id", ["a/ends", "a/ends-beside"])
-def test_what_ends_a_worker_leaves_the_clients_others_handled(id: str) -> None:
+def test_a_signal_that_hits_a_handler_leaves_the_clients_others_handled(
+    id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench()
+    monkeypatch.setattr("flask_chsk.dispatch.from_signal", lambda error: True)
 
     @bench.handlers.on("a/ends")
     @bench.handlers.on("a/ends-beside", concurrent=True)

@@ -17,11 +17,11 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 
 # Lowest first. A layer may import itself (each module the ones it builds on) and what is below.
 LADDER = [
-    ["errors", "values", "uids", "event", "config", "backoff", "plain"],
+    ["errors", "values", "uids", "event", "config", "backoff", "plain", "printable", "interrupts"],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
     ["logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
-    ["connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
+    ["closes", "connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
     ["recv", "attachments", "closing", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flask_chsk import frames
+from flask_chsk.closes import Closes
 from flask_chsk.hub import SLICE
 from flask_chsk.intake import Intake
 from flask_chsk.websocket import WebSocket
@@ -47,6 +48,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.config = SimpleNamespace(max_message_bytes=1 << 20)
         self.counters: Counter[str] = Counter()
+        self.closes = Closes(self.counters)
         self.frames: dict[Any, bytes] = {}
         self.delivery = self.hub = self.inbound = self
         self.intake = Intake(1000, self.counters)
@@ -79,7 +81,7 @@ class Socket:
         self.link = FakeLink()
         self.alive = 0
         session: Any = SimpleNamespace(
-            alive=self._alive, outbox=None, behind=False, take=lambda encode, shared: b""
+            uid="ann", alive=self._alive, outbox=None, behind=False, take=lambda encode, shared: b""
         )
         connection: Any = SimpleNamespace(session=session)
         self.websocket = WebSocket(self.server, connection, self.link)  # type: ignore[arg-type]
@@ -198,7 +200,8 @@ def test_what_follows_a_violation_waits_for_what_came_before_it(socket: Socket) 
     assert socket.server.seen == ["a", "b"]
     [close] = socket.link.sent
     assert isinstance(close, frames.Close)
-    assert (close.code, socket.server.counters) == (1002, {"protocol_errors": 1})
+    assert close.code == 1002
+    assert socket.server.counters == {"protocol_errors": 1, "closed_1002": 1}
 
 
 def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
@@ -207,11 +210,13 @@ def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
     assert socket.server.seen == ["a"]
     assert socket.link.sent == [frames.Close(4004, "flooding")]
     assert socket.link.farewell
+    assert socket.server.counters == {"closed_4004": 1}
 
 
-def test_a_close_is_answered_with_its_code(socket: Socket) -> None:
+def test_a_close_is_answered_with_its_code_and_is_not_ours(socket: Socket) -> None:
     socket.reads("a", frames.Close(4321))
     assert socket.link.sent == [frames.Close(4321)]
+    assert socket.server.counters == {}
 
 
 # What is arriving ----------------------------------------------------------------------
@@ -238,4 +243,4 @@ def test_who_holds_most_of_too_much_is_sent_away_until_later(socket: Socket) -> 
     socket.websocket.data_received(framed("x" * 900)[:608])
     assert socket.link.sent == [frames.Close(1013, "too much is arriving: try later")]
     assert socket.server.intake.bytes == 500
-    assert socket.server.counters == {"arrivals_given_up": 1}
+    assert socket.server.counters == {"arrivals_given_up": 1, "closed_1013": 1}

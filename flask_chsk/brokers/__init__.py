@@ -269,7 +269,7 @@ def make(config: Config) -> Broker:
 
     :raises ConfigError: for a scheme that no broker speaks.
     """
-    scheme = config.broker_url.partition(":")[0]
+    scheme, colon, _ = config.broker_url.partition(":")
     if scheme == "memory":
         from .memory import MemoryBroker
 
@@ -279,5 +279,6 @@ def make(config: Config) -> Broker:
 
         return RedisBroker(config)
     raise ConfigError(
-        f"CHSK_BROKER_URL {scheme}:… is not known; use memory:// or redis://host:6379/0"
+        f"CHSK_BROKER_URL {scheme if colon else ''}:… is not known; use memory:// or"
+        " redis://host:6379/0"
     )

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from .. import forks
 from ..errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
+from ..printable import printable
 from .scripts import HELLO, Script
 
 try:
@@ -98,16 +99,25 @@ class Redis:
         limits: tuple[int, int, int] | None = None,
         greeted: Callable[[Greeting], None] = lambda greeting: None,
     ) -> None:
-        split = urlsplit(url)
+        try:
+            split = urlsplit(url)
+            _ = split.port
+        except ValueError:
+            split = None
+        # What is wrong with it may be the password, which then stands anywhere.
+        remedy = (
+            "CHSK_BROKER_URL cannot be used: write redis://user:password@host:6379/0, with the"
+            " number of a database in the end; percent-encode : / ? # [ ] @ in a password"
+        )
+        if split is None or (split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path)):
+            raise ConfigError(remedy)
         query = dict(parse_qsl(split.query))
         prefix = query.pop("prefix", "chsk")
-        if split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path):
-            raise ConfigError(f"CHSK_BROKER_URL cannot be used: {split.path!r} is no database")
         try:
             rest = urlunsplit(split._replace(query=urlencode(query)))
             options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
         except ValueError as error:
-            raise ConfigError(f"CHSK_BROKER_URL cannot be used: {error}") from error
+            raise ConfigError(f"{remedy} ({printable(str(error))})") from error
         self._class = options.pop("connection_class", redis.connection.Connection)
         unix = issubclass(self._class, redis.connection.UnixDomainSocketConnection)
         self._options = {

@@ -13,7 +13,6 @@ connection crosses hubs.
 
 from __future__ import annotations
 
-import logging
 import random
 import secrets
 import threading
@@ -31,6 +30,7 @@ from ..backoff import exp_backoff
 from ..config import Config
 from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
 from ..event import is_event
+from ..logs import logger
 from ..push import CANONICAL, Push
 from ..registry import ConnectedUids
 from . import (
@@ -49,7 +49,7 @@ from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
 if TYPE_CHECKING:
     from ..hub import Hub, Waiter
 
-log = logging.getLogger("flask_chsk.broker")
+log = logger("flask_chsk.broker")
 T = TypeVar("T")
 
 LEASE = 9.0  # seconds after which a worker that says nothing counts as dead

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import ssl
 import sys
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 from .. import packers
 from ..errors import BadEvent, ChannelClosed, ConfigError, PackError, UnpackError
 from ..event import Event, assert_event
+from ..printable import printable
 from ..session import CLOSED, GAP, TIMEOUT, cb_success
 from ..values import Keyword
 from .channel import ChannelSocket, EventMsg
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return Terminal(chsk, args.packer, args.once, args.timeout).run(event)
     except (ConfigError, BadEvent, PackError) as error:
-        print(error, file=sys.stderr)
+        _say(error)
         return USAGE
     except KeyboardInterrupt:
         return 130
@@ -138,14 +140,14 @@ class Terminal:
         """Connect, send *event*, and go on until the end."""
         chsk = self._chsk
         chsk.on("*", self._got)
-        chsk.on(GAP, lambda ev: print("events were missed", file=sys.stderr))
+        chsk.on(GAP, lambda ev: _say("events were missed"))
         chsk.watch(self._changed)
         try:
             chsk.connect()
             try:
                 chsk.wait_open(self._timeout or 10.0)
             except ChannelClosed as error:
-                print(error, file=sys.stderr)
+                _say(error)
                 return REFUSED
             if event is not None:
                 self._asked = True
@@ -161,11 +163,11 @@ class Terminal:
         try:
             return self._ends.get(timeout=limit)
         except Empty:
-            print("no event came", file=sys.stderr)
+            _say("no event came")
             return LATE
 
     def _print(self, event: Any) -> None:
-        print(self._packer.pack(event), flush=True)
+        print(_escaped(self._packer.pack(event)), flush=True)
 
     def _got(self, ev: EventMsg) -> None:
         if ev.id.startswith("chsk/"):
@@ -179,9 +181,9 @@ class Terminal:
         if new["status"] == old["status"]:
             return
         if new["open"]:
-            print(f"open over {new['type']}, uid {new['uid']!r}", file=sys.stderr)
+            _say(f"open over {new['type']}, uid {new['uid']!r}")
         elif new["status"] in ("closed", "refused"):
-            print(self._chsk, file=sys.stderr)
+            _say(self._chsk)
             self._ends.put(REFUSED)
 
     def _type(self) -> None:
@@ -190,7 +192,7 @@ class Terminal:
                 try:
                     self._send(read(line))
                 except (BadEvent, PackError) as error:
-                    print(error, file=sys.stderr)
+                    _say(error)
 
     def _send(self, event: Event) -> None:
         self._chsk.send(event, self._timeout or 10.0, partial(self._replied, event.id))
@@ -200,6 +202,19 @@ class Terminal:
         if self._once:
             codes = {CLOSED: REFUSED, TIMEOUT: LATE}
             self._ends.put(DONE if cb_success(reply) else codes.get(reply, FAILED))
+
+
+def _say(what: object) -> None:
+    print(printable(str(what)), file=sys.stderr)
+
+
+def _escaped(text: Any) -> str:
+    """*text* of EDN or JSON, whose strings command no terminal: they are the server's words."""
+    return "".join(one if one.isprintable() else _escape(one) for one in text)
+
+
+def _escape(character: str) -> str:
+    return re.sub("(....)", r"\\u\1", character.encode("utf-16-be", "surrogatepass").hex())
 
 
 if __name__ == "__main__":

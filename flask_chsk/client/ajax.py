@@ -5,7 +5,6 @@ It never raises for what a network or a server does: that is in the map.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -14,9 +13,12 @@ from urllib.parse import urljoin, urlsplit
 
 from .. import forks, packers
 from ..errors import ConfigError, UnpackError
+from ..interrupts import from_signal
+from ..logs import logger
+from ..printable import masked
 from .web import MAX_BODY, Abort, Answer, Web, WebError, cookie_jar, form, with_query
 
-log = logging.getLogger("flask_chsk.client")
+log = logger("flask_chsk.client")
 
 CALLS = 64  # at a time with a callback; then "xhr-pool-depleted"
 REDIRECTS = 5  # that are followed, as a browser's XHR does
@@ -87,8 +89,10 @@ def ajax_call(
             _free.release()
         try:
             callback(response)
-        except Exception:
-            log.exception("error in the callback of %s", url)
+        except BaseException as error:
+            if from_signal(error):
+                raise
+            log.exception("error in the callback of %s", masked(url))
 
     threading.Thread(target=run, name="flask_chsk.client ajax", daemon=True).start()
     return Call(abort)
@@ -128,7 +132,7 @@ def _call(url: str, given: Mapping[str, Any], abort: Abort) -> dict[str, Any]:
     try:
         content = _content(answer, kind)
     except UnpackError as error:
-        log.warning("%s: %s", url, error)
+        log.warning("%s: %s", masked(url), error)
         return _response(error="exception", content=_text(answer), **found)
     if not ok:
         return _response(error=answer.status, content=content, **found)

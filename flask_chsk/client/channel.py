@@ -34,7 +34,10 @@ from ..errors import (
     UsageError,
 )
 from ..event import Event, assert_event, is_event
+from ..interrupts import from_signal
+from ..logs import logger
 from ..packers import PackDefault, Packer
+from ..printable import masked
 from ..session import CLOSED, ERROR, GAP, TIMEOUT, cb_success
 from ..values import Keyword
 from ..wire import WIRES, Composer, Data
@@ -44,7 +47,7 @@ from .session import AT_REST, ClientSession, Cut, Item, Link, Options, State
 from .waiting import Crew, Flag, Lane, Queue
 from .web import Web, cookie_jar
 
-log = logging.getLogger("flask_chsk.client")
+log = logger("flask_chsk.client")
 T = TypeVar("T")
 
 EVENTS = 10_000  # that may wait for their handlers; then the oldest go, and a gap is told
@@ -250,7 +253,7 @@ class ChannelSocket:
         self._session.state = MappingProxyType(closed)
 
     def __repr__(self) -> str:
-        return f"<ChannelSocket {self._location['href']} {self.state['status']}>"
+        return f"<ChannelSocket {masked(self._location['href'])} {self.state['status']}>"
 
     def __enter__(self) -> ChannelSocket:
         self.connect()
@@ -495,7 +498,7 @@ class ChannelSocket:
         status = new["status"]
         if status != old["status"]:
             level = logging.ERROR if status == "refused" else logging.DEBUG
-            log.log(level, "%s: %s", self._location["href"], _why(new))
+            log.log(level, "%s: %s", masked(self._location["href"]), _why(new))
             if status == "open" or status in AT_REST:
                 for flag in self._opening:
                     flag.set()
@@ -529,7 +532,9 @@ class ChannelSocket:
         for fn in self._handlers.get(event.id) or self._handlers.get("*") or ():
             try:
                 fn(EventMsg(event))
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("handler of %s failed", event.id)
 
     def _overflow(self) -> None:
@@ -554,7 +559,9 @@ class ChannelSocket:
                 raise ChskError(f"no handler for {event.id}")
             value = fns[0](EventMsg(event))
             self._do(partial(self._session.answer, ask_id, value=value))
-        except Exception as error:
+        except BaseException as error:
+            if from_signal(error):
+                raise
             if fns and not isinstance(error, PackError):
                 log.exception("answering %s failed", event.id)
             text = str(error) or type(error).__name__

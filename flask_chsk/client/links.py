@@ -8,7 +8,6 @@ may, until the peer took what was given.
 from __future__ import annotations
 
 import io
-import logging
 import socket
 import ssl
 import threading
@@ -27,13 +26,15 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 from .. import forks, frames
 from ..errors import ChskError
 from ..frames import FrameReader
+from ..interrupts import from_signal
+from ..logs import logger
 from ..session import ERROR, NORMAL, TIMEOUT
 from ..wire import Data
 from .session import Cut, Item, Link
 from .waiting import Crew
 from .web import FAILURES, Abort, Answer, Web, WebError, form, shut_down, with_query
 
-log = logging.getLogger("flask_chsk.client")
+log = logger("flask_chsk.client")
 
 BATCH_EVENTS = 64  # half of what the server lets wait for one client's handlers
 BATCH_BYTES = 65_536
@@ -210,7 +211,9 @@ class WebSocket:
                 cut = replace(_refusal(error.answer), why="ws-error", error=str(error))
         except (*FAILURES, WebError, ChskError) as error:
             cut = Cut(1006, why="ws-error", error=str(error) or type(error).__name__)
-        except Exception as error:  # of the application's credentials or URL
+        except BaseException as error:  # of the application's credentials or URL
+            if from_signal(error):
+                raise
             log.exception("connecting failed")
             cut = Cut(why="ws-error", error=repr(error))
         finally:
@@ -457,7 +460,9 @@ class Polling:
         try:
             owner.ask_credentials()
             cut = self._poll_on()
-        except Exception as error:  # of the application's credentials or URL
+        except BaseException as error:  # of the application's credentials or URL
+            if from_signal(error):
+                raise
             log.exception("polling failed")
             cut = Cut(message=repr(error))
         self._ended.set()
@@ -567,6 +572,15 @@ class Polling:
             self._waiting.release()
 
     def _post(self, items: list[Item], begun: Callable[[], object] | None = None) -> None:
+        try:
+            self._post_until_answered(items, begun)
+        except BaseException as error:  # of the application's credentials or URL
+            if from_signal(error):
+                raise
+            log.exception("a POST of %s failed", items[0].name)
+            self._owner.replied(items[0], ERROR, {"message": repr(error)})
+
+    def _post_until_answered(self, items: list[Item], begun: Callable[[], object] | None) -> None:
         owner = self._owner
         item = items[0]
         data = owner.batch(items)

@@ -6,7 +6,6 @@ seed's spelling (``{"ws-kalive-ms": 25000}``) or in Python's (``ws_kalive=25.0``
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +17,11 @@ import gevent
 from .. import forks
 from ..backoff import exp_backoff
 from ..errors import ChannelClosed
+from ..interrupts import from_signal
+from ..logs import logger
 from .channel import ChannelSocket, EventMsg, RecvQueue
 
-log = logging.getLogger("flask_chsk.client")
+log = logger("flask_chsk.client")
 
 LOOK = 0.5  # seconds between looks whether a router was stopped
 
@@ -139,7 +140,9 @@ def start_chsk_router(
                 log.debug("event %s", ev.event)
             try:
                 event_msg_handler(ev)
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("handler of %s failed", ev.id)
 
     threading.Thread(target=loop, name="flask_chsk.client router", daemon=True).start()

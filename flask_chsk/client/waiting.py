@@ -8,7 +8,6 @@ It decides nothing.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -23,8 +22,10 @@ from gevent.monkey import get_original, is_module_patched
 
 from .. import forks
 from ..errors import ChannelClosed
+from ..interrupts import from_signal
+from ..logs import logger
 
-log = logging.getLogger("flask_chsk.client")
+log = logger("flask_chsk.client")
 T = TypeVar("T")
 
 LINGER = 2.0  # seconds a lane's thread waits for its next job: a busy lane keeps its thread
@@ -203,7 +204,9 @@ class Crew:
             forks.stay_behind(me)
             try:
                 fn()
-            except Exception:
+            except BaseException as error:
+                if from_signal(error):
+                    raise
                 log.exception("error in %r", fn)
             finally:
                 with self._lock:
@@ -276,7 +279,9 @@ class Lane:
                 continue
             try:
                 job()
-            except Exception:
+            except BaseException as error:  # a handler's: the next ones find this lane still
+                if from_signal(error):
+                    raise
                 log.exception("error in %s", self._name)
 
     def close(self, *, finish: bool = False) -> None:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from ..errors import ConfigError, PackError, UnpackError
+from ..interrupts import OF_CODE, from_signal
 from ..values import Char, Keyword, StrKey, Symbol, Tagged, frozen
 
 MAX_BYTES = 1024 * 1024
@@ -149,10 +150,12 @@ class BuiltinPacker(ABC, Generic[Data]):
         """
         try:
             return self._pack(value)
-        except Exception as exc:
+        except OF_CODE as exc:
+            if from_signal(exc):
+                raise
             try:
                 message = self._culprit(value, root, self.max_pack_depth) or f"{root}: {exc}"
-            except Exception:  # a value that breaks when looked at, or hardly any stack left
+            except OF_CODE:  # a value that breaks when looked at, or hardly any stack left
                 message = f"{root}: {exc}"
             foreign = exc.__cause__ if isinstance(exc, PackError) else exc
             raise PackError(message) from foreign
@@ -218,7 +221,9 @@ class BuiltinPacker(ABC, Generic[Data]):
         if self.pack_default is not None:
             try:
                 known = self.pack_default(value)
-            except Exception as exc:
+            except OF_CODE as exc:
+                if from_signal(exc):
+                    raise
                 raise PackError(f"{_type(value)}: pack_default said {short(repr(exc))}") from exc
             if known is None:  # a function that falls off its end would send nil
                 raise PackError(f"{_type(value)}: pack_default returned None")

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ..errors import ConfigError, PackError, UnpackError
+from ..interrupts import OF_CODE, from_signal
 from . import _KNOWN, MAX_BYTES, Packer, short
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it stands in URLs
@@ -70,7 +71,9 @@ class Guarded:
             packed = self._packer.pack(value)
         except PackError:
             raise
-        except Exception as exc:
+        except OF_CODE as exc:
+            if from_signal(exc):
+                raise
             said = short(repr(exc), 120)
             raise PackError(f"{root}: the packer {self.name!r} said {said}") from exc
         wanted = bytes if self.binary else str
@@ -101,5 +104,7 @@ class Guarded:
             return self._packer.unpack(data)
         except UnpackError:
             raise
-        except Exception as exc:
+        except OF_CODE as exc:
+            if from_signal(exc):
+                raise
             raise UnpackError(f"not {self.name}: {short(str(exc), 120)}") from exc

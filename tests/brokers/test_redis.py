@@ -368,7 +368,7 @@ def test_who_was_taken_for_dead_lets_its_clients_in_again(start: Start, redis_ur
         ("localhost:6379", "is not known"),
         ("http://localhost", "is not known"),
         ("redis://localhost:abc/0", "abc"),
-        ("redis://localhost/x", "'/x' is no database"),
+        ("redis://localhost/x", "number of a database"),
         ("redis://localhost/0?prefx=a", "one of prefx"),
     ],
 )

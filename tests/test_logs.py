@@ -1,0 +1,205 @@
+"""What the log shows of a peer's words: one printable line, whatever they are."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_chsk.closes import REPLACED, Closes
+from flask_chsk.logs import Sparse, logger
+from flask_chsk.printable import error_line, masked, printable
+
+PACKAGE = Path(__file__).parent.parent / "flask_chsk"
+# A command to the terminal, in 7 and in 8 bits; text that runs backwards; a forged line.
+HOSTILE = "a\x1b[2J\x9b31m\u202e\r\n2024-01-01 INFO forged\ud800\x00\u2028"
+
+
+class Lines(logging.Handler):
+    """What a plain handler writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("LOG %(levelname)s %(message)s"))
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(self.format(record))
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler, root = Lines(), logging.getLogger("flask_chsk")
+    root.addHandler(handler)
+    level = root.level
+    root.setLevel(logging.DEBUG)
+    yield handler
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+log = logger("flask_chsk.test")
+
+
+# Words ----------------------------------------------------------------------------------
+
+
+@given(st.text(), st.integers(0, 50))
+def test_anything_becomes_one_printable_line(text: str, most: int) -> None:
+    shown = printable(text, most)
+    assert shown.isprintable()
+    assert len(shown) <= 10 * most + 40
+
+
+def test_what_is_printable_stays() -> None:
+    assert printable("zoë 日本 😀") == "zoë 日本 😀"
+    assert printable("x" * 20, 5) == "xxxxx… (20 characters)"
+
+
+def test_an_error_that_cannot_say_what_it_is_has_a_type() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert error_line(Mute()) == "Mute"
+    assert error_line(ValueError("a\n\x1b b")) == "a \\x1b b"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pw@host:1/0?prefix=x", "redis://:***@host:1/0?prefix=x"),
+        ("redis://ann:p/w@x:y#z@host/0", "redis://ann:***@host/0"),
+        ("redis://host/0?password=pw&db=1", "redis://host/0?password=***&db=1"),
+        ("unix://:pw@/tmp/socket?db=1", "unix://:***@/tmp/socket?db=1"),
+        ("redis://ann@host/0", "redis://ann@host/0"),
+        (
+            "https://ann:pw@host/@path?csrf-token=x&a=b",
+            "https://ann:***@host/@path?csrf-token=***&a=b",
+        ),
+        ("https://host/@path", "https://host/@path"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+# Records --------------------------------------------------------------------------------
+
+
+def test_a_record_is_one_printable_line(lines: Lines) -> None:
+    log.warning("%s of %r did %d: %s", HOSTILE, HOSTILE, 3, ValueError(HOSTILE))
+    assert len(lines.written) == 1
+    assert lines.written[0].isprintable()
+    assert "3: a\\x1b[2J" in lines.written[0]
+
+
+def test_a_record_is_short(lines: Lines) -> None:
+    log.warning("%s %r", "x" * 1_000_000, ["y" * 1_000_000])
+    assert len(lines.written[0]) < 2000
+
+
+def test_a_value_that_cannot_be_shown_does_not_break_the_log(lines: Lines) -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    log.warning("%s", Broken())
+    assert lines.written == ["LOG WARNING <Broken>"]
+
+
+def test_no_line_of_a_traceback_passes_for_a_record(lines: Lines) -> None:
+    try:
+        try:
+            raise ValueError(f"{HOSTILE}\nLOG ERROR forged")
+        except ValueError as error:
+            error.__notes__ = ["LOG ERROR noted", HOSTILE]  # as add_note() of 3.11 does
+            raise KeyError("x" * 100_000) from error
+    except KeyError:
+        log.exception("handler failed")
+    [written] = lines.written
+    assert all(line.isprintable() for line in written.split("\n"))
+    assert [line for line in written.split("\n") if line.startswith("LOG")] == [
+        "LOG ERROR handler failed"
+    ]
+    assert "    LOG ERROR forged" in written
+    assert written.count("Traceback (most recent call last):") == 2
+    assert len(written) < 10_000
+
+
+def test_every_module_logs_by_such_a_logger() -> None:
+    """And no message of a record is made of words that came: they are its arguments."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "logs.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = ast.unparse(node.func.value)
+            assert (owner, node.func.attr) != ("logging", "getLogger"), path
+            if owner in ("log", "sparse"):
+                words = node.args[: 3 if node.func.attr == "log" else 1 + (owner == "sparse")]
+                assert not isinstance(words[-1], ast.JoinedStr), ast.unparse(node)
+
+
+# Sparse ---------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_kind_has_one_line_a_minute(lines: Lines) -> None:
+    clock = Clock()
+    sparse = Sparse(log, clock)
+    for _ in range(5):
+        sparse.warning("a", "%s", "a")
+        sparse.log(logging.INFO, "b", "b")
+    clock.now = 60.0
+    sparse.warning("a", "%s", "a")
+    assert lines.written == [
+        "LOG WARNING a",
+        "LOG INFO b",
+        "LOG WARNING a (and 4 more like it)",
+    ]
+
+
+def test_kinds_that_a_peer_makes_up_share_a_line(lines: Lines) -> None:
+    clock = Clock()
+    sparse = Sparse(log, clock)
+    for number in range(10_000):
+        sparse.warning(f"kind {number}", "%d", number)
+    assert len(lines.written) == Sparse.KINDS + 1
+    clock.now = 60.0
+    sparse.warning("new", "new")
+    assert lines.written[-1] == "LOG WARNING new"
+
+
+# Closes ---------------------------------------------------------------------------------
+
+
+def test_each_close_is_counted_and_each_kind_told_once(lines: Lines) -> None:
+    counters: Counter[str] = Counter()
+    closes = Closes(counters)
+    for uid in ("ann", HOSTILE):
+        closes.note(uid, 4002, "too slow")
+        closes.note(uid, 4005, "signed out")
+        closes.note(uid, 1013, REPLACED)
+        closes.note(uid, 1013, "too much is arriving")
+    assert counters == {"closed_4002": 2, "closed_4005": 2, "closed_1013": 4}
+    assert lines.written == [
+        "LOG WARNING a connection of uid 'ann' was closed with 4002: too slow",
+        "LOG INFO a connection of uid 'ann' was closed with 4005: signed out",
+        f"LOG INFO a connection of uid 'ann' was closed with 1013: {REPLACED}",
+        "LOG WARNING a connection of uid 'ann' was closed with 1013: too much is arriving",
+    ]
