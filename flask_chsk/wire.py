@@ -60,7 +60,7 @@ class Composer:
         try:
             packed = self.packer.pack(value)
         except PackError as error:
-            raise PackError(f"{root}: {error}") from error.__cause__
+            raise PackError(root + str(error).removeprefix("data")) from error.__cause__
         if len(packed) > most:
             raise PackError(
                 f"{root} of {len(packed)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
