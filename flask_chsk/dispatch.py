@@ -330,7 +330,7 @@ class Dispatcher:
             if ev.client_id is not None:
                 self._hub.call(self._signed_out, ev.uid, ev.client_id)
         except BaseException as error:  # what ends a handler ends nothing else
-            if from_signal(error):
+            if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
                 raise
             self._failed(ev, channel, error)
         finally:

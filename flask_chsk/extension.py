@@ -216,7 +216,7 @@ class State:
             try:
                 fn(*args)
             except BaseException as error:
-                if from_signal(error):
+                if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
                     raise
                 log.exception("error in %r", fn)
 

@@ -128,6 +128,11 @@ def by_greenlet() -> bool:
     return isinstance(_caller, gevent.Greenlet)
 
 
+def is_caller() -> bool:
+    """In a child: whether it was forked here, so that ``sys.exit()`` is its end, and no error."""
+    return _caller is not None and _caller is gevent.getcurrent()
+
+
 def stay() -> NoReturn:
     """End a call to what is the parent's: a copy of its caller waits here for ever.
 

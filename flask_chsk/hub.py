@@ -412,7 +412,7 @@ def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
         fn(*args)
     except BaseException as error:  # of users' code, too: it ends neither worker nor hub
-        if from_signal(error):
+        if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
             raise
         log.exception("error in %r", fn)
 

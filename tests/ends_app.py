@@ -5,6 +5,7 @@ The data of an event, and the parameter ``end`` of a request, say where and how:
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -135,6 +136,14 @@ def busy(ev: Any) -> None:
     print("busy", flush=True)
     while True:
         pass
+
+
+@chsk.on("test/fork")
+def fork(ev: Any) -> int:
+    pid = os.fork()
+    if not pid:
+        sys.exit(ev.data)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @uid_connected.connect_via(app)

@@ -106,6 +106,16 @@ def test_a_hook_of_the_handshake(new: Any, server: WsgiServer, place: str, way: 
     assert other.ask("[:test/echo 5]") == 5
 
 
+@pytest.mark.parametrize("kind", ["pywsgi", "gunicorn-gevent"])
+def test_a_child_that_a_handler_forked_ends_by_sys_exit(kind: str, tmp_path: Path) -> None:
+    with running(kind, "tests.ends_app:app", tmp_path / "log") as server:
+        peer = Peer(server.port, uid="ann", v="1")
+        peer.open()
+        assert peer.ask("[:test/fork 7]") == 7
+        assert peer.ask("[:test/echo 5]") == 5
+        peer.cut()
+
+
 @pytest.mark.parametrize("kind", ["pywsgi", "flask-run"])
 def test_ctrl_c_ends_the_server_whatever_it_hits(kind: str, tmp_path: Path) -> None:
     with running(kind, "tests.ends_app:app", tmp_path / "log") as server:
