@@ -31,6 +31,9 @@ class Step(NamedTuple):
     mark: bytes
 
 
+# What a v=1 client of flask_chsk shows; the peers read past it.
+SECRET = "X-Chsk-Secret: c2VjcmV0IG9mIDEyOCBiaXQ\r\n"
+
 Opening = Generator[Step, bytes, list[Step]]
 
 
@@ -60,7 +63,7 @@ def frame(text: str) -> bytes:
 def upgrade(path: str) -> bytes:
     """The opening request of a WebSocket."""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{SECRET}Upgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode()
@@ -68,14 +71,14 @@ def upgrade(path: str) -> bytes:
 
 def get(path: str) -> bytes:
     """A GET on a connection that stays."""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{SECRET}\r\n".encode()
 
 
 def post(path: str, body: str, kind: str) -> bytes:
     """A POST on a connection that stays."""
     data = body.encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{SECRET}"
         f"Content-Type: {kind}\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data

@@ -82,7 +82,12 @@ class Attachments:
             return
         try:
             arrival = self._broker.attach(
-                uid, client_id, connection.kind, connection.session.v1, token
+                uid,
+                client_id,
+                connection.kind,
+                connection.session.v1,
+                token,
+                digest=connection.digest,
             )
         except Refused as error:
             log.warning("uid %r could not be let in again: %s", uid, error)
@@ -98,7 +103,9 @@ class Attachments:
         if self._registry.get(uid, client_id) is not connection or connection.transport is None:
             return
         try:
-            arrival = self._broker.attach(uid, client_id, "ws", connection.session.v1)
+            arrival = self._broker.attach(
+                uid, client_id, "ws", connection.session.v1, digest=connection.digest
+            )
         except BrokerError as error:
             log.warning("uid %r is known as polling yet: %s", uid, error)
             self._later(self.claim, connection)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .errors import Refused
 from .longpoll import Poller
 from .session import ServerSession
 from .websocket import WebSocket
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 Uid = str | None
 Transport = WebSocket | Poller
+Owner = tuple[Uid, str, str]
+"""The uid, the client id, and the digest of the client's secret."""
 
 
 class KeptRequest(Protocol):
@@ -37,6 +38,7 @@ class Opening:
     composer: Composer
     request: KeptRequest | None = None
     v1: bool = False
+    digest: str = ""  # of its secret; "" where it is one of Sente's
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
     since: int = 0  # the offset of the handshake that gave it
@@ -44,6 +46,11 @@ class Opening:
     csrf_token: str | None = None
     resume: str | None = None  # the token it gets
     number: int | None = None  # polls of our clients count up
+
+    @property
+    def owner(self) -> Owner:
+        """Whose keyed sends these are."""
+        return self.uid, self.client_id, self.digest
 
 
 class Entered(NamedTuple):
@@ -60,8 +67,8 @@ class Connection:
     """One client of this process: its session, its transport, its request."""
 
     __slots__ = (
-        "bucket",
         "catching",
+        "digest",
         "filed",
         "flushed",
         "kind",
@@ -82,13 +89,13 @@ class Connection:
         self.server = server
         self.session = session
         self.kind = kind
+        self.digest = ""  # of the client's secret; "" where it is one of Sente's
         self.transport: Transport | None = None
         self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
         self.request: KeptRequest | None = None  # of the handshake
         self.flushed = 0.0  # when a batch last left
         self.lost_at: float | None = None  # since when there is no socket or poll
         self.filed: float | None = None  # the deadline it waits for
-        self.bucket: tuple[float, float] | None = None  # rate limit: tokens, when counted
         self.catching = False  # a page of history is being read
         self.since = 0  # the offset of its opening: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
@@ -101,13 +108,10 @@ class Connection:
         """What it is found by."""
         return self.session.uid, self.session.client_id
 
-    def refuse_stranger(self, opening: Opening) -> None:
-        """Let nobody else use an anonymous client's id.
-
-        :raises Refused: 403.
-        """
-        if opening.uid is None and self.session.v1 and not opening.trusted:
-            raise Refused(403, "this client id is in use: take a new one, or send its resume=")
+    @property
+    def owner(self) -> Owner:
+        """Whose keyed sends these are."""
+        return self.session.uid, self.session.client_id, self.digest
 
     def due(self, now: float) -> float | None:
         """The next deadline after doing what is due now; None for a stale one."""

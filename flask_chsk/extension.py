@@ -237,10 +237,14 @@ class State:
     # what the views ask ----------------------------------------------------------------------
 
     @property
-    def resume_key(self) -> bytes:
-        """The key of resume tokens; without a secret key it holds for this process only."""
-        secret = self.app.secret_key
-        return resume_key(secret if secret else self._random_key)
+    def resume_keys(self) -> list[bytes]:
+        """The key of resume tokens, then those of ``SECRET_KEY_FALLBACKS``.
+
+        Without a secret key there is one that holds for this process only.
+        """
+        app = self.app
+        fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
+        return [resume_key(one) for one in (app.secret_key or self._random_key, *fallbacks)]
 
     def composer(self, packer: str, config: Config) -> Composer:
         """The composer of one packer and wire.
@@ -505,6 +509,12 @@ class Chsk(Handlers, Sender):
             if any(rule.rule == checked.path for rule in app.url_map.iter_rules()):
                 raise ConfigError(f"CHSK_PATH {checked.path!r} is taken: give another path=")
             name = "chsk" + checked.path.replace("/", "_").replace(".", "_")
+        if not (checked.csrf or checked.broker_url.startswith("memory:") or app.secret_key):
+            raise ConfigError(
+                "CHSK_BROKER_URL is shared by several processes, and each would sign the tokens"
+                " of its clients with a random key of its own: set app.secret_key, the same in"
+                " all of them, before chsk.init_app(app)"
+            )
         for packer in checked.packers:
             state.composer(packer, checked)  # a missing extra is said now, not at a handshake
         brokers.make(checked)  # and a URL that cannot be used

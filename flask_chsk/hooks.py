@@ -134,9 +134,12 @@ class Hooks:
         from itsdangerous import BadData, URLSafeTimedSerializer
 
         field = current_app.config["WTF_CSRF_FIELD_NAME"]
-        secret = current_app.config.get("WTF_CSRF_SECRET_KEY") or current_app.secret_key or ""
+        config = current_app.config
+        secret = config.get("WTF_CSRF_SECRET_KEY") or current_app.secret_key or ""
+        # The newest key is the last one, for itsdangerous.
+        keys = [*(config.get("SECRET_KEY_FALLBACKS") or ()), secret]
         try:
-            token = URLSafeTimedSerializer(secret, salt="wtf-csrf-token").loads(given)
+            token = URLSafeTimedSerializer(keys, salt="wtf-csrf-token").loads(given)
         except BadData:
             return False
         return hmac.compare_digest(str(token), str(session.get(field, "")))

@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import session as s
-from .connection import Connection, Opening, Uid
+from .connection import Connection, Opening, Owner, Uid
 from .errors import BrokerError, Refused
 from .event import Event
 from .hub import Hub
 from .logs import logger
 from .longpoll import body
 from .push import CANONICAL
-from .rates import Addresses, drawn
+from .rates import RateLimit
 from .replies import Claim, Kept, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
 from .websocket import WebSocket
 from .wire import Data
@@ -46,7 +46,8 @@ class Inbound:
         self._delivery = server.delivery
         self._asks = server.asks
         self._repeats = Repeats()
-        self._addresses = Addresses(server.config.rate_per_address)
+        self._addresses: RateLimit[str | None] = RateLimit(server.config.rate_per_address)
+        self._clients: RateLimit[tuple[Uid, str]] = RateLimit(server.config.rate)
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -56,17 +57,13 @@ class Inbound:
         """Let go of what nobody will send again."""
         self._repeats.forget(now - self._config.recovery_seconds)
 
-    def forget_client(self, client_id: str) -> None:
-        """A new anonymous client has this id: what its last owner sent is not its own."""
-        self._repeats.forget_client(client_id)
-
     def received(self, connection: Connection, websocket: WebSocket, data: Data) -> None:
         """A message came over a WebSocket."""
         one = connection.session
         if connection.transport is not websocket and not self._server.trust(connection, websocket):
             return  # replaced, and about to notice
         happening = one.receive(data, self.hub.now())
-        if self._config.rate is not None and self._too_fast(connection, happening):
+        if self._too_fast(connection.key, happening):
             self._counters["flooding"] += 1
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
@@ -95,8 +92,12 @@ class Inbound:
     ) -> None:
         channel = SocketChannel(self._server, connection, websocket, received.cb)
         uid, client_id = connection.key
-        if received.key is not None and self._came_before(connection.key, received.key, channel):
-            return
+        unless = None
+        if received.key is not None and connection.session.v1:
+            owner = connection.owner
+            if self._came_before(owner, received.key, channel):
+                return
+            unless = self._claim_of(owner, received.key, channel)
         self._dispatcher.take(
             received.event,
             uid,
@@ -105,21 +106,19 @@ class Inbound:
             connection.request,
             websocket,
             size,
-            unless=self._claim_of(connection.key, received.key, channel),
+            unless=unless,
         )
 
-    def _came_before(self, client: tuple[Uid, str], key: str, channel: ReplyChannel) -> bool:
-        came = self._repeats.came_before(client, key, channel, self.hub.now())
+    def _came_before(self, owner: Owner, key: str, channel: ReplyChannel) -> bool:
+        came = self._repeats.came_before(owner, key, channel, self.hub.now())
         self._counters["repeated"] += came
         return came
 
-    def _claim_of(
-        self, client: tuple[Uid, str], key: str | None, channel: ReplyChannel
-    ) -> Callable[[], bool] | None:
+    def _claim_of(self, owner: Owner, key: str, channel: ReplyChannel) -> Callable[[], bool] | None:
         """What asks whether a send came to another process before; None: it need not be asked."""
-        if key is None or self._broker.local:
+        if self._broker.local:
             return None
-        return Claim(self._server, client, key, channel).lost
+        return Claim(self._server, owner, key, channel).lost
 
     def settled(self, kept: Kept, piece: Any, third: Any) -> None:
         """A send that may come again, here or elsewhere, was answered."""
@@ -133,13 +132,12 @@ class Inbound:
         except BrokerError as error:
             log.warning("a reply will not be given again: %s", error)
 
-    def _too_fast(self, connection: Connection, happening: s.Happening) -> bool:
+    def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> bool:
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
-        connection.bucket = drawn(connection.bucket, self._config.rate, self.hub.now(), count)
-        return connection.bucket[0] < 0
+        return self._clients.too_fast(client, self.hub.now(), count)
 
     def address_too_fast(self, address: str | None) -> bool:
-        """Whether *address* makes more requests than it may; from any thread."""
+        """Whether *address* makes more requests than it may."""
         return self._addresses.too_fast(address, self.hub.now())
 
     def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
@@ -149,21 +147,20 @@ class Inbound:
         it begins after the handlers; here, where too many events wait.
 
         :param size: bytes of its request's body.
-        :raises Refused: 403 a client id of somebody else; 429 where too many of this client's
-            events wait already, or come too fast; 503 where too much waits in this process.
+        Who may post in the name of this client was asked before
+        (:meth:`~flask_chsk.server.Server.check_may_act`).
+
+        :raises Refused: 429 where too many of this client's events wait already, or come too
+            fast; 503 where too much waits in this process.
         """
         composer = opening.composer
-        key = (opening.uid, opening.client_id)
-        connection = self._registry.get(*key)
-        self._check(key, opening, connection, happening)
+        client = (opening.uid, opening.client_id)
+        self._check(client, happening)
         done = composer.message(s.DUMMY_CB_200)
         if isinstance(happening, s.Pinged):
             return done if happening.cb is None else composer.message("pong")
         if isinstance(happening, s.Answered):
-            if connection is not None:
-                self.answered(connection.key, happening)
-            elif opening.trusted:
-                self.answered(key, happening)
+            self.answered(client, happening)
             return done
         if isinstance(happening, s.Ponged):
             return done
@@ -172,7 +169,6 @@ class Inbound:
         seconds = self._config.reply_timeout if asks else HOLD
         otherwise = body(composer.message(s.TIMEOUT) if asks else done)
         pending = Pending(self.hub, asks, otherwise, seconds, len(events))
-        known = opening.trusted or opening.uid is not None  # else another's reply could be had
         if opening.number is not None and events and events[0].key is None:
             # A browser may repeat a POST whose connection broke; its first event tells.
             events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
@@ -182,13 +178,13 @@ class Inbound:
             channel = PostChannel(
                 self._server, opening, pending if received.cb is not None else None
             )
-            if known and received.key is not None and self._came_before(key, received.key, channel):
-                return pending if asks else done
-            if known and received.key is not None:  # of a batch, the first event's
-                unless = self._claim_of(key, received.key, channel)
+            if received.key is not None and opening.v1:  # of a batch, the first event's
+                if self._came_before(opening.owner, received.key, channel):
+                    return pending if asks else done
+                unless = self._claim_of(opening.owner, received.key, channel)
             self._dispatcher.take(
                 received.event,
-                *key,
+                *client,
                 channel,
                 opening.request,
                 size=size // len(events),
@@ -197,14 +193,12 @@ class Inbound:
             )
         if asks:
             return pending
-        waits = opening.v1 and (not self._broker.local or self._dispatcher.is_half_full(key))
+        waits = opening.v1 and (not self._broker.local or self._dispatcher.is_half_full(client))
         return pending if waits and events else done
 
     def _check(
         self,
         client: tuple[Uid, str],
-        opening: Opening,
-        connection: Connection | None,
         happening: s.Happening,
     ) -> None:
         """Whether a POST may be taken in now."""
@@ -222,11 +216,9 @@ class Inbound:
                 "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
                 retry_after=1,
             )
-        if connection is not None:
-            connection.refuse_stranger(opening)
-            if self._config.rate is not None and self._too_fast(connection, happening):
-                self._counters["flooding"] += 1
-                raise Refused(429, "more events per second than CHSK_RATE", 1)
+        if self._too_fast(client, happening):
+            self._counters["flooding"] += 1
+            raise Refused(429, "more events per second than CHSK_RATE", self._clients.wait)
 
     def answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
         """A client answered an ask."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from . import session as s
 from .closing import Wait
-from .connection import Connection, Entered, Opening, Uid
+from .connection import Connection, Entered, Opening, Owner, Uid
 from .errors import BrokerError, Refused
 from .history import RETRY
 from .hub import Hub, Waiter
 from .logs import logger
 from .longpoll import Parked, Poller, body
+from .security import check_may_act
 from .websocket import WebSocket
 from .wire import Composer, Data
 
@@ -46,7 +47,7 @@ class Polls:
         self._counters = server.counters
         self._delivery = server.delivery
         self._history = server.history
-        self._farewells: dict[tuple[Uid, str], tuple[int, str, Wait | None, float]] = {}
+        self._farewells: dict[Owner, tuple[int, str, Wait | None, float]] = {}
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -58,25 +59,23 @@ class Polls:
             if now - when > self._config.close_grace_ajax:
                 del self._farewells[key]
 
-    def farewell(
-        self, client: tuple[Uid, str], code: int, reason: str, wait: Wait | None = None
-    ) -> None:
-        """*client* was closed between two polls: the next one says so, in whatever process.
+    def farewell(self, owner: Owner, code: int, reason: str, wait: Wait | None = None) -> None:
+        """A client was closed between two polls: the next one says so, in whatever process.
 
         :param wait: for this, before it does.
         """
-        self._farewells[client] = (code, reason, wait, self.hub.now())
-        self._server.closes.note(client[0], code, reason)
+        self._farewells[owner] = (code, reason, wait, self.hub.now())
+        self._server.closes.note(owner[0], code, reason)
         if not self._broker.local:
             if wait is not None:
                 reason = "\n".join((reason, *wait))
-            self.hub.background(self._say_farewell, client, code, reason)
+            self.hub.background(self._say_farewell, owner, code, reason)
 
-    def _say_farewell(self, client: tuple[Uid, str], code: int, reason: str) -> None:
+    def _say_farewell(self, owner: Owner, code: int, reason: str) -> None:
         try:
-            self._broker.farewell(*client, code, reason, self._config.close_grace_ajax)
+            self._broker.farewell(*owner, code, reason, self._config.close_grace_ajax)
         except BrokerError as error:
-            log.warning("uid %r may not hear that it was closed: %s", client[0], error)
+            log.warning("uid %r may not hear that it was closed: %s", owner[0], error)
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: the answer that is there, or what will be told it; from any thread.
@@ -115,18 +114,17 @@ class Polls:
         return body(self._server.handshake(entered))
 
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
-        key = (opening.uid, opening.client_id)
-        known = self._registry.get(*key)
-        if key in self._farewells and opening.trusted:
-            code, reason, for_what, _ = self._farewells.pop(key)
+        known = self._registry.get(opening.uid, opening.client_id)
+        if opening.owner in self._farewells:
+            code, reason, for_what, _ = self._farewells.pop(opening.owner)
             return self._say_close(opening, code, reason, for_what if wait else None)
         if known is None:
             return None
+        check_may_act(opening.uid, known.digest, opening.digest)
         if self._server.closing:
             one = known.session
             return body(self.close_message(one.composer, one.v1, s.RESTART, self._server.spread))
         transport = known.transport
-        known.refuse_stranger(opening)
         if isinstance(transport, WebSocket):
             # A poll that was on its way while the client changed to WebSocket.
             return body(self.end_of(known))

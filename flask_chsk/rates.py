@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-Bucket = tuple[float, float]
-"""Tokens, and when they were counted."""
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
-ADDRESSES = 65_536  # whose requests are counted
+K = TypeVar("K", bound=Hashable)
 
-
-def drawn(
-    bucket: Bucket | None, limit: tuple[float, int] | None, now: float, count: int = 1
-) -> Bucket:
-    """What is left of *bucket* with *count* tokens taken; below 0: too fast.
-
-    :param limit: tokens a second, and how many a full bucket holds.
-    """
-    rate, burst = limit or (0.0, 0)
-    tokens, counted = bucket or (float(burst), now)
-    return min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - count, now
+MOST = 65_536  # buckets that are kept; then the one that was used longest ago goes
 
 
-class Addresses:
-    """Counts the requests of each address."""
+class RateLimit(Generic[K]):
+    """One bucket for each key, which is a client or an address; whatever else it has here."""
 
     def __init__(self, limit: tuple[float, int] | None) -> None:
+        """:param limit: tokens a second, and how many a full bucket holds; None: no limit."""
         self._limit = limit
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[K, tuple[float, float]] = {}  # tokens, and when they were counted
 
-    def too_fast(self, address: str | None, now: float) -> bool:
-        """Whether *address* makes more requests than it may; from any thread."""
+    @property
+    def wait(self) -> int:
+        """Whole seconds after which whoever was too fast may try again."""
+        rate, burst = self._limit or (1.0, 1)
+        return max(1, min(60, round(burst / rate)))
+
+    def too_fast(self, key: K, now: float, count: int = 1) -> bool:
+        """Whether *count* more are too many now."""
+        if self._limit is None:
+            return False
+        rate, burst = self._limit
         buckets = self._buckets
-        if len(buckets) >= ADDRESSES:
-            buckets.clear()  # rather a burst for everybody than memory for every address
-        key = address or ""
-        bucket = buckets[key] = drawn(buckets.get(key), self._limit, now)
-        return bucket[0] < 0
+        tokens, counted = buckets.pop(key, (float(burst), now))
+        left = min(float(burst), max(tokens, 0.0) + (now - counted) * rate) - count
+        if len(buckets) >= MOST:
+            del buckets[next(iter(buckets))]
+        buckets[key] = (left, now)
+        return left < 0

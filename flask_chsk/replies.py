@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import session as s
-from .connection import Connection, Opening, Uid
+from .connection import Connection, Opening, Owner
 from .errors import BrokerError
 from .hub import Hub
 from .logs import logger
@@ -287,11 +287,9 @@ class Claim:
 
     __slots__ = ("_channel", "_name", "_server", "_token")
 
-    def __init__(
-        self, server: Server, client: tuple[Uid, str], key: str, channel: ReplyChannel
-    ) -> None:
+    def __init__(self, server: Server, owner: Owner, key: str, channel: ReplyChannel) -> None:
         self._server = server
-        self._name = name_of(client, key)
+        self._name = name_of(owner, key)
         self._channel = channel
         self._token = secrets.token_hex(8)
 
@@ -320,29 +318,27 @@ class Claim:
         return True
 
 
-def name_of(client: tuple[Uid, str], key: str) -> str:
+def name_of(owner: Owner, key: str) -> str:
     """A keyed send, as all processes know it."""
-    uid, client_id = client
-    return f"{client_id}:{len(key)}:{key}:{uid or ''}"
+    uid, client_id, digest = owner
+    return f"{client_id}:{digest}:{len(key)}:{key}:{uid or ''}"
 
 
 class Repeats:
     """Keyed sends, which a client may send again after a cut: dispatched once (PROTOCOL 9)."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Uid, str], dict[str, Kept]] = {}
+        self._kept: dict[Owner, dict[str, Kept]] = {}
         self.bytes = 0
 
-    def came_before(
-        self, client: tuple[Uid, str], key: str, channel: ReplyChannel, now: float
-    ) -> bool:
-        """Whether *client* sent this before; then its reply is, or will be, given again."""
-        kept = self._kept.setdefault(client, {})
+    def came_before(self, owner: Owner, key: str, channel: ReplyChannel, now: float) -> bool:
+        """Whether *owner* sent this before; then its reply is, or will be, given again."""
+        kept = self._kept.setdefault(owner, {})
         before = kept.get(key)
         if before is None:
             if len(kept) >= KEYS:
                 self._drop(kept.pop(next(iter(kept))))
-            channel.kept = kept[key] = Kept(name_of(client, key), now, self)
+            channel.kept = kept[key] = Kept(name_of(owner, key), now, self)
             self.bytes += KEPT_COST
             while self.bytes > KEPT_BYTES:
                 oldest = next(iter(self._kept))
@@ -354,16 +350,11 @@ class Repeats:
 
     def forget(self, before: float) -> None:
         """Let go of what came before that time."""
-        for client, kept in list(self._kept.items()):
+        for owner, kept in list(self._kept.items()):
             for key in [key for key, one in kept.items() if one.since < before]:
                 self._drop(kept.pop(key))
             if not kept:
-                del self._kept[client]
-
-    def forget_client(self, client_id: str) -> None:
-        """Let go of what an anonymous client sent."""
-        for one in self._kept.pop((None, client_id), {}).values():
-            self._drop(one)
+                del self._kept[owner]
 
     def _drop(self, kept: Kept) -> None:
         self.bytes -= kept.cost

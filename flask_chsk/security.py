@@ -11,10 +11,17 @@ import binascii
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 
 from .errors import Refused
 
+SECRET_HEADER = "X-Chsk-Secret"
+RESUME_HEADER = "X-Chsk-Resume"
+
+HELD_RETRY = 2  # seconds until a held client id is worth another try: Sente's grace is 2.5
+
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECRET = re.compile(r"[A-Za-z0-9_-]{22,64}")  # 128 random bits in base64url, at least
 _SINCE = re.compile(r"([0-9a-f]{1,16})\.")
 
 
@@ -98,17 +105,67 @@ def check_csrf(given: str | None, expected: str | None) -> None:
         )
 
 
-def subprotocol_value(offered: str | None, name: str) -> str | None:
-    """What ``<name>.<base64url>`` among the offered subprotocols carries."""
+def digest_of_secret(secret: str | None) -> str:
+    """The digest of a client's secret: what servers and brokers keep of it.
+
+    Each ``v=1`` client makes 128 random bits for its life and shows them with every request
+    (PROTOCOL 9). Whoever shows the same bits is the same client, whatever process is asked.
+
+    :raises Refused: 400 where *secret* is none.
+    """
+    if secret is None or _SECRET.fullmatch(secret) is None:
+        raise Refused(
+            400,
+            f"a v=1 client needs a secret of its own: 128 random bits as {SECRET_HEADER}, or as"
+            " the subprotocol secret.<base64url>; chsk.js and flask_chsk.client send one",
+        )
+    return base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()[:16])[:22].decode()
+
+
+def check_may_act(uid: str | None, held: str | None, digest: str) -> None:
+    """Let a request act for a client id: the one rule, for each transport and each process.
+
+    A user's requests are the user's, who is proved by the session or a token of the application.
+    An anonymous client has nothing but its secret. Sente's clients have none: whoever knows the
+    client id of an anonymous one may act for it (docs/security.rst).
+
+    :param held: the digest of the client that has this id, ``""`` for one of Sente's; None where
+        nobody has it.
+    :param digest: of the secret that the request shows; ``""`` where it is not of ``v=1``.
+    :raises Refused: 409 with Retry-After.
+    """
+    if uid is None and held is not None and not hmac.compare_digest(held, digest):
+        raise held_by_another()
+
+
+def held_by_another() -> Refused:
+    """The refusal of a client id that an anonymous client with another secret has."""
+    return Refused(
+        409,
+        "this client id is held by another client: take a new one, or try again when it is gone",
+        retry_after=HELD_RETRY,
+    )
+
+
+def subprotocol(offered: str | None, name: str) -> str | None:
+    """What follows ``<name>.`` among the offered subprotocols, as it stands."""
     for protocol in (offered or "").split(","):
-        prefix, _, encoded = protocol.strip().partition(".")
-        if prefix == name and encoded:
-            try:
-                padded = encoded + "=" * (-len(encoded) % 4)
-                return base64.b64decode(padded, b"-_", validate=True).decode()
-            except (binascii.Error, UnicodeError, ValueError):
-                return None
+        prefix, _, rest = protocol.strip().partition(".")
+        if prefix == name and rest:
+            return rest
     return None
+
+
+def subprotocol_value(offered: str | None, name: str) -> str | None:
+    """The text in ``<name>.<base64url>`` among the offered subprotocols."""
+    encoded = subprotocol(offered, name)
+    if encoded is None:
+        return None
+    try:
+        padded = encoded + "=" * (-len(encoded) % 4)
+        return base64.b64decode(padded, b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        return None
 
 
 def offers(offered: str | None, protocol: str) -> bool:
@@ -122,22 +179,30 @@ def resume_key(secret_key: str | bytes) -> bytes:
     return hmac.digest(secret, b"flask_chsk resume", "sha256")
 
 
-def resume_token(key: bytes, uid: str | None, client_id: str, since: int) -> str:
-    """What only the client it was given to has (PROTOCOL 9), in whatever epoch: a cursor has one.
+def resume_token(key: bytes, uid: str | None, client_id: str, digest: str, since: int) -> str:
+    """What proves where a client's time began (PROTOCOL 9), in whatever epoch: a cursor has one.
 
-    It opens what came after *since*, the offset of its first handshake: who takes a client id
-    that is free again has nothing of those who had it before.
+    It opens what came after *since*, the offset of the client's first handshake, and only
+    together with the secret of *digest*: a client that takes an id which is free again has
+    nothing of those that had it before.
     """
-    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, f"{since:x}"))
-    digest = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
-    return f"{since:x}.{base64.urlsafe_b64encode(digest[:18]).decode()}"
+    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, digest, f"{since:x}"))
+    signed = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return f"{since:x}.{base64.urlsafe_b64encode(signed[:18]).decode()}"
 
 
-def resumes_since(key: bytes, token: str | None, uid: str | None, client_id: str) -> int | None:
-    """The offset that *token* was made with; None where it is not this client's."""
+def resumes_since(
+    keys: Iterable[bytes], token: str | None, uid: str | None, client_id: str, digest: str
+) -> int | None:
+    """The offset that *token* was made with; None where it is not this client's.
+
+    :param keys: the present one, and those of secret keys that were replaced.
+    """
     start = _SINCE.match(token or "")
     if token is None or start is None or not token.isascii():
         return None
     since = int(start[1], 16)
-    made = resume_token(key, uid, client_id, since)
-    return since if hmac.compare_digest(token, made) else None
+    for key in keys:
+        if hmac.compare_digest(token, resume_token(key, uid, client_id, digest, since)):
+            return since
+    return None

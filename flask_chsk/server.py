@@ -46,6 +46,7 @@ from .push import CANONICAL, Push
 from .registry import ConnectedUids, Registry
 from .replies import Elsewhere
 from .router import Handlers
+from .security import check_may_act
 from .session import Rules, ServerSession
 from .topics import Topics
 from .values import Keyword
@@ -143,7 +144,7 @@ class Server:
         request is late, the client has another connection by now.
 
         :param kind: ``"ws"``, ``"ajax"``, or ``"poll"`` for one that brings no handshake.
-        :raises Refused: 503 draining or without a broker, 403 a client id of somebody else,
+        :raises Refused: 503 draining or without a broker, 409 a client id of somebody else,
             429 too many.
         :raises Farewell: it was closed while it did not poll.
         """
@@ -154,7 +155,7 @@ class Server:
             self.hub.run(self._expect, uid or client_id, controls)
         try:
             asked = "try" if kind == "ws" and v1 else kind
-            arrival = self.broker.attach(uid, client_id, asked, v1)
+            arrival = self.broker.attach(uid, client_id, asked, v1, digest=opening.digest)
             if arrival is None:
                 return None
             if arrival.farewell is not None:
@@ -170,6 +171,23 @@ class Server:
             if not self.broker.local:
                 self.hub.run(self._expect_no_more, uid or client_id, controls)
         return Entered(opening, connection, recovered, arrival.known, number)
+
+    def check_may_act(self, opening: Opening) -> None:
+        """Refuse a POST in the name of somebody else's client; from any thread, may wait.
+
+        Handshakes and polls are checked where they are let in.
+
+        :raises Refused: 409; 503 where only the broker could tell, and is away.
+        """
+        uid, client_id = opening.uid, opening.client_id
+        if uid is not None:
+            return
+        known = self.registry.get(uid, client_id)
+        try:
+            held = self.broker.holder(uid, client_id) if known is None else known.digest
+        except BrokerError as error:
+            raise Refused(503, f"try again: {error}", retry_after=1) from error
+        check_may_act(uid, held, opening.digest)
 
     def ready(self) -> None:
         """Wait until the broker is there; at once, but for the first requests.
@@ -205,7 +223,7 @@ class Server:
             raise Refused(503, "the server restarts: try again", retry_after=1)
         known = self.registry.get(opening.uid, opening.client_id)
         if known is not None:
-            known.refuse_stranger(opening)
+            check_may_act(opening.uid, known.digest, opening.digest)
         elif (
             opening.uid is not None
             and self.registry.count(opening.uid) >= self.config.max_clients_per_uid
@@ -235,8 +253,6 @@ class Server:
                 uid, client_id, opening.composer, self.rules, now, v1=opening.v1, offset=watermark
             )
             connection = Connection(self, one, kind)
-            if uid is None and not opening.trusted:
-                self.inbound.forget_client(client_id)  # of whoever had this id before
             if uid is not None and not self.registry.count(uid):
                 for topic, joined in arrival.topics.items():
                     self.topics.joined(uid, topic, joined)
@@ -265,6 +281,7 @@ class Server:
                 one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
             one.composer = opening.composer
             one.v1 = opening.v1
+        connection.digest = opening.digest
         connection.openings += 1
         connection.since = watermark if self.broker.local else arrival.offset
         if not arrival.trial:
@@ -367,6 +384,7 @@ class Server:
                 "kalive-ms": int(self.config.ws_kalive * 1000),
                 "lp-timeout-ms": int(self.config.lp_timeout * 1000),
                 "max-bytes": self.config.max_message_bytes,
+                **({} if self.config.rate is None else {"max-batch": self.config.rate[1]}),
                 "server": "flask_chsk",
             }
         return one.handshake(opening.data, csrf_token=opening.csrf_token, extras=extras)
@@ -644,7 +662,7 @@ class Server:
             if transport is not None:
                 transport.wake()  # what was sent before the close arrives before it
             if isinstance(transport, Poller) and not transport.parked:
-                self.polls.farewell(connection.key, code, reason, wait)
+                self.polls.farewell(connection.owner, code, reason, wait)
             elif transport is not None:
                 sente = not connection.session.v1
                 shown = s.NORMAL if sente and code == s.CLOSED_BY_APP else code

@@ -25,6 +25,7 @@ from .errors import ChskError, ReplyError, ReplyTimeout, UsageError
 from .event import assert_event
 from .extension import State
 from .hooks import CSRF_SESSION_KEY
+from .security import RESUME_HEADER, SECRET_HEADER
 from .values import Keyword
 from .views import TEST_CLIENT
 
@@ -60,7 +61,8 @@ class ChskTestClient:
         self._composer = state.composer("edn", state.config)
         self._received: list[list[Any]] = []
         self._base = {"client-id": secrets.token_urlsafe(12), "packer": "edn", "v": "1"}
-        self._cursor = self._resume = ""
+        self._cursor = ""
+        self._headers = {SECRET_HEADER: secrets.token_urlsafe(16)}
         self._number = 0
         self.closed = False
         if uid is not None:
@@ -76,7 +78,8 @@ class ChskTestClient:
         body = self._get({"handshake?": "1"})[1]
         self.uid: str | None = body[0]
         self.handshake_data: Any = body[2]
-        self._cursor, self._resume = body[3]["cursor"], body[3]["resume"]
+        self._cursor = body[3]["cursor"]
+        self._headers[RESUME_HEADER] = body[3]["resume"]
         self._settle()
 
     @property
@@ -143,9 +146,9 @@ class ChskTestClient:
                 query_string={
                     **self._base,
                     "cursor": self._cursor,
-                    "resume": self._resume,
                     "n": str(self._number),
                 },
+                headers=self._headers,
                 environ_overrides={TEST_CLIENT: True},
             )
         )
@@ -158,6 +161,7 @@ class ChskTestClient:
         response = self._client.get(
             self._state.config.path,
             query_string={**self._base, **more},
+            headers=self._headers,
             environ_overrides={TEST_CLIENT: True},
         )
         handshake: list[Any] = self._read(response)[0]
@@ -168,7 +172,8 @@ class ChskTestClient:
         message = self._composer.message([id, data], cb)
         response = self._client.post(
             self._state.config.path,
-            data={**self._base, "resume": self._resume, "ppstr": message},
+            data={**self._base, "ppstr": message},
+            headers=self._headers,
             environ_overrides={TEST_CLIENT: True},
         )
         return self._read(response)

@@ -115,7 +115,7 @@ class Endpoint:
             kept = HandshakeRequest(request.environ)
             if kept.size > MOST_KEPT:
                 raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
-            server, opening, _ = self._open(security.subprotocol_value(offered, "csrf"), kept)
+            server, opening, _ = self._open(kept, offered)
             entered = server.enter(opening, "ws")
             if entered is None:
                 raise Refused(409, "this client has a newer connection", retry_after=1)
@@ -135,7 +135,7 @@ class Endpoint:
     def poll(self) -> BaseResponse:
         """Answer a handshake or a poll, or park it."""
         try:
-            server, opening, origin = self._open(None, None)
+            server, opening, origin = self._open(None)
             wait = TEST_CLIENT not in request.environ
             answer = server.polls.get(opening, "handshake?" in request.args, wait)
         except Refused as refused:
@@ -151,7 +151,8 @@ class Endpoint:
         """Take a message in; answer it, or wait for its reply."""
         try:
             size, data = self._posted()
-            server, opening, origin = self._open(None, PostRequest(request._get_current_object()))  # type: ignore[attr-defined]
+            server, opening, origin = self._open(PostRequest(request._get_current_object()))  # type: ignore[attr-defined]
+            server.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening = read_message(opening.composer, data)
@@ -183,7 +184,8 @@ class Endpoint:
             _allow(response, origin)
             response.headers["Access-Control-Allow-Methods"] = "GET, POST"
             response.headers["Access-Control-Allow-Headers"] = (
-                "Authorization, Content-Type, X-CSRF-Token"
+                "Authorization, Content-Type, X-CSRF-Token,"
+                f" {security.SECRET_HEADER}, {security.RESUME_HEADER}"
             )
             response.headers["Access-Control-Max-Age"] = "600"
         return response
@@ -202,25 +204,30 @@ class Endpoint:
 
     @_refusing_http_errors
     def _open(
-        self, csrf: str | None, kept: HandshakeRequest | PostRequest | None
+        self, kept: HandshakeRequest | PostRequest | None, offered: str | None = None
     ) -> tuple[Server, Opening, str | None]:
+        """:param offered: the subprotocols that a WebSocket's request offers."""
         state, config = self.state, self.config
         hooks = state.hooks
         _check_query()
-        values = request.values
+        values, headers = request.values, request.headers
         if refusal := hooks.refusal():
             if isinstance(refusal, BaseResponse):
                 raise _Answered(refusal)
             raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
         client_id = security.check_client_id(values.get("client-id"))
+        v1 = values.get("v") == "1"
+        # What opens something comes in headers: URLs stand in logs and histories.
+        secret = headers.get(security.SECRET_HEADER) or security.subprotocol(offered, "secret")
+        digest = security.digest_of_secret(secret) if v1 else ""
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
         ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
         if config.csrf and ambient and TEST_CLIENT not in request.environ:
             given = (
-                csrf
-                or request.headers.get("X-CSRF-Token")
-                or request.headers.get("X-XSRF-Token")
+                security.subprotocol_value(offered, "csrf")
+                or headers.get("X-CSRF-Token")
+                or headers.get("X-XSRF-Token")
                 or values.get("csrf-token")
             )
             matches = hooks.csrf_matches(given) if given else None
@@ -231,32 +238,37 @@ class Endpoint:
         if unshared := self._unshared():
             raise Refused(503, unshared)
         server = state.server()
-        if config.rate_per_address is not None and server.inbound.address_too_fast(
-            request.remote_addr
+        if config.rate_per_address is not None and server.hub.run(
+            server.inbound.address_too_fast, request.remote_addr
         ):
             raise Refused(
                 429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", retry_after=1
             )
         uid = state.uid_of_request()
-        v1 = values.get("v") == "1"
         server.ready()
-        key = state.resume_key
         data = hooks.greeting()
         number = values.get("n")
-        resume = values.get("resume") if v1 else None
-        since = security.resumes_since(key, resume, uid, client_id)
-        now = server.hub.run(server.broker.watermark)
-        if v1 and (since is None or since > now):  # ahead: of an epoch on another clock
-            resume = security.resume_token(key, uid, client_id, now)
+        since = server.hub.run(server.broker.watermark)
+        resume, trusted = None, False
+        if v1:
+            keys = state.resume_keys
+            token = headers.get(security.RESUME_HEADER) or security.subprotocol_value(
+                offered, "resume"
+            )
+            began = security.resumes_since(keys, token, uid, client_id, digest)
+            if began is not None:
+                trusted, since = True, min(since, began)  # ahead: of an epoch on another clock
+            resume = security.resume_token(keys[0], uid, client_id, digest, since)
         opening = Opening(
             uid=uid,
             client_id=client_id,
             composer=composer,
             request=kept,
             v1=v1,
+            digest=digest,
             cursor=values.get("cursor") or None,
-            trusted=since is not None,
-            since=min(since or 0, now),
+            trusted=trusted,
+            since=since,
             data=data,
             csrf_token=self._csrf_in_handshake(composer),
             resume=resume,

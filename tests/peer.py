@@ -16,6 +16,7 @@ import websocket
 
 from flask_chsk import Keyword
 from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 
 EDN = EdnPacker()
 WAIT = 10.0  # seconds for any answer
@@ -46,6 +47,7 @@ class Peer:
         self.tls = tls
         self.path = path
         self.params = {"client-id": client_id or secrets.token_hex(8), **params}
+        self.secret = secrets.token_urlsafe(16)
         self.cursor = self.resume = ""
         self.handshake: list[Any] = []
         self.number = 0
@@ -60,7 +62,7 @@ class Peer:
         self.socket = websocket.create_connection(
             f"{scheme}://127.0.0.1:{self.port}{self.path}?{self.query(**params)}",
             timeout=WAIT,
-            header=list(headers),
+            header=[*headers, *(f"{name}: {value}" for name, value in self.proofs().items())],
             sslopt={"context": self.tls} if self.tls else None,
         )
         self.headers = self.socket.getheaders()
@@ -120,7 +122,7 @@ class Peer:
 
     def post_raw(self, message: str, **params: str) -> tuple[int, str]:
         """POST any text as a message: status and body."""
-        form = urlencode({**self.params, "resume": self.resume, "ppstr": message, **params})
+        form = urlencode({**self.params, "ppstr": message, **params})
         return self._http("POST", self.path, form, 30.0)
 
     def hello(self) -> list[Any]:
@@ -147,7 +149,9 @@ class Peer:
             )
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        headers = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
+        headers = self.proofs()
+        if form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
             connection.request(method, path, form, headers)
             response = connection.getresponse()
@@ -158,9 +162,14 @@ class Peer:
 
     # both ------------------------------------------------------------------------------------
 
+    def proofs(self) -> dict[str, str]:
+        """The headers by which the server knows this client again."""
+        shown = {SECRET_HEADER: self.secret, RESUME_HEADER: self.resume}
+        return {name: value for name, value in shown.items() if value}
+
     def query(self, **more: str) -> str:
         """The query string of a request."""
-        mine = {**self.params, "cursor": self.cursor, "resume": self.resume, **more}
+        mine = {**self.params, "cursor": self.cursor, **more}
         return urlencode({name: value for name, value in mine.items() if value})
 
     def _greeted(self, message: list[Any]) -> list[Any]:

@@ -14,7 +14,9 @@ from flask_chsk.errors import Refused
 from flask_chsk.security import (
     check_client_id,
     check_csrf,
+    check_may_act,
     check_origin,
+    digest_of_secret,
     offers,
     resume_key,
     resume_token,
@@ -175,38 +177,81 @@ def test_ours_is_among_the_offered() -> None:
     assert not offers(None, "chsk.v1")
 
 
+# Secrets --------------------------------------------------------------------------------
+
+SECRET = "s" * 22
+DIGEST = digest_of_secret(SECRET)
+
+
+def test_a_secret_is_known_by_a_digest_that_does_not_show_it() -> None:
+    assert digest_of_secret(SECRET) == DIGEST != digest_of_secret("t" * 22)
+    assert len(DIGEST) == 22 and SECRET not in DIGEST
+
+
+@pytest.mark.parametrize("secret", [None, "", "s" * 21, "s" * 65, "s" * 21 + " ", "s" * 21 + "ü"])
+def test_a_secret_has_128_bits_in_base64url(secret: str | None) -> None:
+    status, line = refusal(digest_of_secret, secret)
+    assert (status, "X-Chsk-Secret" in line) == (400, True)
+
+
+def test_an_anonymous_client_id_is_its_owners_while_somebody_has_it() -> None:
+    other = digest_of_secret("t" * 22)
+    for held, shown in ((None, DIGEST), (None, ""), (DIGEST, DIGEST), ("", "")):
+        check_may_act(None, held, shown)
+    for held, shown in ((DIGEST, other), (DIGEST, ""), ("", DIGEST)):
+        assert refusal(check_may_act, None, held, shown)[0] == 409
+
+
+def test_a_users_client_is_the_users_whatever_secret_is_shown() -> None:
+    for held in (None, "", DIGEST):
+        check_may_act("ann", held, digest_of_secret("t" * 22))
+
+
 # Resume tokens --------------------------------------------------------------------------
 
 
-def test_a_token_is_good_for_one_client_of_one_user() -> None:
-    token = resume_token(KEY, "ann", "c1", 7)
-    assert resumes_since(KEY, token, "ann", "c1") == 7
-    others: list[tuple[str | None, str]] = [("bob", "c1"), (None, "c1"), ("ann", "c2")]
+def test_a_token_is_good_for_one_client_of_one_user_with_one_secret() -> None:
+    token = resume_token(KEY, "ann", "c1", DIGEST, 7)
+    assert resumes_since([KEY], token, "ann", "c1", DIGEST) == 7
+    others: list[tuple[str | None, str, str]] = [
+        ("bob", "c1", DIGEST),
+        (None, "c1", DIGEST),
+        ("ann", "c2", DIGEST),
+        ("ann", "c1", ""),
+        ("ann", "c1", digest_of_secret("t" * 22)),
+    ]
     for other in others:
-        assert resumes_since(KEY, token, *other) is None
-    assert resumes_since(resume_key("other"), token, "ann", "c1") is None
+        assert resumes_since([KEY], token, *other) is None
+    assert resumes_since([resume_key("other")], token, "ann", "c1", DIGEST) is None
+
+
+def test_a_token_of_a_key_that_was_replaced_is_good() -> None:
+    token = resume_token(resume_key("old"), None, "c1", DIGEST, 7)
+    keys = [resume_key("new"), resume_key("older"), resume_key("old")]
+    assert resumes_since(keys, token, None, "c1", DIGEST) == 7
+    assert resumes_since(keys[:2], token, None, "c1", DIGEST) is None
 
 
 def test_a_token_tells_since_when_and_none_can_tell_it_otherwise() -> None:
-    token = resume_token(KEY, None, "c1", 0xABCDEF)
-    assert resumes_since(KEY, token, None, "c1") == 0xABCDEF
-    since, _, digest = token.partition(".")
+    token = resume_token(KEY, None, "c1", DIGEST, 0xABCDEF)
+    assert resumes_since([KEY], token, None, "c1", DIGEST) == 0xABCDEF
+    since, _, signed = token.partition(".")
     for earlier in ("0", "1", since[:-1], since.upper(), f"0{since}", "", "-1", "+1", " 1"):
-        assert resumes_since(KEY, f"{earlier}.{digest}", None, "c1") is None
+        assert resumes_since([KEY], f"{earlier}.{signed}", None, "c1", DIGEST) is None
 
 
 @pytest.mark.parametrize(
     "token", [None, "", "x", ".", "0.", "0.x", "0.ü", "0.\udc80", "٣.x", "f" * 17 + "."]
 )
 def test_what_is_no_token_opens_nothing(token: str | None) -> None:
-    assert resumes_since(KEY, token, None, "c1") is None
+    assert resumes_since([KEY], token, None, "c1", DIGEST) is None
 
 
 @pytest.mark.parametrize("uid", ["-", "u", "", "\ud800", "a\x00b"])
 def test_a_user_is_never_taken_for_nobody_or_another(uid: str) -> None:
-    token = resume_token(KEY, uid, "c1", 0)
-    assert resumes_since(KEY, token, uid, "c1") == 0
-    assert resumes_since(KEY, token, None, "c1") is None
+    token = resume_token(KEY, uid, "c1", DIGEST, 0)
+    assert resumes_since([KEY], token, uid, "c1", DIGEST) == 0
+    assert resumes_since([KEY], token, None, "c1", DIGEST) is None
 
 
 def test_the_key_is_the_same_for_a_secret_in_text_and_in_bytes() -> None:

@@ -183,6 +183,8 @@ class Broker(Protocol):
         kind: str = "ws",
         v1: bool = False,
         token: str | None = None,
+        *,
+        digest: str = "",
     ) -> Arrival | None:
         """Let a client in; from now on its channels are delivered here.
 
@@ -192,7 +194,13 @@ class Broker(Protocol):
         :param v1: it keeps its cursor itself.
         :param token: of its opening here, to let it in again: changes nothing (None) where
             there was a later one.
+        :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
+        :raises Refused: 409 where an anonymous client with another secret has this id; 429
+            where the user has too many.
         """
+
+    def holder(self, uid: str | None, client_id: str) -> str | None:
+        """The digest that a client was let in with, in whatever process; None: there is none."""
 
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         """A client is gone for good; the generation where it was its user's last, else 0.
@@ -226,7 +234,13 @@ class Broker(Protocol):
         """
 
     def farewell(
-        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+        self,
+        uid: str | None,
+        client_id: str,
+        digest: str,
+        code: int,
+        reason: str,
+        seconds: float,
     ) -> None:
         """Tell a client that polls, at its next poll, that it was closed."""
 

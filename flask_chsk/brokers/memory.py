@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..errors import UsageError
 from ..push import Push
+from ..security import check_may_act
 from . import MAX_TOPICS, Arrival, Listener, Page, control, user_channel
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class MemoryBroker:
         self._drained = 0  # the last offset delivered
         self._forgotten = 0  # the last offset of all histories that are gone
         self._histories: dict[str, History] = {}
-        self._clients: dict[str | None, dict[str, str]] = {}  # user -> client id -> token
+        # user -> client id -> the token of its opening, the digest of its secret
+        self._clients: dict[str | None, dict[str, tuple[str, str]]] = {}
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
@@ -190,18 +192,27 @@ class MemoryBroker:
         kind: str = "ws",
         v1: bool = False,
         token: str | None = None,
+        *,
+        digest: str = "",
     ) -> Arrival:
         with self._lock:
+            clients = self._clients.get(uid, {})
+            check_may_act(uid, clients[client_id][1] if client_id in clients else None, digest)
             self._openings += 1
             opening = str(self._openings)
-            clients = self._clients.setdefault(uid, {})
             first = not clients
-            clients[client_id] = opening
+            clients[client_id] = (opening, digest)
+            self._clients[uid] = clients
             if uid is None:
                 return Arrival(opening, first, {})
             self._grace.pop(uid, None)
             generation = self._next_generation() if first else 0
             return Arrival(opening, first, dict(self._topics.get(uid, ())), generation)
+
+    def holder(self, uid: str | None, client_id: str) -> str | None:
+        with self._lock:
+            client = self._clients.get(uid, {}).get(client_id)
+        return None if client is None else client[1]
 
     def _next_generation(self) -> int:
         self._generation = max(self._generation + 1, int(self._clock() * 1e6))
@@ -210,7 +221,7 @@ class MemoryBroker:
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         with self._lock:
             clients = self._clients.get(uid)
-            if clients is None or clients.get(client_id) != token:
+            if clients is None or clients.get(client_id, ("",))[0] != token:
                 return 0
             del clients[client_id]
             if clients:
@@ -265,7 +276,13 @@ class MemoryBroker:
         return True  # the server keeps it
 
     def farewell(
-        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+        self,
+        uid: str | None,
+        client_id: str,
+        digest: str,
+        code: int,
+        reason: str,
+        seconds: float,
     ) -> None:
         raise NotImplementedError("with one process its server says so")
 

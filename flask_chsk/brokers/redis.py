@@ -33,6 +33,7 @@ from ..event import is_event
 from ..logs import logger
 from ..push import CANONICAL, Push
 from ..registry import ConnectedUids
+from ..security import held_by_another
 from . import (
     ANONYMOUS,
     EVERYONE,
@@ -62,6 +63,7 @@ LINGER = 15.0  # seconds a subscription outlives its last client: clients hop an
 REAPED = 100  # clients of a dead worker per call
 CLOCKS = 86_400.0  # seconds that clocks of hosts may differ
 BATCH = 64  # messages of one turn of the hub: some 4 ms, then sockets have theirs
+NO_DIGEST = "."  # in a record of Redis: a client of Sente's has no secret
 CHANGES = "!"  # where it is told that users came or went
 PERMANENT = (EVERYONE, CHANGES)  # subscriptions that end with the process
 
@@ -519,11 +521,19 @@ class RedisBroker:
         kind: str = "ws",
         v1: bool = False,
         token: str | None = None,
+        *,
+        digest: str = "",
     ) -> Arrival | None:
-        return self._do(self._attach, uid, client_id, kind, v1, token)
+        return self._do(self._attach, uid, client_id, kind, v1, digest, token)
 
     def _attach(
-        self, uid: str | None, client_id: str, kind: str, v1: bool, before: str | None
+        self,
+        uid: str | None,
+        client_id: str,
+        kind: str,
+        v1: bool,
+        digest: str,
+        before: str | None,
     ) -> Arrival | None:
         names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
         self._subscribe({EVERYONE, *names})
@@ -539,9 +549,12 @@ class RedisBroker:
             int(LEASE * 1000),
             self._config.max_clients_per_uid,
             before or "",
+            digest or NO_DIGEST,
         )
         if answer[0] == b"late":
             return None
+        if answer[0] == b"held":
+            raise held_by_another()
         if answer[0] == b"full":
             raise Refused(
                 429,
@@ -574,6 +587,10 @@ class RedisBroker:
             cursor=int(cursor) if cursor else None,
         )
 
+    def holder(self, uid: str | None, client_id: str) -> str | None:
+        held = self._do(self._redis.call, scripts.HOLDER, _bytes(uid or ""), client_id)
+        return None if held is None else _str(held).replace(NO_DIGEST, "")
+
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         args = (_bytes(uid or ""), client_id, token)
         return int(self._do(self._redis.call, scripts.DETACH, *args))
@@ -583,9 +600,16 @@ class RedisBroker:
         return bool(self._do(self._redis.call, scripts.TAKE, *args))
 
     def farewell(
-        self, uid: str | None, client_id: str, code: int, reason: str, seconds: float
+        self,
+        uid: str | None,
+        client_id: str,
+        digest: str,
+        code: int,
+        reason: str,
+        seconds: float,
     ) -> None:
-        args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(f"{code} {reason}"))
+        said = f"{digest or NO_DIGEST} {code} {reason}"
+        args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(said))
         self._do(self._redis.call, scripts.FAREWELL, *args, max(1, int(seconds * 1000)))
 
     def claim(self, send: str, token: str) -> str | None:

@@ -7,7 +7,8 @@ Keys (under one prefix and database number; the variable part last):
                  when this Redis has the epoch (``since``), and who had another before (``anew``)
 ``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
 ``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes``, ``count``, ``expires``
-``c:<uid>``      clients: id -> ``token worker kind v1 cursor``; ``c:`` are the anonymous
+``c:<uid>``      clients: id -> ``token worker kind v1 digest cursor``, the digest of the
+                 client's secret, ``.`` where it has none; ``c:`` are the anonymous
 ``g:<uid>``      exists while a user who went is waited for
 ``w:<worker>``   that worker's clients: ``<id>:<uid>`` -> token
 ``d:<worker>``   some of them were signed off, as if it were dead
@@ -16,7 +17,7 @@ Keys (under one prefix and database number; the variable part last):
 ``j:<uid>``      topics of a user -> offset at which the membership began
 ``k:<topic>``    users that joined a topic; ``j`` has the last word
 ``l:<uid>``      topics that a user left since a counter began anew
-``x:<client>``   why a client that polls was closed, until its next poll
+``x:<client>``   why a client that polls was closed, until its next poll: ``digest code reason``
 ``y:<send>``     a send that may come again: ``?token`` of who handles it, then ``=reply``
 ``r:<slot>``     the last publish of one connection, by which a repetition is known
 ===============  ==============================================================================
@@ -214,27 +215,35 @@ return {m.epoch, text(high), more, 1, out}
 """What channels had after a cursor, up to where all of them were read; whether that is all."""
 
 ATTACH = Script("""
--- uid, id, token, worker, kind, v1, lease (ms), most clients, token before
+-- uid, id, token, worker, kind, v1, lease (ms), most clients, token before, digest of the secret
 local uid, id, token, me, kind, v1 = unpack(ARGV, 1, 6)
+local before, digest = ARGV[9], ARGV[10]
 local m = counter()
 if not m then return LOST end
 local ckey, now = base .. 'c:' .. uid, micros()
 local ms = math.floor(now / 1000)
 local held = redis.call('HGET', ckey, id)
-local cursor, okind, otoken, oworker, ov1 = '', nil, nil, nil, nil
+local cursor, okind, otoken, oworker, ov1, odigest = '', nil, nil, nil, nil, nil
+local said = kind == 'poll' and redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
 if held then
-  otoken, oworker, okind, ov1, cursor = string.match(held, '^(%S+) (%S+) (%S+) (%S+) ?(%d*)$')
-  if ARGV[9] ~= '' and otoken ~= ARGV[9] then return {'late'} end
+  otoken, oworker, okind, ov1, odigest, cursor =
+    string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%d*)$')
+  local mine = uid ~= '' or odigest == digest
+  if before ~= '' then
+    -- Where a counter began anew, whoever came first took the id; who had it before gets it back.
+    if otoken ~= before and (mine or not young()) then return {'late'} end
+  elseif not mine then
+    return {'held'}
+  end
   local lease = tonumber(redis.call('ZSCORE', base .. 'leases', oworker) or 0)
   -- A poll that was on its way while its client changed to WebSocket changes nothing.
   if kind == 'poll' and okind == 'ws' and lease > ms then return {'late'} end
   if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > ms then
     return {'trial', text(m.o), redis.call('HGETALL', base .. 'j:' .. uid)}
   end
-elseif kind == 'poll' and redis.call('EXISTS', base .. 'x:' .. id .. ':' .. uid) == 1 then
-  local said = redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
+elseif said and string.match(said, '^%S+') == digest then
   redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
-  return {'farewell', said}
+  return {'farewell', string.match(said, ' (.*)$')}
 elseif uid ~= '' and redis.call('HLEN', ckey) >= tonumber(ARGV[8]) then
   return {'full'}
 end
@@ -258,7 +267,7 @@ if kind == 'ajax' and v1 == '0' then
   kept = cursor
   if kept == '' then kept = o end
 end
-redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, kept}, ' '))
+redis.call('HSET', ckey, id, table.concat({token, me, kind, v1, digest, kept}, ' '))
 local topics = {}
 if uid ~= '' then
   redis.call('DEL', base .. 'g:' .. uid)
@@ -269,6 +278,13 @@ end
 return {'in', o, first and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, topics}
 """)
 """Let a client in here, tell the worker that had it; or what stands against it."""
+
+HOLDER = Script("""
+-- uid, id
+local held = redis.call('HGET', base .. 'c:' .. ARGV[1], ARGV[2])
+return held and string.match(held, '^%S+ %S+ %S+ %S+ (%S+)')
+""")
+"""The digest of the secret of the client that has this id; nil where there is none."""
 
 DETACH = Script("""
 -- uid, id, token
@@ -337,7 +353,7 @@ TAKE = Script("""
 local ckey = base .. 'c:' .. ARGV[1]
 local held = redis.call('HGET', ckey, ARGV[2])
 if not held then return 0 end
-local start = string.match(held, '^%S+ %S+ %S+ %S+')
+local start = string.match(held, '^%S+ %S+ %S+ %S+ %S+')
 if string.match(start, '^%S+') ~= ARGV[3] then return 0 end
 redis.call('HSET', ckey, ARGV[2], start .. ' ' .. ARGV[4])
 return 1

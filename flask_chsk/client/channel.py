@@ -38,6 +38,7 @@ from ..interrupts import from_signal
 from ..logs import logger
 from ..packers import PackDefault, Packer
 from ..printable import masked
+from ..security import RESUME_HEADER, SECRET_HEADER
 from ..session import CLOSED, ERROR, GAP, TIMEOUT, cb_success
 from ..values import Keyword
 from ..wire import WIRES, Composer, Data
@@ -202,7 +203,6 @@ class ChannelSocket:
         if unknown := set(ajax_opts or ()) - {"params", "headers"}:
             raise ConfigError(f"ajax_opts has params and headers, not {sorted(unknown)}")
         self._location = location_of(url)
-        self.client_id = client_id or client_uuid or secrets.token_urlsafe(16)
         self.lp_timeout = lp_timeout if lp_kalive is None else lp_kalive
         self.ch_recv = recv_buf if isinstance(recv_buf, RecvQueue) else RecvQueue(recv_buf)
         self.crew = Crew()
@@ -226,10 +226,16 @@ class ChannelSocket:
             connect_timeout=connect_timeout,
             offline_queue=offline_queue,
             backoff=backoff,
+            client_id=client_id or client_uuid,
         )
         self._session = ClientSession(
-            Composer(packer, WIRES["1.21"]), options, random=random.random, wall=_wall()
+            Composer(packer, WIRES["1.21"]),
+            options,
+            random=random.random,
+            new_id=lambda: secrets.token_urlsafe(16),
+            wall=_wall(),
         )
+        self._secret = secrets.token_urlsafe(16)  # proves to the server that this is one client
         self._handlers: dict[str, list[Handler]] = {}
         self._watchers: list[Watcher] = []
         self._events = Lane(self.crew.start_users, "events", EVENTS, self._overflow)
@@ -268,6 +274,14 @@ class ChannelSocket:
         self.destroy()
 
     # state ---------------------------------------------------------------------------
+
+    @property
+    def client_id(self) -> str:
+        """The client id; another one after the server said that it is somebody else's.
+
+        One that was given to the constructor stays.
+        """
+        return self._session.client_id
 
     @property
     def state(self) -> State:
@@ -616,6 +630,10 @@ class ChannelSocket:
         """Whether the server knows batches."""
         return self._session.batches
 
+    def max_batch(self) -> int:
+        """How many events the server takes in one message."""
+        return self._session.max_batch
+
     def batch(self, items: list[Item]) -> Data:
         """Events as one message."""
         return self._session.batch(items)
@@ -649,7 +667,6 @@ class ChannelSocket:
                 "udt": int(time.time() * 1000),
                 "packer": session.composer.packer.name,
                 "v": 1,
-                "resume": session.resume,
             }
         )
         if link is not None:
@@ -667,6 +684,10 @@ class ChannelSocket:
         headers = {} if websocket else dict(self._ajax_opts.get("headers") or {})
         headers.update(self._headers)
         session = self._session
+        # What opens something travels in headers: URLs stand in logs.
+        headers[SECRET_HEADER] = self._secret
+        if session.resume:
+            headers[RESUME_HEADER] = session.resume
         if session.csrf:
             headers["X-CSRF-Token"] = session.csrf
         if session.auth:

@@ -36,7 +36,6 @@ from .web import FAILURES, Abort, Answer, Web, WebError, form, shut_down, with_q
 
 log = logger("flask_chsk.client")
 
-BATCH_EVENTS = 64  # half of what the server lets wait for one client's handlers
 BATCH_BYTES = 65_536
 EMPTY = 0.5  # seconds: polls that end empty do not follow each other faster
 HANDSHAKE = 10.0  # seconds for the answer to a poll that is not parked
@@ -71,6 +70,9 @@ class Owner(Protocol):
 
     def batches(self) -> bool:
         """Whether the server knows batches."""
+
+    def max_batch(self) -> int:
+        """How many events the server takes in one message."""
 
     def ask_credentials(self) -> None:
         """Ask the application for its credentials, anew."""
@@ -555,9 +557,10 @@ class Polling:
     def _next_batch(self) -> list[Item]:
         queue = self._queue
         items = [queue.popleft()]
-        if items[0].id is None and self._owner.batches():
+        most = self._owner.max_batch()
+        if items[0].id is None:
             size = len(items[0].data)
-            while queue and queue[0].id is None and len(items) < BATCH_EVENTS:
+            while queue and queue[0].id is None and len(items) < most:
                 size += len(queue[0].data)
                 if size > BATCH_BYTES:
                     break

@@ -59,6 +59,7 @@ UPGRADE = 30.0  # seconds from a fallback to the next try of a WebSocket, then d
 UPGRADE_CAP = 600.0
 RETURN = 2.0  # the first wait where WebSockets have worked: then a cut led to Ajax
 AGAIN = 1.0  # seconds until what a failed POST carried is said again
+BATCH_EVENTS = 64  # half of what the server lets wait for one client's handlers
 KEEP = 100.0  # seconds for which a key holds: the server's 120 less what may be under way
 WOKEN = 5.0  # seconds by which the wall clock runs ahead where the machine slept
 
@@ -69,7 +70,8 @@ BROKEN = 3001
 _FINAL = {NORMAL: "clean", REPLACED: "replaced", SIGNED_OUT: "signed-out"}
 # What refuses a client refuses it over either transport.
 _REFUSED = (401, 403)
-_SPOKEN = (*_REFUSED, 429, 503)
+_HELD = 409  # somebody else has this client id
+_SPOKEN = (*_REFUSED, _HELD, 429, 503)
 _NIL_UIDS = ("sente/nil-uid", "taoensso.sente/nil-uid")
 AT_REST = ("closed", "refused", "destroyed")
 _WORDS = (CLOSED, TIMEOUT, ERROR)
@@ -185,6 +187,7 @@ class Options:
     ws_ping_timeout: float = 10.0
     connect_timeout: float = 5.0
     offline_queue: int = 0
+    client_id: str | None = None  # the application's; None: a new one, and another where it is held
     backoff: Callable[[int], float] = exp_backoff
 
 
@@ -258,14 +261,17 @@ class ClientSession:
         options: Options,
         *,
         random: Callable[[], float],
+        new_id: Callable[[], str],
         wall: float = 0.0,
     ) -> None:
         """
         :param random: evenly from 0 to 1.
+        :param new_id: makes a client id.
         :param wall: the time of day minus ``now``, in seconds; :meth:`tick` keeps it.
         """
         self.composer = composer
         self.options = options
+        self.client_id = options.client_id or new_id()
         self.link: Link | None = None
         self.candidate: Link | None = None
         self.last: Link | None = None  # replaced, and may still post what it was given
@@ -291,6 +297,7 @@ class ClientSession:
         )
         self._has_keywords = composer.packer.name != "json"
         self._random = random
+        self._new_id = new_id
         self._wall = wall
         self._cursor: tuple[str, int] | None = None  # how far events have come
         self._effects: list[Effect] = []
@@ -321,6 +328,14 @@ class ClientSession:
     def batches(self) -> bool:
         """Whether this server knows ``chsk/batch``."""
         return bool(self.server)
+
+    @property
+    def max_batch(self) -> int:
+        """How many events may be in one message."""
+        if not self.batches:
+            return 1
+        most = self.server.get("max-batch")
+        return min(most, BATCH_EVENTS) if isinstance(most, int) and most > 0 else BATCH_EVENTS
 
     # sending -------------------------------------------------------------------------
 
@@ -440,9 +455,9 @@ class ClientSession:
                 self.reply(item, CLOSED)
 
     @property
-    def _life(self) -> tuple[Any, Any]:
+    def _life(self) -> tuple[Any, ...]:
         """For whom, and in which life of the server, a key holds."""
-        return self.state["uid"], self._cursor and self._cursor[0]
+        return self.state["uid"], self.client_id, self._cursor and self._cursor[0]
 
     def unsent(self, item: Item, now: float) -> None:
         """Its link did not take *item*."""
@@ -637,8 +652,13 @@ class ClientSession:
             return
         if cut.code == CLOSED_BY_APP:
             self._cursor = None  # a fresh session
-        if cut.retry_after is not None:
-            wait = cut.retry_after
+        renamed = cut.status == _HELD and self.options.client_id is None
+        if renamed:
+            self.client_id = self._new_id()
+            self.resume = None  # it was the old one's
+        asked = None if renamed else cut.retry_after
+        if asked is not None:
+            wait = asked
         elif renew:
             wait = 0.0
         elif cut.code == RESTART:
@@ -648,7 +668,7 @@ class ClientSession:
             self._tries += 1
         self._set(status="waiting", udt_next_reconnect=udt + int(wait * 1000))
         # A wait that the server asked for is not cut short by waking up.
-        self._timers["retry" if cut.retry_after is None else "ordered"] = now + wait
+        self._timers["retry" if asked is None else "ordered"] = now + wait
 
     # receiving -----------------------------------------------------------------------
 

@@ -313,6 +313,7 @@ export class ChannelSocket {
   /** @type {Set<(old: any, now: any) => void>} */ #watchers = new Set();
   /** @type {Map<any, any>} */ #timers = new Map();
   /** @type {{epoch?: string, offset?: number}} How far events have come. */ #cursor = {};
+  #secret = randomText(); // proves to the server that this is one client
   /** @type {string | undefined} */ #resume;
   /** @type {any} What the server told of itself. */ #server = {};
   /** @type {any} What requests need: `{csrf, auth, wsUrl, url}`. */ #access = {};
@@ -336,7 +337,7 @@ export class ChannelSocket {
     const { packer, type, recvBuf } = this.#opts;
     this.#packer = /** @type {any} */ ({ edn: ednPacker(opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
-    this.clientId = opts.clientId ?? randomId();
+    this.clientId = opts.clientId ?? randomText();
     this.chRecv = new RecvChannel(recvBuf);
     this.#state = {
       status: "closed",
@@ -589,9 +590,14 @@ export class ChannelSocket {
       return this.#rest(refused ? final : "closed");
     }
     if (code === 4003) this.#cursor = {};
+    const renamed = status === 409 && !this.#opts.clientId; // somebody else has the id
+    if (renamed) {
+      this.clientId = randomText();
+      this.#resume = undefined; // it was the old one's
+    }
     const spread = Number(/spread=(\d+)/.exec(message ?? "")?.[1] ?? 2) * 1000;
     const ms =
-      retryAfterMs ??
+      (renamed ? null : retryAfterMs) ??
       (renew ? 0 : code === 1012 ? Math.random() * spread : this.#opts.backoff(this.#tries++));
     this.#set({ status: "waiting", udtNextReconnect: udt + ms });
     this.#later("retry", ms, () => this.#attempt());
@@ -605,7 +611,8 @@ export class ChannelSocket {
     const { csrf, auth, wsUrl } = this.#access;
     const packed = this.#packer.pack([[new Keyword("chsk/ws-ping")], PING]);
     const url = withQuery(wsUrl, this.#params({ cursor: this.#here() }));
-    const protocols = ["chsk.v1"];
+    const protocols = ["chsk.v1", `secret.${this.#secret}`];
+    if (this.#resume) protocols.push(`resume.${base64url(this.#resume)}`);
     if (csrf) protocols.push(`csrf.${base64url(csrf)}`);
     if (auth) protocols.push(`auth.${base64url(auth)}`);
     /** @type {any} */ let ws;
@@ -647,8 +654,7 @@ export class ChannelSocket {
       },
     };
     try {
-      // Offered only with something beside it: a browser fails where a server selects none.
-      ws = new WebSocket(url, protocols[1] ? protocols : []);
+      ws = new WebSocket(url, protocols);
       ws.binaryType = "arraybuffer";
       ws.onopen = () => {
         link.send({ packed });
@@ -730,7 +736,7 @@ export class ChannelSocket {
           !item.id &&
           queue.length &&
           !queue[0].id &&
-          some.length < BATCH_EVENTS &&
+          some.length < Math.min(BATCH_EVENTS, this.#server["max-batch"] ?? BATCH_EVENTS) &&
           (chars += queue[0].packed.length) < BATCH_CHARS
         ) {
           some.push(/** @type {Item} */ (queue.shift()).packed);
@@ -963,7 +969,6 @@ export class ChannelSocket {
       udt: Date.now(),
       packer: this.#packer.name,
       v: 1,
-      resume: this.#resume,
       ...more,
     };
   }
@@ -979,6 +984,9 @@ export class ChannelSocket {
       params: this.#params(more.params),
       headers: {
         ...headers,
+        // What opens something travels in headers: URLs stand in logs and histories.
+        "X-Chsk-Secret": this.#secret,
+        ...(this.#resume && { "X-Chsk-Resume": this.#resume }),
         ...(csrf && { "X-CSRF-Token": csrf }),
         ...(auth && { Authorization: `Bearer ${auth}` }),
         ...(more.body && { "Content-Type": "application/octet-stream" }),
@@ -1090,9 +1098,12 @@ function cursorOf(text) {
 const meta = () =>
   /** @type {any} */ (globalThis.document)?.querySelector('meta[name="chsk"]')?.dataset;
 
-/** Ids open nothing (PROTOCOL 9): where a page may not have a UUID, chance has to do. */
-const randomId = () =>
-  globalThis.crypto?.randomUUID?.() ?? `${Math.random()}${Math.random()}`.replaceAll(".", "");
+/** 128 random bits in base64url. */
+function randomText() {
+  const { crypto } = globalThis;
+  if (!crypto) throw new Error("globalThis.crypto is missing (Node has it from 20 on)");
+  return base64url(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))));
+}
 
 /** @param {string} text */
 const base64url = (text) =>

@@ -16,7 +16,7 @@ from flask_chsk.brokers import (
     topic_channel,
     user_channel,
 )
-from flask_chsk.errors import UsageError
+from flask_chsk.errors import Refused, UsageError
 from flask_chsk.push import Push
 from tests.brokers.conftest import Ears
 
@@ -252,3 +252,38 @@ def test_topics_are_limited(broker: Broker) -> None:
         broker.join("ann", f"topic-{number}")
     with pytest.raises(UsageError, match="100 topics"):
         broker.join("ann", "one more")
+
+
+# whose a client id is ----------------------------------------------------------------------
+
+
+def test_an_anonymous_client_id_is_its_owners_in_every_process(start: Start, url: str) -> None:
+    one = ready(start(url))
+    two = one if url == "memory://" else ready(start(url))
+    mine = one.broker.attach(None, "1", "ajax", True, digest="mine")
+    assert mine is not None
+    for kind in ("ws", "try", "ajax", "poll"):
+        for digest in ("other", ""):
+            with pytest.raises(Refused) as refused:
+                two.broker.attach(None, "1", kind, bool(digest), digest=digest)
+            assert (refused.value.status, refused.value.retry_after) == (409, 2)
+    assert [broker.holder(None, "1") for broker in (one.broker, two.broker)] == ["mine", "mine"]
+    again = two.broker.attach(None, "1", "ajax", True, digest="mine")
+    assert again is not None
+    two.broker.detach(None, "1", again.token)
+    assert one.broker.holder(None, "1") is None
+    assert one.broker.attach(None, "1", "ws", True, digest="other") is not None
+
+
+def test_a_users_client_may_come_back_with_another_secret(broker: Broker) -> None:
+    broker.attach("ann", "1", "ws", True, digest="one")
+    assert broker.attach("ann", "1", "ws", True, digest="two") is not None
+    assert broker.holder("ann", "1") == "two"
+    assert broker.holder("ann", "2") is None and broker.holder("bob", "1") is None
+
+
+def test_a_client_without_a_secret_holds_its_id_too(broker: Broker) -> None:
+    broker.attach(None, "1")
+    assert broker.holder(None, "1") == ""
+    with pytest.raises(Refused):
+        broker.attach(None, "1", "ws", True, digest="other")

@@ -319,12 +319,12 @@ def test_a_process_that_others_began_to_sign_off_is_told_whoever_it_lets_in_befo
     scripted: Scripted,
 ) -> None:
     for n in range(3):
-        scripted(scripts.ATTACH, f"u{n}", f"id{n}", f"t{n}", "slow", "ws", 1, 9000, 64, "")
+        scripted(scripts.ATTACH, f"u{n}", f"id{n}", f"t{n}", "slow", "ws", 1, 9000, 64, "", ".")
     assert scripted(scripts.LEASE, "slow", 9000, 0)[2:] == [1, 0, 0]
     scripted(scripts.RETIRE, "slow", -1)  # its lease is over
     more, *gone = scripted(scripts.REAP, 1)
     assert (more, len(gone)) == (1, 2)  # one user, and when
-    scripted(scripts.ATTACH, "new", "id", "t", "slow", "ws", 1, 9000, 64, "")
+    scripted(scripts.ATTACH, "new", "id", "t", "slow", "ws", 1, 9000, 64, "", ".")
     known = [scripted(scripts.LEASE, "slow", 9000, 0)[2] for _ in range(2)]
     assert known == [0, 1]
     assert scripted(scripts.REAP, 1) == [0]
@@ -848,9 +848,31 @@ def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> N
     one, two = pair
     mine = attached(one.broker, "ann", "1", "ajax")
     one.broker.detach("ann", "1", mine.token)
-    one.broker.farewell("ann", "1", 4005, "signed out", 5.0)
+    one.broker.farewell("ann", "1", "", 4005, "signed out", 5.0)
+    one.broker.farewell(None, "2", "mine", 4005, "signed out", 5.0)
+    other = two.broker.attach(None, "2", "poll", True, digest="another's")
+    assert other is not None and other.farewell is None
     assert attached(two.broker, "ann", "1", "poll").farewell == (4005, "signed out")
     assert attached(two.broker, "ann", "1", "poll").farewell is None
+
+
+def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_owner(
+    start: Start, start_redis: Callable[..., Redis]
+) -> None:
+    server = start_redis()
+    one, two = start(server.url), start(server.url)
+    one.broker.ready()
+    two.broker.ready()
+    mine = one.broker.attach(None, "1", "ws", True, digest="mine")
+    assert mine is not None
+    redis.Redis.from_url(server.url).flushall()
+    taken = two.broker.attach(None, "1", "ws", True, digest="another's")
+    assert taken is not None
+    assert one.broker.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
+    two.wait("released", None, "1", taken.token)
+    assert two.broker.holder(None, "1") == "mine"
+    assert two.broker.attach(None, "1", "ws", True, taken.token, digest="another's") is not None
+    # Both say that they had it before: a minute later nobody can.
 
 
 def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -46,7 +47,11 @@ class World:
         options.setdefault("backoff", lambda attempt: float(attempt + 1))
         self.composer = Composer(make(packer), WIRES["1.21"])
         self.session = ClientSession(
-            self.composer, Options(**options), random=lambda: 0.5, wall=1_000_000.0
+            self.composer,
+            Options(**options),
+            random=lambda: 0.5,
+            new_id=map("id{}".format, count()).__next__,
+            wall=1_000_000.0,
         )
 
     # what happens ----------------------------------------------------------------------
@@ -445,6 +450,30 @@ def test_a_refusal_is_asked_about_once_more_then_final(world: World) -> None:
     assert world.connect() is world.session.candidate
 
 
+def test_an_id_that_somebody_else_holds_is_replaced(world: World) -> None:
+    world.open()
+    sent = world.send(["chat/say", 1], key="k")[1]
+    before, cursor = world.session.client_id, world.session.cursor
+    world.call("down", world.session.link, Cut())
+    world.turn(1.0)
+    world.call("down", world.session.candidate, Cut(status=409, retry_after=7.0))
+    assert world.status == "waiting"
+    world.turn(2.0)
+    assert (world.session.client_id, world.session.resume) == ("id1", None) != (before, None)
+    assert world.tried().cursor == cursor  # so that the server says what was missed
+    assert sent.life != world.session._life  # a keyed send was the old one's
+
+
+def test_an_id_that_the_application_fixed_is_asked_for_again() -> None:
+    world = World(type="ws", client_id="bot")
+    link = world.connect()
+    world.call("down", link, Cut(status=409, retry_after=7.0))
+    world.turn(6.9)
+    assert world.take(Open) == []
+    world.turn(0.2)
+    assert world.take(Open) and world.session.client_id == "bot"
+
+
 def test_a_wait_that_the_server_asked_for_is_kept(world: World) -> None:
     link = world.connect()
     world.call("down", link, Cut(status=503, retry_after=7.0))
@@ -630,6 +659,16 @@ def test_events_leave_in_batches(world: World) -> None:
     items = [world.send(["chat/say", n])[1] for n in (1, 2)]
     assert world.session.batch(items) == "[[:chsk/batch [[:chat/say 1] [:chat/say 2]]] nil]"
     assert world.session.batch(items[:1]) == "[[:chat/say 1] nil]"
+
+
+def test_a_batch_has_no_more_than_the_server_takes(world: World) -> None:
+    world.open()
+    assert world.session.max_batch == 64
+    for said, most in ((2, 2), (1000, 64), (0, 64), ("x", 64)):
+        world.session.server = {"max-batch": said}
+        assert world.session.max_batch == most
+    world.session.server = {}
+    assert world.session.max_batch == 1  # Sente's servers know no batches
 
 
 def cut_with_a_keyed_send(world: World, timeout: float = 200.0) -> Link:

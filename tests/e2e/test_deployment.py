@@ -332,8 +332,8 @@ def test_the_head_of_an_answer_passes_nginx_before_its_body_is_there(
     tab = Peer(nginx.port, path="/board/chsk", uid="ann", v="1")
     tab.hello()
     connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=10)
-    form = urlencode({**tab.params, "resume": tab.resume, "ppstr": '[[:test/later "a"] "cb"]'})
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    form = urlencode({**tab.params, "ppstr": '[[:test/later "a"] "cb"]'})
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **tab.proofs()}
     connection.request("POST", "/board/chsk", form, headers)
     answer = connection.getresponse()  # or the reply would never be
     assert answer.status == 200

@@ -75,7 +75,16 @@ HEADERS = {
     "HTTP_UPGRADE": ["websocket", "WebSocket", "h2c, websocket", "x"],
     "HTTP_SEC_WEBSOCKET_VERSION": ["13", "8", "", "13,13"],
     "HTTP_SEC_WEBSOCKET_KEY": [KEY, "", "x", KEY + " ", "\xff" * 24],
-    "HTTP_SEC_WEBSOCKET_PROTOCOL": ["chsk.v1", "chsk.v1, auth.eA", "csrf.\xff", ",,", "auth.eHg"],
+    "HTTP_SEC_WEBSOCKET_PROTOCOL": [
+        "chsk.v1",
+        "chsk.v1, auth.eA",
+        "csrf.\xff",
+        ",,",
+        "auth.eHg",
+        f"secret.{'s' * 22}",
+    ],
+    "HTTP_X_CHSK_SECRET": ["s" * 22, "s" * 22, "t" * 22, "s" * 21, "\xff" * 22, ""],
+    "HTTP_X_CHSK_RESUME": ["x", "0.x", "f" * 16 + ".x", "\xff", ""],
     "HTTP_X_FORWARDED_FOR": ["1.2.3.4", "::1", "\xff"],
     "CONTENT_TYPE": [
         "application/x-www-form-urlencoded",

@@ -11,25 +11,32 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from tests.hostile.conftest import Target
 from tests.hostile.wire import EDN, head, text, upgrade
 
 FORM = "application/x-www-form-urlencoded"
 
 
-def post(target: Target, message: str, **fields: str) -> tuple[int, str]:
+Headers = dict[str, str | None]
+
+
+def post(
+    target: Target, message: str, headers: Headers | None = None, **fields: str
+) -> tuple[int, str]:
     body = urlencode({"ppstr": message, **fields}).encode()
-    headers: dict[str, str | None] = {"Content-Type": FORM, "Content-Length": str(len(body))}
-    return target.request(head("/chsk", headers, "POST") + body)
+    more: Headers = {"Content-Type": FORM, "Content-Length": str(len(body)), **(headers or {})}
+    return target.request(head("/chsk", more, "POST") + body)
 
 
 class Victim:
-    """An anonymous client of ours, open, with its cursor and token."""
+    """An anonymous client of ours, open, with its secret, cursor and token."""
 
     def __init__(self, target: Target) -> None:
         self.id = secrets.token_hex(8)
+        self.secret = secrets.token_urlsafe(16)
         self.wire = target.wire()
-        extras = self.wire.open(f"/chsk?client-id={self.id}&v=1")[3]
+        extras = self.wire.open(f"/chsk?client-id={self.id}&v=1", {SECRET_HEADER: self.secret})[3]
         self.cursor, self.resume = extras["cursor"], extras["resume"]
 
     def is_there(self) -> bool:
@@ -45,19 +52,60 @@ def victim(target: Target) -> Victim:
 
 
 @pytest.mark.parametrize("v", ["", "&v=1"])
-@pytest.mark.parametrize("resume", ["", "&resume=x", "&resume=%00", "&resume=" + "A" * 24])
+@pytest.mark.parametrize("resume", ["", "x", "A" * 24, "the victim's"])
 def test_an_anonymous_client_id_opens_nothing(
     target: Target, victim: Victim, v: str, resume: str
 ) -> None:
-    assert target.request(upgrade(f"/chsk?client-id={victim.id}{v}{resume}"))[0] == 403
-    assert target.request(head(f"/chsk?client-id={victim.id}{v}{resume}"))[0] == 403
-    assert target.request(head(f"/chsk?client-id={victim.id}&handshake%3F=1{v}{resume}"))[0] == 403
+    shown: Headers = {RESUME_HEADER: victim.resume if resume == "the victim's" else resume}
+    url = f"/chsk?client-id={victim.id}{v}&cursor={quote(victim.cursor)}"
+    for request in (upgrade(url, shown), head(url, shown), head(url + "&handshake%3F=1", shown)):
+        status, line = target.request(request)
+        assert (status, "held by another client" in line) == (409, True)
     assert victim.is_there()
 
 
-def test_nobody_posts_in_an_anonymous_clients_name(target: Target, victim: Victim) -> None:
-    assert post(target, "[[:test/push 1] nil]", **{"client-id": victim.id, "v": "1"})[0] == 403
+@pytest.mark.parametrize(
+    "secret", ["", "x", "s" * 21, "s" * 65, "s" * 21 + "=", "s" * 21 + "ü", "s" * 22 + " x"]
+)
+def test_a_v1_client_without_a_secret_is_refused(target: Target, secret: str) -> None:
+    shown: Headers = {SECRET_HEADER: secret or None}
+    for who in ("client-id=none", "client-id=none&uid=none"):
+        for request in (upgrade(f"/chsk?{who}&v=1", shown), head(f"/chsk?{who}&v=1", shown)):
+            status, line = target.request(request)
+            assert (status, SECRET_HEADER in line) == (400, True)
+    assert post(target, "[[:test/echo 1] nil]", shown, **{"client-id": "none", "v": "1"})[0] == 400
+
+
+def test_nothing_that_opens_something_is_taken_from_the_url(target: Target, victim: Victim) -> None:
+    """A log of URLs is no credential: what is in it opens nothing."""
+    url = f"/chsk?client-id={victim.id}&v=1&cursor={quote(victim.cursor)}"
+    url += f"&resume={victim.resume}&secret={victim.secret}&{SECRET_HEADER}={victim.secret}"
+    assert target.request(head(url))[0] == 409
+    own: Headers = {SECRET_HEADER: victim.secret}
+    victim.wire.reset()
+    with target.wire() as again:
+        assert again.open(url, own)[3]["recovered"] is False  # whatever ?resume= says
+
+
+@pytest.mark.parametrize("v", ["", "1"])
+def test_nobody_posts_in_an_anonymous_clients_name(target: Target, victim: Victim, v: str) -> None:
+    assert post(target, "[[:test/push 1] nil]", **{"client-id": victim.id, "v": v})[0] == 409
     assert victim.is_there()
+
+
+def test_the_secret_proves_a_client_that_heard_no_handshake(target: Target, victim: Victim) -> None:
+    """Its answer may be lost: then the client has no token yet."""
+    own: Headers = {SECRET_HEADER: victim.secret}
+    with target.wire() as again:
+        again.open(f"/chsk?client-id={victim.id}&v=1", own)
+        assert again.ask("[:test/echo :mine]") == "mine"
+    victim.wire.reset()
+
+
+def test_one_of_sentes_clients_and_one_of_ours_do_not_share_an_id(target: Target) -> None:
+    with target.opened("sentes") as theirs:
+        assert target.request(head("/chsk?client-id=sentes&v=1"))[0] == 409
+        assert theirs.ask("[:test/echo 1]") == 1
 
 
 def test_a_users_client_id_is_another_one_under_another_uid(target: Target) -> None:
@@ -112,8 +160,8 @@ def test_a_cursor_without_its_token_recovers_nothing(target: Target, victim: Vic
     for cursor in [victim.cursor, *cursors(victim.cursor)]:
         with target.wire() as stranger:
             name = secrets.token_hex(8)
-            query = f"&cursor={quote(cursor)}&resume={victim.resume}"
-            extras = stranger.open(f"/chsk?client-id={name}&v=1{query}")[3]
+            query = f"client-id={name}&v=1&cursor={quote(cursor)}"
+            extras = stranger.open(f"/chsk?{query}", {RESUME_HEADER: victim.resume})[3]
             assert extras["recovered"] is False, cursor
 
 
@@ -121,20 +169,27 @@ def test_ones_own_token_with_a_forged_cursor_recovers_nothing(target: Target) ->
     wire = target.wire()
     extras = wire.open("/chsk?client-id=self&uid=self&v=1")[3]
     for cursor in cursors(extras["cursor"]):
-        query = f"&v=1&uid=self&resume={extras['resume']}&cursor={quote(cursor)}"
+        query = f"&v=1&uid=self&cursor={quote(cursor)}"
         with target.wire() as again:
-            got = again.open(f"/chsk?client-id=self{query}")[3]
+            own: Headers = {RESUME_HEADER: extras["resume"]}
+            got = again.open(f"/chsk?client-id=self{query}", own)[3]
             assert got["recovered"] is False, cursor
 
 
-def test_a_token_is_of_one_client_of_one_user(target: Target) -> None:
+def test_a_token_is_of_one_client_of_one_user_with_one_secret(target: Target) -> None:
     wire = target.wire()
     extras = wire.open("/chsk?client-id=one&uid=ann&v=1")[3]
     target.get("/send/ann/3")
-    cursor, resume = quote(extras["cursor"]), extras["resume"]
-    for who in ("client-id=two&uid=ann", "client-id=one&uid=eve", "client-id=one"):
+    resume: Headers = {RESUME_HEADER: extras["resume"]}
+    other_secret = {**resume, SECRET_HEADER: "t" * 22}
+    for who, shown in (
+        ("client-id=two&uid=ann", resume),
+        ("client-id=one&uid=eve", resume),
+        ("client-id=one", resume),
+        ("client-id=one&uid=ann", other_secret),
+    ):
         with target.wire() as other:
-            got = other.open(f"/chsk?{who}&v=1&cursor={cursor}&resume={resume}")[3]
+            got = other.open(f"/chsk?{who}&v=1&cursor={quote(extras['cursor'])}", shown)[3]
             assert got["recovered"] is False, who
             assert other.ask("[:test/echo :nothing]") == "nothing"
 
@@ -143,8 +198,9 @@ def test_a_forged_cursor_of_a_poll_tells_of_a_gap(target: Target) -> None:
     status, answer = target.request(head("/chsk?client-id=poller&uid=poller&v=1&handshake%3F=1"))
     extras = EDN.unpack(answer)[0][1][3]
     for number, cursor in enumerate(cursors(extras["cursor"])):
-        query = f"&v=1&uid=poller&n={number}&resume={extras['resume']}&cursor={quote(cursor)}"
-        status, answer = target.request(head(f"/chsk?client-id=poller{query}"))
+        query = f"&v=1&uid=poller&n={number}&cursor={quote(cursor)}"
+        own: Headers = {RESUME_HEADER: extras["resume"]}
+        status, answer = target.request(head(f"/chsk?client-id=poller{query}", own))
         assert status == 200
         assert "chsk/gap" in answer, (cursor, answer)
 
@@ -160,10 +216,11 @@ def test_who_comes_after_an_anonymous_client_has_nothing_of_theirs(
     while answer[0] != 200:  # till its grace is over
         answer = target.request(head(f"/chsk?client-id={victim.id}&v=1"))
     resume = EDN.unpack(answer[1])[0][1][3]["resume"]
-    query = f"&v=1&cursor={quote(victim.cursor)}&resume={resume}"
-    with target.wire() as thief:
-        assert thief.open(f"/chsk?client-id={victim.id}{query}")[3]["recovered"] is False
-        assert thief.ask("[:test/echo :nothing]") == "nothing"
+    query = f"client-id={victim.id}&v=1&cursor={quote(victim.cursor)}"
+    for shown in (resume, victim.resume):
+        with target.wire() as thief:
+            assert thief.open(f"/chsk?{query}", {RESUME_HEADER: shown})[3]["recovered"] is False
+            assert thief.ask("[:test/echo :nothing]") == "nothing"
 
 
 # Asks and keys -----------------------------------------------------------------------------
@@ -196,20 +253,31 @@ def test_an_answer_to_nothing_is_counted(target: Target, id: str) -> None:
 
 
 def test_a_key_gives_no_stranger_the_reply(target: Target) -> None:
-    with target.opened("owner", "&v=1") as owner:
+    keyed = '[[:test/echo "other"] :ajax {:key "k"}]'
+    own: Headers = {SECRET_HEADER: secrets.token_urlsafe(16)}
+    with target.wire() as owner:
+        owner.open("/chsk?client-id=owner&v=1", own)
         owner.send(text('[[:test/echo "secret"] "c" {:key "k"}]'))
         assert owner.read() == '["secret" "c"]'
-        status, reply = post(
-            target, '[[:test/echo "other"] :ajax {:key "k"}]', **{"client-id": "owner"}
+        assert post(target, keyed, **{"client-id": "owner", "v": "1"})[0] == 409
+        assert post(target, keyed, own, **{"client-id": "owner", "v": "1"}) == (
+            200,
+            '["secret" nil]',
         )
-        assert (status, "secret" in reply) == (403, False)
-    answer: tuple[int, str] = (403, "")
-    while answer[0] == 403:  # till the owner's grace is over
-        answer = post(target, '[[:test/echo "other"] :ajax {:key "k"}]', **{"client-id": "owner"})
+    answer = (409, "")
+    while answer[0] == 409:  # till the owner's grace is over
+        answer = post(target, keyed, **{"client-id": "owner", "v": "1"})
     assert answer == (200, '["other" nil]')
     with target.opened("owner", "&v=1") as thief:
-        thief.send(text('[[:test/echo "other"] "c" {:key "k"}]'))
-        assert thief.read() == '["other" "c"]'
+        thief.send(text('[[:test/echo "third"] "c" {:key "k"}]'))
+        assert thief.read() == '["other" "c"]'  # the thief's own
+
+
+def test_sentes_clients_have_no_keys(target: Target) -> None:
+    """Whoever knows an anonymous client id could have the reply."""
+    for number in range(2):
+        answer = post(target, f'[[:test/echo {number}] :ajax {{:key "k"}}]', **{"client-id": "s"})
+        assert answer == (200, f"[{number} nil]")
 
 
 # Sessions and CSRF tokens ------------------------------------------------------------------

@@ -53,9 +53,31 @@ def test_posts_of_a_client_share_its_rate(target_with: Callable[..., Target]) ->
     assert {status for status, _, _ in answers[10:]} >= {429}
     refused = next(answer for answer in answers if answer[0] == 429)
     assert (refused[1]["retry-after"], refused[2]) == (
-        "1",
+        "2",  # seconds until a whole burst may come
         "more events per second than CHSK_RATE\n",
     )
+
+
+def test_posts_have_their_rate_without_a_connection_too(target_with: Callable[..., Target]) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    statuses = [post(target, "[[:test/note 1] nil]")[0] for _ in range(40)]
+    assert statuses[:10] == [200] * 10
+    assert statuses.count(429) >= 20
+
+
+def test_a_posted_batch_counts_as_what_is_in_it(target_with: Callable[..., Target]) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    batch = "[[:chsk/batch [" + "[:test/note 1] " * 1000 + "]] nil]"
+    assert post(target, batch)[0] == 429
+    assert target.get("/seen") == []
+
+
+def test_a_client_of_ours_is_told_how_many_events_a_batch_may_have(
+    target_with: Callable[..., Target],
+) -> None:
+    target = target_with(CHSK_RATE=[5, 10])
+    with target.wire() as wire:
+        assert wire.open("/chsk?client-id=ours&v=1")[3]["max-batch"] == 10
 
 
 def test_an_address_has_its_rate_whatever_it_asks_for(target_with: Callable[..., Target]) -> None:

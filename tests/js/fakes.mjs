@@ -1,10 +1,12 @@
 // A socket and a fetch that do what a test says, and a clock that is turned by hand.
 
+import { webcrypto } from "node:crypto";
 import { mock } from "node:test";
 
 import { ChannelSocket, setLoggingLevel } from "../../flask_chsk/static/chsk.js";
 
 setLoggingLevel("silent");
+globalThis.crypto ??= webcrypto; // before Node 20
 
 export const PATH = "http://example.org/chsk";
 export const HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :resume "tok"}]] nil]';
@@ -22,6 +24,10 @@ export class FakeSocket {
   }
   get params() {
     return Object.fromEntries(this.url.searchParams);
+  }
+  /** What a subprotocol carries, such as `secret`; undefined where it is not offered. */
+  shown(name) {
+    return this.protocols.find((one) => one.startsWith(`${name}.`))?.slice(name.length + 1);
   }
   send(data) {
     this.sent.push(data);

@@ -31,7 +31,7 @@ describe("a lost WebSocket", () => {
     assert.equal(here.sockets.length, 1);
     await here.tick(1);
     assert.equal(here.socket.params.cursor, "e1:11");
-    assert.equal(here.socket.params.resume, "tok");
+    assert.equal(here.socket.shown("resume"), "dG9r");
     here.socket.opens(RECOVERED);
     here.socket.says('[[[:a/x 1] [:a/x 2]] nil "e1:11,+3"]');
     assert.deepEqual(events, [
@@ -130,7 +130,7 @@ describe("a close code", () => {
     here.socket.drops(4003);
     await here.tick(1000);
     assert.equal(here.socket.params.cursor, undefined);
-    assert.equal(here.socket.params.resume, "tok");
+    assert.equal(here.socket.shown("resume"), "dG9r");
   });
 
   it("means the same where a poll brings it", async (t) => {
@@ -402,6 +402,36 @@ describe("the way back from Ajax", () => {
   });
 });
 
+describe("a client id that somebody else holds", () => {
+  const held = (here) => here.get.answers("held by another client", 409, { "retry-after": "2" });
+
+  it("is replaced by a new one, and what was missed is told", async (t) => {
+    const here = await overAjax(t, { clientId: undefined });
+    const [before, events] = [here.chsk.clientId, here.heard()];
+    await held(here);
+    assert.equal(here.chsk.state.status, "waiting");
+    await here.tick(1000);
+    assert.notEqual(here.chsk.clientId, before);
+    assert.equal(here.get.params["client-id"], here.chsk.clientId);
+    assert.equal(here.get.params.cursor, "e1:10");
+    assert.equal(here.get.headers["X-Chsk-Resume"], undefined);
+    await here.get.answers(
+      '[[:chsk/handshake ["ann" nil nil {:cursor "e1:30" :resume "r" :recovered false}]] nil]',
+    );
+    assert.deepEqual(events.at(-1), ["chsk/gap"]);
+  });
+
+  it("is asked for again, where the application fixed it", async (t) => {
+    const here = await overAjax(t, { clientId: "fixed" });
+    await held(here);
+    await here.tick(1000);
+    assert.equal(here.gets().length, 2); // waits as long as the server asked
+    await here.tick(1000);
+    assert.equal(here.get.params["client-id"], "fixed");
+    assert.equal(here.chsk.state.status, "connecting");
+  });
+});
+
 describe("a refusal", () => {
   it("asks once more for the token, then stops", async (t) => {
     let n = 0;
@@ -421,7 +451,7 @@ describe("a refusal", () => {
       ["refused", 403, "CSRF token is wrong"],
     );
     assert.deepEqual([here.sockets.length, here.gets().length], [2, 2]);
-    assert.deepEqual(here.socket.protocols, ["chsk.v1", "csrf.dDM"]);
+    assert.equal(here.socket.shown("csrf"), "dDM");
   });
 
   it("is over when the new token is taken", async (t) => {
@@ -469,7 +499,7 @@ describe("a refusal", () => {
     assert.equal(here.chsk.state.status, "waiting");
     down = false;
     await here.tick(1000);
-    assert.deepEqual(here.socket.protocols, ["chsk.v1", "auth.and0"]);
+    assert.deepEqual(here.socket.protocols, ["chsk.v1", `secret.${here.socket.shown("secret")}`, "auth.and0"]);
   });
 });
 
@@ -655,6 +685,6 @@ describe("the application's wishes", () => {
     chsk.destroy();
     const [url, protocols] = WebSocket.args;
     assert.match(url, /^wss:\/\/example\.org:8443\/app\/chsk\?client-id=cid&/);
-    assert.deepEqual(protocols, ["chsk.v1", "csrf.dG9r"]);
+    assert.deepEqual(protocols.slice(2), ["csrf.dG9r"]);
   });
 });

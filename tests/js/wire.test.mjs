@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
 import { json } from "../../flask_chsk/static/edn.js";
-import { HANDSHAKE, overAjax, overWs, settle, world } from "./fakes.mjs";
+import { ChannelSocket } from "../../flask_chsk/static/chsk.js";
+import { FakeSocket, HANDSHAKE, PATH, overAjax, overWs, settle, world } from "./fakes.mjs";
 
 describe("over a WebSocket", () => {
   it("asks for the path with the client id, the packer and the version", async (t) => {
@@ -17,12 +18,29 @@ describe("over a WebSocket", () => {
       packer: "edn",
       v: "1",
     });
-    assert.deepEqual(socket.protocols, []);
+    assert.deepEqual(socket.protocols, ["chsk.v1", `secret.${socket.shown("secret")}`]);
   });
 
   it("gives CSRF token and bearer as subprotocols", async (t) => {
     const { socket } = await world(t, { csrfToken: "a>b?c~~", auth: async () => "jwt" });
-    assert.deepEqual(socket.protocols, ["chsk.v1", "csrf.YT5iP2N-fg", "auth.and0"]);
+    assert.equal(socket.protocols[0], "chsk.v1");
+    assert.equal(socket.shown("csrf"), "YT5iP2N-fg");
+    assert.equal(socket.shown("auth"), "and0");
+  });
+
+  it("shows a secret of 128 bits, its own for its life and never in a URL", async (t) => {
+    const { chsk, sockets, socket, tick } = await overWs(t);
+    const secret = socket.shown("secret");
+    assert.match(secret, /^[A-Za-z0-9_-]{22}$/);
+    socket.drops();
+    await tick(1000);
+    assert.equal(sockets[1].shown("secret"), secret);
+    assert.ok(!sockets.some((one) => one.url.href.includes(secret)));
+    const other = new ChannelSocket(PATH, { WebSocket: FakeSocket, type: "ws" });
+    t.after(() => other.destroy());
+    await settle();
+    assert.notEqual(FakeSocket.all.at(-1).shown("secret"), secret);
+    assert.notEqual(other.clientId, chsk.clientId);
   });
 
   it("tells the application of the handshake", async (t) => {
@@ -126,7 +144,7 @@ describe("over a WebSocket", () => {
     socket.drops();
     await tick(1000);
     assert.equal(sockets[1].params.cursor, "e1:50");
-    assert.equal(sockets[1].params.resume, "tok");
+    assert.equal(sockets[1].shown("resume"), "dG9r");
   });
 
   it("follows pushes into a new epoch", async (t) => {
@@ -285,11 +303,17 @@ describe("over Ajax", () => {
           v: "1",
           n: "2",
           cursor: "e1:10",
-          resume: "tok",
         },
       ],
     );
-    assert.deepEqual(gets()[1].headers, { "X-App": "1", "X-CSRF-Token": "tok" });
+    const secret = gets()[0].headers["X-Chsk-Secret"];
+    assert.match(secret, /^[A-Za-z0-9_-]{22}$/);
+    assert.deepEqual(gets()[1].headers, {
+      "X-App": "1",
+      "X-CSRF-Token": "tok",
+      "X-Chsk-Secret": secret,
+      "X-Chsk-Resume": "tok",
+    });
     assert.equal(chsk.state.open, true);
     assert.equal(chsk.state.type, "ajax");
   });
@@ -324,13 +348,20 @@ describe("over Ajax", () => {
       udt: "1000000",
       packer: "edn",
       v: "1",
-      resume: "tok",
       n: "1",
       ppstr: '[[:a/b "x & y"] nil]',
     });
     assert.equal(call.headers.Authorization, "Bearer jwt");
     assert.equal(call.credentials, "include");
     assert.equal(post, undefined);
+  });
+
+  it("batches no more than the server says", async (t) => {
+    const handshake = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :max-batch 2}]] nil]';
+    const { chsk, posts } = await overAjax(t, { handshake });
+    for (const n of [1, 2, 3]) chsk.send(["a/b", n]);
+    await settle();
+    assert.equal(posts()[0].params.ppstr, "[[:chsk/batch [[:a/b 1] [:a/b 2]]] nil]");
   });
 
   it("keeps one post in flight and batches what gathers meanwhile", async (t) => {

@@ -289,16 +289,16 @@ def test_without_its_token_a_user_starts_at_now(small: Wire, resume: str) -> Non
     assert reader.seen == [2]
 
 
-def test_nobodys_client_id_in_use_is_refused_without_its_token(small: Wire) -> None:
+def test_nobodys_client_id_in_use_is_refused_without_its_secret(small: Wire) -> None:
     peer, thief = small.peer(), small.peer()
     peer.open()
     thief.params["client-id"] = peer.params["client-id"]
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         thief.open()
-    assert refused.value.status_code == 403
+    assert refused.value.status_code == 409
     status, text = thief.get(**{"handshake?": "1"})  # type: ignore[arg-type]
     assert (status, text) == (
-        403,
-        "this client id is in use: take a new one, or send its resume=\n",
+        409,
+        "this client id is held by another client: take a new one, or try again when it is gone\n",
     )
     assert peer.ask("[:test/echo 1]") == 1
