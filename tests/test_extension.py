@@ -29,6 +29,8 @@ from flask_chsk import (
     uid_disconnected,
 )
 from flask_chsk.errors import ReplyError
+from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from flask_chsk.testing import Refusal
 
 
@@ -468,6 +470,54 @@ def test_flask_wtfs_token_is_ours_and_our_views_are_not_its() -> None:
     )
     assert (posted.status_code, posted.text) == (200, "[:chsk/dummy-cb-200 nil]")
     assert chsk.stats()["refused_403"] == 1
+
+
+def test_flask_wtfs_token_outlives_a_change_of_the_secret_key() -> None:
+    app = new_app()
+    CSRFProtect(app)
+    Chsk(app)
+    app.add_url_rule("/", "index", lambda: render_template_string("{{ chsk_script() }}"))
+    browser = app.test_client()
+    token = re.findall('data-csrf-token="([^"]+)"', browser.get("/").text)[0]
+    app.config["SECRET_KEY_FALLBACKS"] = [app.secret_key]
+    app.secret_key = "new"
+    answer = browser.get("/chsk?client-id=x", headers={"X-CSRF-Token": token})
+    assert (answer.status_code, "chsk/handshake" in answer.text) == (200, True)
+    app.config["SECRET_KEY_FALLBACKS"] = []
+    assert browser.get("/chsk?client-id=x", headers={"X-CSRF-Token": token}).status_code == 403
+
+
+def test_a_resume_token_outlives_a_change_of_the_secret_key() -> None:
+    app = new_app()
+    chsk = Chsk(app, csrf=False)
+    chsk.user_id(lambda: "ann")
+    browser = app.test_client()
+    shown = {SECRET_HEADER: "s" * 22}
+
+    def shake(cursor: str = "") -> Any:
+        url = f"/chsk?client-id=x&v=1&handshake%3F=1&cursor={cursor}"
+        return EdnPacker().unpack(browser.get(url, headers=shown).text)[0][1][3]
+
+    first = shake()
+    shown[RESUME_HEADER] = first["resume"]
+    app.config["SECRET_KEY_FALLBACKS"] = ["secret"]
+    app.secret_key = "new"
+    second = shake(first["cursor"])
+    assert second["recovered"] is True
+    app.config["SECRET_KEY_FALLBACKS"] = []
+    assert shake(first["cursor"])["recovered"] is False
+    shown[RESUME_HEADER] = second["resume"]  # was made anew, with the new key
+    assert shake(second["cursor"])["recovered"] is True
+
+
+@pytest.mark.parametrize("broker", ["redis://127.0.0.1:1/0", "memory://"])
+def test_a_shared_broker_needs_a_secret_key_that_is_shared_too(broker: str) -> None:
+    app = Flask(__name__)
+    if broker == "memory://":
+        Chsk(app, csrf=False, broker_url=broker)
+    else:
+        with pytest.raises(ConfigError, match=r"app\.secret_key, the same in all of them"):
+            Chsk(app, csrf=False, broker_url=broker)
 
 
 def test_the_script_is_external_and_respects_a_sub_path(app: Flask, chsk: Chsk) -> None:

@@ -100,7 +100,8 @@ export interface Options {
   packer?: "edn" | "json" | Packer;
   /** "object": the EDN packer reads keywords as Keyword. Default "string". */
   keywords?: "string" | "object";
-  /** New for every page load by default; 1 to 64 of `A-Za-z0-9_-`. */
+  /** New for every page load by default; 1 to 64 of `A-Za-z0-9_-`. One that is fixed here is used
+   * by one page at a time. */
   clientId?: string;
   /** Default: the `<meta name="chsk">` of the page. Asked before every connection. */
   csrfToken?: MaybeAsync<string | null | undefined>;
@@ -164,6 +165,7 @@ export class ChannelSocket<
   /** @param path Default: the `<meta name="chsk">` of the page, else "/chsk"; or a whole URL. */
   constructor(path?: string | null, opts?: Options);
 
+  /** Another one after the server said that somebody else holds it, unless options fixed it. */
   readonly clientId: string;
   /** A snapshot; every change makes a new one. */
   readonly state: State;
