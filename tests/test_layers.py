@@ -19,13 +19,13 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 LADDER = [
     ["errors", "values", "uids", "event", "config", "backoff", "plain", "printable", "interrupts"],
     ["packers"],
-    ["wire", "push", "frames", "session", "registry", "router", "intake", "topics", "rates"],
+    ["wire", "push", "frames", "session", "registry", "router"],
+    ["intake", "topics", "rates", "security"],
     ["logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["closes", "connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
     ["recv", "attachments", "closing", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     [
-        "security",
         "contexts",
         "hooks",
         "cookieless",
@@ -38,7 +38,7 @@ LADDER = [
     ["__init__"],
 ]
 LAYER = {name: number for number, names in enumerate(LADDER) for name in names}
-PURE = 2  # up to this layer: the standard library, and nothing of it that waits or logs
+PURE = 3  # up to this layer: the standard library, and nothing of it that waits or logs
 
 # A packer may need its codec, and frames take a C mask where there is one.
 FOREIGN = {
