@@ -64,6 +64,8 @@ class Polls:
 
         :param wait: for this, before it does.
         """
+        if not owner[2]:
+            return  # one of Sente's: it hears the handshake of a fresh session
         self._farewells[owner] = (code, reason, wait, self.hub.now())
         self._server.closes.note(owner[0], code, reason)
         if not self._broker.local:

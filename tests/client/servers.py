@@ -113,9 +113,11 @@ class Closing(Listening):
             sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return
         accept = frames.accept_key(found[1])
+        # A browser fails where it offered subprotocols and the server selects none.
+        selected = "Sec-WebSocket-Protocol: chsk.v1\r\n" if "chsk.v1" in head else ""
         sock.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            + f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+            + f"Sec-WebSocket-Accept: {accept}\r\n{selected}\r\n".encode()
             + frames.text_frame(HANDSHAKE)
         )
         reader = FrameReader("server", 10_000)

@@ -111,7 +111,7 @@ def test_a_deferred_reply_holds_no_later_event_back(wire: Wire) -> None:
     peer = wire.peer("deferred-post")
     connection = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=10)
     form = urlencode({**peer.params, "ppstr": '[[:test/defer 1] "cb"]'})
-    fields = {"Content-Type": "application/x-www-form-urlencoded"}
+    fields = {"Content-Type": "application/x-www-form-urlencoded", **peer.proofs()}
     connection.request("POST", "/chsk", form, fields)
     response = connection.getresponse()
     assert response.status == 200
