@@ -367,7 +367,7 @@ def test_who_was_taken_for_dead_lets_its_clients_in_again(start: Start, redis_ur
     [
         ("localhost:6379", "is not known"),
         ("http://localhost", "is not known"),
-        ("redis://localhost:abc/0", "abc"),
+        ("redis://localhost:abc/0", "number of a database in the end"),
         ("redis://localhost/x", "number of a database"),
         ("redis://localhost/0?prefx=a", "one of prefx"),
     ],
@@ -871,8 +871,6 @@ def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_
     assert one.broker.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
     two.wait("released", None, "1", taken.token)
     assert two.broker.holder(None, "1") == "mine"
-    assert two.broker.attach(None, "1", "ws", True, taken.token, digest="another's") is not None
-    # Both say that they had it before: a minute later nobody can.
 
 
 def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefix: str) -> None:
