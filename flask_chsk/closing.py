@@ -1,10 +1,10 @@
-"""Closes that wait for a response: the words that tell a page are held back until it has ended.
+"""Delays what tells a page that it was closed until the response of the closing view has ended.
 
-A page that hears ``signed-out`` goes elsewhere, and its browser then gives up the request that
-signed it out: the cookie of the answer would be lost. So a close takes effect at once, no event
-reaches the connections that it ends; and what tells their clients leaves after the response of the
-view that closed them. The process of that view says when, by the broker where the connections are
-elsewhere. Nothing waits longer than :data:`MOST` seconds, whoever dies or streams meanwhile.
+A page that hears ``signed-out`` goes elsewhere, and its browser then cancels the request that
+signed it out, so the cookie of the answer is lost. A close therefore has two steps. The worker ends
+delivery to the connections immediately. The close frame, or the answer to the parked poll, is sent
+when the response has ended. The worker that runs the view tells the other workers, by the broker.
+No client waits longer than :data:`TIMEOUT` seconds, even if that worker dies.
 """
 
 from __future__ import annotations
@@ -22,117 +22,117 @@ from .logs import logger
 
 log = logger("flask_chsk.closing")
 
-MOST = 5.0  # seconds: then a page hears of it, however long the response takes
-ARRIVAL = 0.25  # seconds for the response to arrive, which has another connection to itself
+TIMEOUT = 5.0  # seconds: a page waits no longer, however long the response takes
+ARRIVAL = 0.25  # seconds for the response to reach the browser: it travels by another connection
 
-PREFIX = "close "  # of what processes tell each other about closes
+PREFIX = "close "  # of the messages that workers send to each other about closes
 
 
-class Wait(NamedTuple):
-    """What a close waits for: a response of the process *name*."""
+class PendingResponse(NamedTuple):
+    """A response of the worker *name* that has not ended."""
 
     name: str
     token: str
 
     @classmethod
-    def of(cls, data: object) -> Wait | None:
-        """A wait as it comes with an event; None for what is none."""
+    def of(cls, data: object) -> PendingResponse | None:
+        """One from ``[name, token]``; None for anything else."""
         if isinstance(data, list) and len(data) == 2 and all(isinstance(one, str) for one in data):
             return cls(str(data[0]), str(data[1]))
         return None
 
 
-class Closing:
-    """The responses of this process that closes wait for, and the words that wait here."""
+class DelayedCloses:
+    """The responses of this worker that closes wait for, and the clients here that wait."""
 
     hub: Hub  # from `start`
 
     def __init__(self, broker: Broker, counters: Counter[str]) -> None:
         self._broker = broker
         self._counters = counters
-        self._open: dict[str, set[str]] = {}  # ours, and who has words that wait for them
-        self._held: dict[Wait, list[Callable[[], object]]] = {}
+        self._pending: dict[str, set[str]] = {}  # our responses: token -> workers that wait
+        self._waiting: dict[PendingResponse, list[Callable[[], object]]] = {}
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
         self.hub = hub
 
     def __len__(self) -> int:
-        return sum(map(len, self._held.values()))
+        """The number of clients here that wait."""
+        return sum(map(len, self._waiting.values()))
 
-    # where the response is -----------------------------------------------------------------
+    # the worker of the view ----------------------------------------------------------------
 
-    def begin(self) -> Wait:
-        """A new wait, for a response of this process; from any thread."""
-        wait = Wait(self._broker.name, secrets.token_urlsafe(12))
-        self.hub.run(self._begin, wait)
-        return wait
+    def expect_response(self) -> PendingResponse:
+        """Begin to wait for a response of this worker; from any thread."""
+        response = PendingResponse(self._broker.name, secrets.token_urlsafe(12))
+        self.hub.run(self._expect, response)
+        return response
 
-    def _begin(self, wait: Wait) -> None:
-        self._open[wait.token] = set()
-        self.hub.timer(MOST, partial(self._end, wait, late=True))
+    def _expect(self, response: PendingResponse) -> None:
+        self._pending[response.token] = set()
+        self.hub.timer(TIMEOUT, partial(self._ended, response, timed_out=True))
 
-    def ended(self, wait: Wait) -> None:
-        """The response has left; from any thread."""
-        self.hub.call(self.hub.timer, ARRIVAL, partial(self._end, wait))
+    def response_ended(self, response: PendingResponse) -> None:
+        """The server has sent the response; from any thread."""
+        self.hub.call(self.hub.timer, ARRIVAL, partial(self._ended, response))
 
-    def end(self, wait: Wait) -> None:
-        """There is nothing to wait for; from any thread."""
-        self.hub.call(self._end, wait)
+    def cancel(self, response: PendingResponse) -> None:
+        """Wait no longer; from any thread."""
+        self.hub.call(self._ended, response)
 
-    def _end(self, wait: Wait, late: bool = False) -> None:
-        names = self._open.pop(wait.token, None)
+    def _ended(self, response: PendingResponse, timed_out: bool = False) -> None:
+        names = self._pending.pop(response.token, None)
         if names is None:
-            return  # it has ended before
-        self._let_go(wait, late)
+            return  # it ended before
+        self._release(response, timed_out)
         for name in names:
-            self.hub.background(self._tell, name, f"ended {wait.name} {wait.token}")
+            self.hub.background(self._tell, name, f"ended {response.name} {response.token}")
 
-    # where the connections are -------------------------------------------------------------
+    # the workers of the connections --------------------------------------------------------
 
-    def hold(self, wait: Wait, say: Callable[[], object]) -> None:
-        """Call *say* when *wait* is over, which may be now. On the hub."""
-        ours = wait.name == self._broker.name
-        if ours and wait.token not in self._open:
-            say()
+    def when_ended(self, response: PendingResponse, tell_client: Callable[[], object]) -> None:
+        """Call *tell_client* when *response* has ended; now, if it has. On the hub."""
+        ours = response.name == self._broker.name
+        if ours and response.token not in self._pending:
+            tell_client()
             return
-        held = self._held.get(wait)
-        if held is None:
-            held = self._held[wait] = []
+        waiting = self._waiting.get(response)
+        if waiting is None:
+            waiting = self._waiting[response] = []
             if not ours:
-                self.hub.timer(MOST, partial(self._let_go, wait, True))
-                text = f"waits {self._broker.name} {wait.token}"
-                self.hub.background(self._tell, wait.name, text)
-        held.append(say)
+                self.hub.timer(TIMEOUT, partial(self._release, response, True))
+                text = f"waits {self._broker.name} {response.token}"
+                self.hub.background(self._tell, response.name, text)
+        waiting.append(tell_client)
 
-    def let_all_go(self) -> None:
-        """This process ends: say all that waits. On the hub."""
-        for wait in list(self._held):
-            self._let_go(wait)
+    def release_all(self) -> None:
+        """Tell all clients that wait: this worker ends. On the hub."""
+        for response in list(self._waiting):
+            self._release(response)
 
-    def _let_go(self, wait: Wait, late: bool = False) -> None:
-        for say in self._held.pop(wait, ()):
-            self._counters["closes_untimely"] += late
+    def _release(self, response: PendingResponse, timed_out: bool = False) -> None:
+        for tell_client in self._waiting.pop(response, ()):
+            self._counters["closes_timed_out"] += timed_out
             try:
-                say()
+                tell_client()
             except Exception:
                 log.exception("a client could not be told that it was closed")
 
-    # between processes ---------------------------------------------------------------------
+    # between workers -----------------------------------------------------------------------
 
-    def told(self, text: str) -> None:
-        """Another process said this, after :data:`PREFIX`. On the hub."""
+    def on_worker_message(self, text: str) -> None:
+        """Another worker sent *text*, after :data:`PREFIX`. On the hub."""
         what, name, token = text.split()
         if what == "ended":
-            self._let_go(Wait(name, token))
-        elif token in self._open:
-            self._open[token].add(name)
+            self._release(PendingResponse(name, token))
+        elif token in self._pending:
+            self._pending[token].add(name)
         else:
-            wait = Wait(self._broker.name, token)
-            self.hub.background(self._tell, name, f"ended {wait.name} {wait.token}")
+            self.hub.background(self._tell, name, f"ended {self._broker.name} {token}")
 
     def _tell(self, name: str, text: str) -> None:
         try:
             self._broker.tell(name, PREFIX + text)
         except ChskError as error:
-            log.debug("a close waits its full time: %s", error)
+            log.debug("closed clients wait %g seconds: %s", TIMEOUT, error)

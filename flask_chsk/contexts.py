@@ -157,8 +157,8 @@ class EventContext(RequestContext):
         """The request was routed when it came."""
 
 
-def exchange_session(session: SessionMixin) -> SessionMixin:
-    """Give the current request another session; the one that it had."""
+def swap_session(session: SessionMixin) -> SessionMixin:
+    """Set the current request's session; returns the one before."""
     context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
     name = "_session" if hasattr(context, "_session") else "session"  # since Flask 3.1.3
     before: SessionMixin = getattr(context, name)

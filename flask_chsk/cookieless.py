@@ -1,10 +1,10 @@
 """No answer of the channel socket carries a cookie or saves a session.
 
-The head of an answer is made when its request comes, and a parked poll leaves twenty seconds
-later. A cookie in it, or a session that it saved, would bring back what was true at its beginning:
-a user who signed out meanwhile would be signed in again. So a change of the session by a hook or
-by ``before_request`` holds for its request and is not saved, whatever keeps sessions; a cookie that
-anything sets on such an answer is taken off. The first time, the log says so.
+The headers of a poll's answer are made when the poll begins, and the browser gets them up to
+twenty seconds later. A session cookie among them would restore the session of that beginning, and
+sign a user in again who has signed out in between. So a change of the session in a hook or in
+``before_request`` holds for its request and is not saved, whichever session interface is used.
+Cookies that anything else sets on such an answer are removed. The log names each once.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request, request_finished
 
-from .contexts import exchange_session
+from .contexts import swap_session
 from .logs import logger
 
 log = logger("flask_chsk.cookies")
 
-PUT_ASIDE = "flask_chsk.session"  # in the environ: the session of a request that saves none
-TOLD = 100  # names that are remembered, so that each is told once
+PUT_ASIDE = "flask_chsk.session"  # in the environ: the session that is not saved
+TOLD = 100  # names that are remembered, to log each once
 
 # Flask and Flask-Login write these again with each request: nothing is lost.
 REPEATED = {"_permanent", "_fresh"}
 
 SESSION = (
     "session[%r] was changed in a request of the channel socket: the change holds for this request"
-    " and is not saved, since an answer that waits would bring back what was true when it began."
+    " and is not saved, since an answer that waits could restore a session that has ended."
     " Change the session in an ordinary route."
 )
 COOKIE = (
     "the cookie %r was set in a request of the channel socket: it is not sent, since an answer that"
-    " waits would bring back what was true when it began. Ordinary routes can set it."
+    " waits could restore a session that has ended. Ordinary routes can set it."
 )
 
 
 class Cookieless:
-    """The channel sockets of one application: which requests are theirs, and what they may not."""
+    """The requests for one application's channel sockets, and the cookies they do not get."""
 
     def __init__(self, app: Flask) -> None:
         self.paths: set[str] = set()
         self.blueprints: set[str] = set()
         self._told: set[tuple[str, str]] = set()
-        # Flask calls these in reverse: ours is the last before it saves the session.
+        # Flask calls these in reverse order, and then saves the session.
         app.after_request_funcs.setdefault(None, []).insert(0, self._put_session_aside)
         request_finished.connect(self._finish, app)  # after everything that could set a cookie
 
-    def are_asked(self) -> bool:
-        """Whether the current request is for a channel socket; those that are refused, too."""
+    def own_request(self) -> bool:
+        """Whether the current request is for a channel socket, accepted or refused."""
         return request.path in self.paths or request.blueprint in self.blueprints
 
     def _put_session_aside(self, response: Response) -> Response:
-        if self.are_asked() and PUT_ASIDE not in request.environ:
+        if self.own_request() and PUT_ASIDE not in request.environ:
             app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
             interface = app.session_interface
-            session = exchange_session(interface.make_null_session(app))  # which Flask saves not
+            session = swap_session(interface.make_null_session(app))  # Flask skips a null session
             request.environ[PUT_ASIDE] = session
             if not interface.is_null_session(session) and getattr(session, "modified", True):
                 for key in self._changed(app, session):
@@ -62,11 +62,11 @@ class Cookieless:
         return response
 
     def _finish(self, sender: Flask, response: Response, **_: Any) -> None:
-        if not self.are_asked():
+        if not self.own_request():
             return
         session = request.environ.pop(PUT_ASIDE, None)
         if session is not None:
-            exchange_session(session)  # for teardown functions
+            swap_session(session)  # for teardown functions
         for cookie in response.headers.getlist("Set-Cookie"):
             self._tell(COOKIE, cookie.partition("=")[0])
         response.headers.remove("Set-Cookie")
@@ -77,7 +77,7 @@ class Cookieless:
         """The keys that this request has changed."""
         try:
             before = dict(app.session_interface.open_session(app, request) or {})
-        except Exception:  # whatever keeps the sessions is away now; no reason to fail
+        except Exception:  # the store of sessions is away
             return []
         after = dict(session)
         keys = {**before, **after}

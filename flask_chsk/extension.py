@@ -378,15 +378,15 @@ class Sender:
         server = state.sending()
         if server is None:
             return
-        wait = None
+        response = None
         if not now and responds(state.cookieless):
-            wait = server.closing_words.begin()
-            after_response(partial(server.closing_words.ended, wait))
+            response = server.delayed_closes.expect_response()
+            after_response(partial(server.delayed_closes.response_ended, response))
         try:
-            server.close_everywhere(key, client_id, reconnect, wait)
+            server.close_everywhere(key, client_id, reconnect, response)
         except BaseException:
-            if wait is not None:
-                server.closing_words.end(wait)
+            if response is not None:
+                server.delayed_closes.cancel(response)
             raise
 
     def join(self, uid: Any, topic: str) -> bool:

@@ -1,8 +1,8 @@
 """The application's answers about a request: who may come, who it is, what it gets.
 
-A hook that answers nothing, or something else than it should, lets nobody in: it is refused, or
-an error that names the hook and what to return. What a hook raises goes on to Flask's error
-handling, except HTTP errors (``abort(403, "why")``), which refuse the request.
+A hook that returns nothing, or something of the wrong type, lets nobody in: the request is refused,
+or an error names the hook and what it has to return. An HTTP error of a hook
+(``abort(403, "why")``) refuses the request; other exceptions go to Flask's error handling.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 
 from .errors import ConfigError, Refused, UsageError
 from .logs import Sparse, logger
-from .plain import REMEDY, never_run
+from .plain import REMEDY, did_not_run
 from .uids import as_uid
 
 log = logger("flask_chsk.hooks")
@@ -70,10 +70,10 @@ class Hooks:
         answer = self.authorize()
         if answer is True:
             return True
-        # These are true, and say nothing: calls that did not run, the answers of a view, and
-        # Flask-Login's user, which is an object for those who are not signed in, too.
-        speaks = not (never_run(answer) or isinstance(answer, Response | tuple))
-        if speaks and answer and getattr(answer, "is_authenticated", True):
+        # Python takes these for true: coroutines, the return values of a view, and Flask-Login's
+        # user object, which exists for visitors who are not signed in, too.
+        meant = not (did_not_run(answer) or isinstance(answer, Response | tuple))
+        if meant and answer and getattr(answer, "is_authenticated", True):
             return True
         if answer is not False:
             kind = f"authorize {type(answer).__name__}"
@@ -147,7 +147,7 @@ class Hooks:
     @staticmethod
     def _answer(name: str, hook: Callable[[], Any]) -> Any:
         answer = hook()
-        if never_run(answer):
+        if did_not_run(answer):
             raise UsageError(f"@chsk.{name} returned {_shown(answer)}: {REMEDY}")
         return answer
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 
-LATE = 6.0  # seconds for an answer that is under way; above what a close waits
+UNDER_WAY = 6.0  # seconds for an answer that is being made; above the wait of a delayed close
 
 
 def body(message: Data) -> bytes:
@@ -115,8 +115,8 @@ class Poller:
             self._server.closes.note(one.uid, code, reason)
         self._give(body(self._server.polls.close_message(one.composer, one.v1, code, reason)))
 
-    def hush(self) -> Callable[[int, str], None]:
-        """Answer nothing from now on; the result tells the client to go."""
+    def mute(self) -> Callable[[int, str], None]:
+        """Stop answering; the returned function tells the client to go."""
         return self.end
 
     def stalled(self, now: float) -> bool:
@@ -157,8 +157,8 @@ class Parked:
                 self._hangup.stop()
         if data is None:
             data = server.hub.run(server.polls.expire, self._key, waiter)
-            if data is None:  # answered while we gave up, or about to hear of a close
-                data = waiter.wait(LATE)
+            if data is None:  # answered while we gave up, or about to be told of a close
+                data = waiter.wait(UNDER_WAY)
         if data:
             self._answered = True
         yield data or b""

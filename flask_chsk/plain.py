@@ -1,7 +1,7 @@
-"""What an application registers with us: plain functions.
+"""Checks that hooks and handlers are plain functions.
 
-An ``async`` function, or one with ``yield``, does not run when it is called, and the object that
-the call returns is true, whatever the function would have said.
+Calling an ``async`` function, or one with ``yield``, does not run it. The object that the call
+returns is true, so an ``async`` check would let everybody in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REMEDY = "write a plain function (def): under gevent it runs concurrently, and i
 
 
 def plain(fn: F, role: str) -> F:
-    """*fn*, where a call runs it.
+    """*fn*, if a call runs it.
 
     :param role: what *fn* is registered as, such as ``"@chsk.authorize"``.
     :raises ConfigError: for an ``async`` function, a generator function, or no function.
@@ -39,8 +39,8 @@ def plain(fn: F, role: str) -> F:
     return fn
 
 
-def never_run(value: object) -> bool:
-    """Whether *value* is a call that did not run: a coroutine, or a generator.
+def did_not_run(value: object) -> bool:
+    """Whether *value* is a coroutine, a generator or the like: a function that did not run.
 
     A coroutine is closed, so that Python does not warn of it as well.
     """

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import session as s
-from .closing import Wait
+from .closing import PendingResponse
 from .connection import Connection, Entered, Opening, Owner, Uid
 from .errors import BrokerError, Refused
 from .history import RETRY
@@ -47,7 +47,7 @@ class Polls:
         self._counters = server.counters
         self._delivery = server.delivery
         self._history = server.history
-        self._farewells: dict[Owner, tuple[int, str, Wait | None, float]] = {}
+        self._farewells: dict[Owner, tuple[int, str, PendingResponse | None, float]] = {}
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -59,18 +59,20 @@ class Polls:
             if now - when > self._config.close_grace_ajax:
                 del self._farewells[key]
 
-    def farewell(self, owner: Owner, code: int, reason: str, wait: Wait | None = None) -> None:
+    def farewell(
+        self, owner: Owner, code: int, reason: str, after: PendingResponse | None = None
+    ) -> None:
         """A client was closed between two polls: the next one says so, in whatever process.
 
-        :param wait: for this, before it does.
+        :param after: say so when this response has ended.
         """
         if not owner[2]:
             return  # one of Sente's: it hears the handshake of a fresh session
-        self._farewells[owner] = (code, reason, wait, self.hub.now())
+        self._farewells[owner] = (code, reason, after, self.hub.now())
         self._server.closes.note(owner[0], code, reason)
         if not self._broker.local:
-            if wait is not None:
-                reason = "\n".join((reason, *wait))
+            if after is not None:
+                reason = "\n".join((reason, *after))
             self.hub.background(self._say_farewell, owner, code, reason)
 
     def _say_farewell(self, owner: Owner, code: int, reason: str) -> None:
@@ -95,8 +97,8 @@ class Polls:
         except Farewell as farewell:
             code, text = farewell.args
             reason, *words = text.split("\n")
-            for_what = Wait.of(words) if wait else None
-            return self.hub.run(self._say_close, opening, code, reason, for_what)
+            after = PendingResponse.of(words) if wait else None
+            return self.hub.run(self._say_close, opening, code, reason, after)
         if entered is None:
             return body(opening.composer.message(s.TIMEOUT))
         # A client that came from another process, with all it needs to go on, just polls.
@@ -118,8 +120,8 @@ class Polls:
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
         known = self._registry.get(opening.uid, opening.client_id)
         if opening.owner in self._farewells:
-            code, reason, for_what, _ = self._farewells.pop(opening.owner)
-            return self._say_close(opening, code, reason, for_what if wait else None)
+            code, reason, after, _ = self._farewells.pop(opening.owner)
+            return self._say_close(opening, code, reason, after if wait else None)
         if known is None:
             return None
         check_may_act(opening.uid, known.digest, opening.digest)
@@ -135,14 +137,14 @@ class Polls:
         return None
 
     def _say_close(
-        self, opening: Opening, code: int, reason: str, wait: Wait | None
+        self, opening: Opening, code: int, reason: str, after: PendingResponse | None
     ) -> bytes | Waiter:
         """The answer to a poll of a client that was closed, when it may be told."""
         said = body(self.close_message(opening.composer, opening.v1, code, reason))
-        if wait is None:
+        if after is None:
             return said
         waiter = self.hub.waiter()
-        self._server.closing_words.hold(wait, partial(waiter.set, said))
+        self._server.delayed_closes.when_ended(after, partial(waiter.set, said))
         return waiter
 
     def _poll(

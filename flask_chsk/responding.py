@@ -1,4 +1,4 @@
-"""Whether a view of the application is at work, and when its response has ended."""
+"""Tells whether a view of the application runs, and when its response has ended."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .cookieless import Cookieless
 
 
 def responds(cookieless: Cookieless) -> bool:
-    """Whether a server waits for the response of a view here.
+    """Whether the current request has a response that a WSGI server will send.
 
-    Not in a handler of an event, whose reply is no response; nor in a hook, where a poll would
-    wait for its own end; nor under Flask's test client or ``test_request_context``.
+    False in a handler, whose reply is no response; in a hook, where a poll would wait for its own
+    end; under Flask's test client and ``test_request_context``.
     """
-    if not has_request_context() or in_event() or cookieless.are_asked():
+    if not has_request_context() or in_event() or cookieless.own_request():
         return False
-    return "SERVER_SOFTWARE" in request.environ  # which every WSGI server sets, and no test client
+    return "SERVER_SOFTWARE" in request.environ  # set by WSGI servers only
 
 
 def after_response(fn: Callable[[], object]) -> None:
-    """Call *fn* when the response to the current request was handed to the server, or given up."""
+    """Call *fn* when the server has sent the current request's response, or has given it up."""
 
     @after_this_request
     def attach(response: Response) -> Response:
-        # A file that is passed through would be closed without us.
+        # Werkzeug does not call `call_on_close` functions of a file that is passed through.
         response.direct_passthrough = False
         response.call_on_close(fn)
         return response

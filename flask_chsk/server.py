@@ -26,7 +26,7 @@ from .brokers import (
     user_channel,
 )
 from .closes import REPLACED, Closes
-from .closing import PREFIX, Closing, Wait
+from .closing import PREFIX, DelayedCloses, PendingResponse
 from .config import Config
 from .connection import Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
@@ -94,7 +94,7 @@ class Server:
         self.delivery = Delivery(config, self.registry, self.topics, self.counters)
         self.history = History(broker, self.topics, self.delivery, self.counters)
         self.attachments = Attachments(self)
-        self.closing_words = Closing(broker, self.counters)
+        self.delayed_closes = DelayedCloses(broker, self.counters)
         self.inbound = Inbound(self)
         self.polls = Polls(self)
         # Which of two openings is the later one, several processes cannot tell: a request that
@@ -111,7 +111,7 @@ class Server:
         self.delivery.start(hub)
         self.history.start(hub, self._control)
         self.attachments.start(hub)
-        self.closing_words.start(hub)
+        self.delayed_closes.start(hub)
         self.inbound.start(hub)
         self.polls.start(hub)
         self.who.start(hub)
@@ -435,14 +435,14 @@ class Server:
         """
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
-            code, reason, wait = s.CLOSED_BY_APP, "", None
+            code, reason, after = s.CLOSED_BY_APP, "", None
             if isinstance(data, dict) and data.get("code") in range(4000, 5000):
                 code, reason = data["code"], str(data.get("reason", ""))
-                wait = Wait.of(data.get("wait"))
+                after = PendingResponse.of(data.get("after"))
             closing = [connection] if connection else self.delivery.receivers(push.channel)
             for one in closing:
                 if self.registry.get(*one.key) is one and push.offset > one.since:
-                    self.close(*one.key, code, reason, wait)
+                    self.close(*one.key, code, reason, after)
             return
         uid = push.channel.partition(":")[2]
         if self.registry.count(uid):
@@ -646,11 +646,11 @@ class Server:
         client_id: str | None,
         code: int = s.CLOSED_BY_APP,
         reason: str = "",
-        wait: Wait | None = None,
+        after: PendingResponse | None = None,
     ) -> None:
         """Close a user's connections in this process, at once, and forget them.
 
-        :param wait: for this, before their clients are told.
+        :param after: tell the clients when this response has ended.
         """
         connections = (
             list(self.registry.of(uid))
@@ -660,28 +660,28 @@ class Server:
         for connection in connections:
             transport = connection.transport
             if transport is not None:
-                transport.wake()  # what was sent before the close arrives before it
+                transport.wake()  # events that were sent before the close
             if isinstance(transport, Poller) and not transport.parked:
-                self.polls.farewell(connection.owner, code, reason, wait)
+                self.polls.farewell(connection.owner, code, reason, after)
             elif transport is not None:
                 sente = not connection.session.v1
                 shown = s.NORMAL if sente and code == s.CLOSED_BY_APP else code
-                if wait is None:
+                if after is None:
                     transport.end(shown, reason)
                 else:
                     connection.transport = None
-                    self.closing_words.hold(wait, partial(transport.hush(), shown, reason))
+                    self.delayed_closes.when_ended(after, partial(transport.mute(), shown, reason))
             self._forget(connection)
 
     def _signed_out(self, uid: Uid, client_id: str) -> None:
         self.close(uid, client_id, s.SIGNED_OUT, "signed out")
 
     def close_everywhere(
-        self, uid: Uid, client_id: str | None, reconnect: bool, wait: Wait | None = None
+        self, uid: Uid, client_id: str | None, reconnect: bool, after: PendingResponse | None = None
     ) -> None:
         """Close a user's connections, in whatever process; from any thread.
 
-        :param wait: for this, before their clients are told.
+        :param after: tell the clients when this response has ended.
         """
         code, reason = (
             (s.CLOSED_BY_APP, "closed by the application")
@@ -689,8 +689,8 @@ class Server:
             else (s.SIGNED_OUT, "signed out")
         )
         data: dict[str, Any] = {"code": code, "reason": reason}
-        if wait is not None:
-            data["wait"] = [*wait]
+        if after is not None:
+            data["after"] = [*after]
         self.send(uid, [s.CLOSE, data], client_id)
 
     # presence --------------------------------------------------------------------------
@@ -712,7 +712,7 @@ class Server:
     def told(self, text: str) -> None:
         """Another process knows that a client answered what was asked here, or of a close."""
         if text.startswith(PREFIX):
-            self.closing_words.told(text.removeprefix(PREFIX))
+            self.delayed_closes.on_worker_message(text.removeprefix(PREFIX))
         elif not self.asks.told(text):
             self.counters["answers_unasked"] += 1
 
@@ -748,7 +748,7 @@ class Server:
             return
         self._over = True
         self.dispatcher.stop()
-        self.closing_words.let_all_go()
+        self.delayed_closes.release_all()
         for connection in self.registry:
             transport = connection.transport
             if transport is not None:
@@ -797,5 +797,5 @@ class Server:
             "inboxes": len(self.dispatcher),
             "asks": len(self.asks),
             "arriving": self.intake.bytes,
-            "closes_waiting": len(self.closing_words),
+            "closes_waiting": len(self.delayed_closes),
         }

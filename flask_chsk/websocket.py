@@ -31,8 +31,8 @@ def frame(message: Data) -> bytes:
     return frames.binary_frame(message)
 
 
-def _nothing(code: int, reason: str) -> None:
-    """It is closed already."""
+def _closed_already(code: int, reason: str) -> None:
+    """Do nothing."""
 
 
 class WebSocket:
@@ -120,17 +120,17 @@ class WebSocket:
 
     def end(self, code: int, reason: str = "") -> None:
         """Close with *code*; what waits in the outbox is the session's, and stays."""
-        self.hush()(code, reason)
+        self.mute()(code, reason)
 
-    def hush(self) -> Callable[[int, str], None]:
-        """Neither send nor take anything from now on; the result closes it, with a code."""
+    def mute(self) -> Callable[[int, str], None]:
+        """Stop sending and receiving; the returned function sends the close frame and closes."""
         if self._closing:
-            return _nothing
+            return _closed_already
         self._closing = True
         self._forget_arriving()
-        return self._say_goodbye
+        return self._send_close
 
-    def _say_goodbye(self, code: int, reason: str) -> None:
+    def _send_close(self, code: int, reason: str) -> None:
         self._server.closes.note(self._connection.session.uid, code, reason)
         self._leave(code, reason)
 
@@ -172,7 +172,7 @@ class WebSocket:
             else:
                 self._answer_pings()
                 code = message.code  # type: ignore[union-attr]
-                self.hush()
+                self.mute()
                 self._leave(session.NORMAL if code in (None, 1005) else code)  # as it says
             if self._closing:
                 return

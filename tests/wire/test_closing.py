@@ -117,7 +117,7 @@ def test_pages_are_told_when_the_response_has_ended(
     else:
         either.expected_tracebacks += 1
     stats = either.get("/stats")
-    assert (stats["closes_waiting"], stats.get("closes_untimely", 0)) == (0, 0)
+    assert (stats["closes_waiting"], stats.get("closes_timed_out", 0)) == (0, 0)
 
 
 @pytest.mark.parametrize("how", ["file", "empty", "stream"])
@@ -129,7 +129,7 @@ def test_every_kind_of_response_has_an_end(
     assert tabs.hear_nothing()
     wire.do(f"/go/{ann}")
     assert tabs.are_signed_out()
-    assert wire.get("/stats").get("closes_untimely", 0) == 0
+    assert wire.get("/stats").get("closes_timed_out", 0) == 0
 
 
 def test_now_does_not_wait(either: Wire, ann: str, pool: ThreadPoolExecutor) -> None:
@@ -148,7 +148,7 @@ def test_a_handler_is_no_view(wire: Wire, ann: str, pool: ThreadPoolExecutor, ki
     else:
         tabs.tabs[1].peer.post("[:test/close]")
     assert tabs.are_signed_out()
-    assert wire.get("/stats").get("closes_untimely", 0) == 0
+    assert wire.get("/stats").get("closes_timed_out", 0) == 0
 
 
 def test_who_comes_back_meanwhile_is_not_closed(
@@ -243,7 +243,7 @@ def test_a_response_without_end_holds_nobody_for_ever(
     begin_to_close(wire, "streamed", "stream", pool)
     begin_to_close(wire, "copied", "thread", pool)  # in a copied context, which has no response
     assert streamed.are_signed_out() and copied.are_signed_out()
-    assert wire.get("/stats")["closes_untimely"] == 4
+    assert wire.get("/stats")["closes_timed_out"] == 4
     wire.do("/go/streamed")
     wire.do("/go/copied")
 
@@ -279,7 +279,7 @@ def test_another_worker_waits_for_the_response(
     assert tabs.hear_nothing()
     there.do(f"/go/{ann}")
     assert tabs.are_signed_out()
-    assert here.get("/stats").get("closes_untimely", 0) == 0
+    assert here.get("/stats").get("closes_timed_out", 0) == 0
 
 
 @pytest.mark.parametrize("go_first", [False, True])
@@ -300,7 +300,7 @@ def test_a_poll_that_comes_elsewhere_is_told_as_well(
             polling.result(SILENCE)
         there.do(f"/go/{ann}")
         assert polling.result(15) == TOLD
-    assert there.get("/stats").get("closes_untimely", 0) == 0
+    assert there.get("/stats").get("closes_timed_out", 0) == 0
 
 
 def test_a_poll_that_comes_after_the_response_is_told_at_once(
@@ -312,7 +312,7 @@ def test_a_poll_that_comes_after_the_response_is_told_at_once(
     begin_to_close(there, ann, "return", pool, at=here)
     there.do(f"/go/{ann}")
     assert peer.poll() == TOLD  # this worker asks the other, which has answered long since
-    assert here.get("/stats").get("closes_untimely", 0) == 0
+    assert here.get("/stats").get("closes_timed_out", 0) == 0
 
 
 def test_a_worker_that_dies_before_its_response_holds_nobody_for_ever(
@@ -324,4 +324,4 @@ def test_a_worker_that_dies_before_its_response_holds_nobody_for_ever(
     begin_to_close(there, ann, "return", pool, at=here)
     there.server.stop(signal.SIGKILL)
     assert tabs.are_signed_out()
-    assert here.get("/stats")["closes_untimely"] == 2
+    assert here.get("/stats")["closes_timed_out"] == 2
