@@ -156,7 +156,7 @@ class State:
         if self.config.broker_url.startswith("memory:"):
             self._warn_child()
         server = Server(self.config, brokers.make(self.config), self.handlers, self)
-        server.canonical = EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
+        server.canonical = self.canonical
         server.who.signals.append(self._tell_signals)
         server.who.watchers = self.watchers
         if self._recv is not None:
@@ -263,6 +263,18 @@ class State:
             self._composers[packer, config.wire] = composer
         return composer
 
+    @property
+    def canonical(self) -> EdnPacker:
+        """A packer of events as the broker keeps them."""
+        return EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
+
+    def forget_packers(self) -> None:
+        """Make them anew when they are needed: ``pack_default`` was registered."""
+        self._composers.clear()
+        server = self.running()
+        if server is not None:
+            server.canonical = self.canonical
+
     def uid_of_request(self) -> str | None:
         """Who is behind the current request."""
         return self.hooks.uid()
@@ -326,7 +338,9 @@ class Sender:
         server = state.sending()
         key = as_uid(uid)
         if server is None:
-            return Server.check_event(event)  # no request yet in this process: nobody is there
+            return Server.check_event(
+                event, state.canonical
+            )  # no request yet in this process: nobody is there
         offset = server.send(key, event, client_id, flush)
         if offset is None:
             server.note_absent(key)
@@ -339,7 +353,7 @@ class Sender:
         """
         server = self._state().sending()
         if server is None:
-            return Server.check_event(event)
+            return Server.check_event(event, self._state().canonical)
         but = None
         if exclude is not None and exclude.client_id is not None:
             but = (exclude.uid, exclude.client_id)
@@ -404,7 +418,9 @@ class Sender:
     def publish(self, topic: str, event: Any) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
         server = self._state().sending()
-        return Server.check_event(event) if server is None else server.publish(_topic(topic), event)
+        if server is None:
+            return Server.check_event(event, self._state().canonical)
+        return server.publish(_topic(topic), event)
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
@@ -599,6 +615,8 @@ class Chsk(Handlers, Sender):
         falls off its end would otherwise send nil.
         """
         self.hooks.pack_default = plain(fn, "@chsk.pack_default")
+        for state in self._states:
+            state.forget_packers()
         return fn
 
     # templates -------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from .intake import Intake
 from .link import Link
 from .logs import logger
 from .longpoll import Poller
+from .packers.edn import EdnPacker
 from .polls import Farewell, Polls
 from .presence import Presence
 from .push import CANONICAL, Push
@@ -519,10 +520,10 @@ class Server:
         return offset
 
     @staticmethod
-    def check_event(event: Any) -> None:
+    def check_event(event: Any, canonical: EdnPacker) -> None:
         """Refuse what cannot be sent, where there is nobody to send it to."""
         id, data = assert_event(event)
-        CANONICAL.pack([id, data], root="event")
+        canonical.pack([id, data], root="event")
 
     def note_absent(self, uid: Uid) -> None:
         """Log the first drop to a user who is not there: mostly a uid spelt differently."""

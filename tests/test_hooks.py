@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from flask_chsk import Chsk, ConfigError, Handlers, PackError, Reply, UsageError, uid_connected
 from flask_chsk.errors import ReplyError
 from flask_chsk.testing import Refusal
+from flask_chsk.views import TEST_CLIENT
 
 
 @pytest.fixture
@@ -234,6 +235,27 @@ def test_a_default_that_falls_off_its_end_packs_nothing(chsk: Chsk) -> None:
     chsk.test_client(uid="ann")
     with pytest.raises(PackError, match=r"Price: pack_default returned None"):
         chsk.send("ann", ["a/b", {"price": Price()}])
+
+
+class Colour: ...
+
+
+@pytest.mark.parametrize("packer", ["edn", "json"])
+def test_a_default_that_is_registered_last_packs_replies_too(
+    app: Flask, chsk: Chsk, packer: str
+) -> None:
+    chsk.handshake_data(Colour)
+    chsk.on("a/colour")(lambda ev: Colour())
+    chsk.pack_default(lambda value: "red")
+    assert chsk.send("ann", ["a/colour", Colour()]) is None  # before there is any client
+    ann = chsk.test_client(uid="ann")
+    assert (ann.handshake_data, ann.request(["a/colour"])) == ("red", "red")
+    chsk.pack_default(lambda value: "blue")
+    chsk.send("ann", ["a/colour", Colour()])
+    assert ann.received == [["a/colour", "blue"]]
+    query = f"/chsk?client-id=x&handshake%3F=1&packer={packer}"
+    answer = app.test_client().get(query, environ_overrides={TEST_CLIENT: True})
+    assert '"blue"' in answer.text
 
 
 def test_an_after_function_that_forgets_its_return_is_named(chsk: Chsk) -> None:
