@@ -337,10 +337,8 @@ class Sender:
         state = self._state()
         server = state.sending()
         key = as_uid(uid)
-        if server is None:
-            return Server.check_event(
-                event, state.canonical
-            )  # no request yet in this process: nobody is there
+        if server is None:  # no request yet in this process: nobody is there
+            return Server.check_event(event, state.canonical)
         offset = server.send(key, event, client_id, flush)
         if offset is None:
             server.note_absent(key)

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REMEDY = "write a plain function (def): under gevent it runs concurrently, and it may block"
 
 
-def plain(fn: F, role: str) -> F:
+def plain(fn: F, role: str, remedy: str = REMEDY) -> F:
     """*fn*, if a call runs it.
 
     :param role: what *fn* is registered as, such as ``"@chsk.authorize"``.
@@ -33,9 +33,9 @@ def plain(fn: F, role: str) -> F:
         code = type(code).__call__  # of an object that can be called
     name = getattr(fn, "__qualname__", repr(fn))
     if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
-        raise ConfigError(f"{role}: {name} is async and would never run: {REMEDY}")
+        raise ConfigError(f"{role}: {name} is async and would never run: {remedy}")
     if inspect.isgeneratorfunction(code):
-        raise ConfigError(f"{role}: {name} has a yield and would never run: {REMEDY}")
+        raise ConfigError(f"{role}: {name} has a yield and would never run: {remedy}")
     return fn
 
 

@@ -13,6 +13,7 @@ from . import forks
 from .errors import ConfigError
 from .interrupts import from_signal
 from .logs import Sparse, logger
+from .plain import plain
 from .router import EventMessage
 
 log = logger("flask_chsk.recv")
@@ -70,6 +71,7 @@ def start_router(
 
     :param trace_evs: log each event at DEBUG before it is handled.
     """
+    plain(handler, "start_chsk_router()")
     stopped = False
 
     def loop() -> None:

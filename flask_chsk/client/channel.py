@@ -37,6 +37,7 @@ from ..event import Event, assert_event, is_event
 from ..interrupts import from_signal
 from ..logs import logger
 from ..packers import PackDefault, Packer
+from ..plain import plain
 from ..printable import masked
 from ..security import RESUME_HEADER, SECRET_HEADER
 from ..session import CLOSED, ERROR, GAP, TIMEOUT, cb_success
@@ -54,6 +55,7 @@ T = TypeVar("T")
 EVENTS = 10_000  # that may wait for their handlers; then the oldest go, and a gap is told
 JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends by itself
 REPLY = 10.0  # seconds to wait for a reply where nothing else is said
+REMEDY = "write a plain function (def): it runs in a thread of the client, and may block"
 TICK = 5.0  # seconds between looks whether the machine slept
 
 Token = str | Callable[[], str | None] | None
@@ -290,7 +292,7 @@ class ChannelSocket:
 
     def watch(self, fn: Watcher) -> Callable[[], None]:
         """Call ``fn(old, new)`` on every change of state; returns the undo."""
-        self._watchers.append(fn)
+        self._watchers.append(plain(fn, "watch()", REMEDY))
         return partial(_remove, self._watchers, fn)
 
     def wait_open(self, timeout: float = REPLY) -> None:
@@ -331,6 +333,7 @@ class ChannelSocket:
                 return fn
 
             return register
+        plain(fn, f"on({id!r})", REMEDY)
         with self.lock:
             self._handlers[id] = [*self._handlers.get(id, ()), fn]
 

@@ -19,7 +19,8 @@ from ..backoff import exp_backoff
 from ..errors import ChannelClosed
 from ..interrupts import from_signal
 from ..logs import logger
-from .channel import ChannelSocket, EventMsg, RecvQueue
+from ..plain import plain
+from .channel import REMEDY, ChannelSocket, EventMsg, RecvQueue
 
 log = logger("flask_chsk.client")
 
@@ -121,6 +122,7 @@ def start_chsk_router(
 
     :param opts: ``{"trace-evs?": True}`` logs each event first, as *trace_evs* does.
     """
+    plain(event_msg_handler, "start_chsk_router()", REMEDY)
     trace = trace_evs or bool(_options(opts or {}).get("trace_evs"))
     stopped = threading.Event()
 

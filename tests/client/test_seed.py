@@ -205,3 +205,16 @@ def test_a_call_is_put_off_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_backoff_is_capped_and_jittered() -> None:
     waits = [exp_backoff(attempt, random=lambda: 1.0) for attempt in (0, 1, 2, 6, 1000)]
     assert waits == [0.5, 1.0, 2.0, 30.0, 30.0]
+
+
+def test_functions_that_no_call_runs_are_refused(parts: client.Parts) -> None:
+    async def never(*_: Any) -> None: ...
+
+    for register in (
+        lambda: parts.chsk.on("a/b", never),
+        lambda: parts.chsk.on("a/b")(never),
+        lambda: parts.chsk.watch(never),
+        lambda: start_chsk_router(parts.ch_recv, never),
+    ):
+        with pytest.raises(ConfigError, match=r"never is async .* a thread of the client"):
+            register()
