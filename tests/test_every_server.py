@@ -18,7 +18,7 @@ from tests.servers import KINDS, SECURE_KINDS, WsgiServer, running, trusting
 
 pytestmark = pytest.mark.e2e
 
-CONNECTS = int(os.environ.get("CONNECTS", "40"))  # of each of two rounds
+CONNECTS = int(os.environ.get("CONNECTS", "20"))  # of each of two rounds
 
 # gunicorn's sync worker serves one request at a time: a parked poll would be all it does.
 SERVERS = [kind for kind in {**KINDS, **SECURE_KINDS} if kind != "gunicorn-sync"]
