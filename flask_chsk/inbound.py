@@ -63,7 +63,7 @@ class Inbound:
         if connection.transport is not websocket and not self._server.trust(connection, websocket):
             return  # replaced, and about to notice
         happening = one.receive(data, self.hub.now())
-        if self._too_fast(connection.key, happening):
+        if self._config.rate is not None and self._too_fast(connection.key, happening):
             self._counters["flooding"] += 1
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
