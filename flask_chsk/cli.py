@@ -49,10 +49,10 @@ def send(uid: str, event: str) -> None:
 
 def _read(text: str) -> Any:
     try:
-        return packers.make("json").unpack(text)
+        return packers.make("json", max_values=None).unpack(text)
     except UnpackError:
         pass
     try:
-        return packers.make("edn").unpack(text)
+        return packers.make("edn", max_values=None).unpack(text)
     except UnpackError as error:
         raise click.BadParameter(f"not EDN: {printable(str(error))}", param_hint="EVENT") from error

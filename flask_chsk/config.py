@@ -45,6 +45,7 @@ class Config:
     close_grace_ajax: float = 5.0  # Sente's: longer than the way from one poll to the next
 
     max_message_bytes: int = 1 * MiB
+    max_message_values: int = 20_000  # of one message: read in some 20 ms, 75 ms at worst
     max_outbox_bytes: int = 4 * MiB
     max_inbox: int = 128
     max_inbound_bytes: int = 64 * MiB  # arriving, or waiting for handlers; of the process
@@ -226,6 +227,7 @@ _CHECKS: dict[str, Check] = {
     "close_grace_ws": _seconds(0, 3600),
     "close_grace_ajax": _seconds(0, 3600),
     "max_message_bytes": _count(1024),
+    "max_message_values": _count(100),
     "max_outbox_bytes": _count(2048),
     "max_inbox": _count(1),
     "max_inbound_bytes": _count(4096),

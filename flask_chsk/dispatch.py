@@ -23,6 +23,9 @@ log = logger("flask_chsk.dispatch")
 sparse = Sparse(log)
 
 
+EVENT_BYTES = 800  # that each event holds which waits: its message, its job, its way back
+
+
 class Host(Protocol):
     """The application around the handlers: contexts, errors and their words."""
 
@@ -53,7 +56,7 @@ class Inbox:
         self.jobs: deque[Job] = deque()
         self.running = False  # a worker handles them, one after another
         self.beside = 0  # events whose concurrent handlers run
-        self.bytes = 0  # of all these, as they came
+        self.bytes = 0  # that all these hold
         self.paused: Transport | None = None
 
     @property
@@ -82,7 +85,7 @@ class Job:
         self.channel = channel
         self.request = request
         self.then = then
-        self.size = size  # bytes that it came as
+        self.size = size  # bytes that it holds, with what goes with it
         self.unless = unless  # says that another process has it; may block
 
 
@@ -169,7 +172,7 @@ class Dispatcher:
     ) -> None:
         """Take a client's event in; *transport* is not read while too many wait.
 
-        :param size: bytes that it came as.
+        :param size: bytes that it holds, besides what each event does.
         :param then: called when later events may be handled: after its handler, or now where
             that waits for nobody.
         :param unless: asked in the worker; where it says True there is nothing to handle.
@@ -184,7 +187,7 @@ class Dispatcher:
         if then is not None and handler is not None and handler.concurrent:
             then()
             then = None
-        job = Job(ev, handler, channel, request, then, size, unless)
+        job = Job(ev, handler, channel, request, then, EVENT_BYTES + size, unless)
         self._enqueue((uid, client_id), job, transport)
 
     def take_own(

@@ -257,7 +257,10 @@ class State:
                 offered = ", ".join(config.packers)
                 raise Refused(400, f"unknown packer: this server speaks {offered} (CHSK_PACKERS)")
             made = packers.make(
-                packer, max_bytes=config.max_message_bytes, pack_default=self.hooks.pack_default
+                packer,
+                max_bytes=config.max_message_bytes,
+                max_values=config.max_message_values,
+                pack_default=self.hooks.pack_default,
             )
             composer = Composer(made, WIRES[config.wire])
             self._composers[packer, config.wire] = composer

@@ -62,13 +62,13 @@ class Inbound:
         one = connection.session
         if connection.transport is not websocket and not self._server.trust(connection, websocket):
             return  # replaced, and about to notice
-        happening = one.receive(data, self.hub.now())
+        happening, size = one.receive(data, self.hub.now())
         if self._config.rate is not None and self._too_fast(connection.key, happening):
             self._counters["flooding"] += 1
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
         if isinstance(happening, s.Received):
-            self._take(connection, happening, websocket, len(data))
+            self._take(connection, happening, websocket, size)
         elif isinstance(happening, s.Pinged):
             if happening.cb is not None:
                 cursor = one.cursor(self._broker.watermark(), self.hub.now())
@@ -83,7 +83,7 @@ class Inbound:
         elif isinstance(happening, s.Answered):
             self.answered(connection.key, happening)
         else:
-            size = len(data) // (len(happening.events) or 1)
+            size //= len(happening.events) or 1
             for received in happening.events:
                 self._take(connection, received, websocket, size)
 
@@ -146,10 +146,10 @@ class Inbound:
         Our clients send the next when the answer begins. Where that may reach another process
         it begins after the handlers; here, where too many events wait.
 
-        :param size: bytes of its request's body.
         Who may post in the name of this client was asked before
         (:meth:`~flask_chsk.server.Server.check_may_act`).
 
+        :param size: bytes that it holds, with what is kept of its request.
         :raises Refused: 429 where too many of this client's events wait already, or come too
             fast; 503 where too much waits in this process.
         """

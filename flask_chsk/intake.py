@@ -2,7 +2,8 @@
 
 One peer's limits are its own: a message, an inbox. Thousands of peers who each stay within them
 could still fill the memory, with messages that never end or with events that wait. Here both are
-counted together. It refuses to know what the bytes mean, and holds none of them.
+counted together: what arrives by its bytes, what waits by what it holds once it is read. It
+refuses to know what the bytes mean, and holds none of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Arrival(Protocol):
 class Intake:
     """Bytes that are arriving, and bytes that wait; on the hub only.
 
-    :ivar waiting: bytes of events that wait for their handlers, as they came.
+    :ivar waiting: bytes that events hold which wait for their handlers.
     """
 
     def __init__(self, limit: int, counters: Counter[str]) -> None:

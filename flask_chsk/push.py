@@ -87,5 +87,8 @@ class Push:
         return frame
 
 
-CANONICAL = EdnPacker(bytes_tag=True, max_bytes=64 * 1024 * 1024)
-"""EDN, and ``#chsk/bytes`` for bytes: the form in which brokers keep events."""
+CANONICAL = EdnPacker(bytes_tag=True, max_bytes=64 * 1024 * 1024, max_values=None)
+"""EDN, and ``#chsk/bytes`` for bytes: the form in which brokers keep events.
+
+It is made by this library alone, so it has as many values as an application likes to send.
+"""

@@ -203,11 +203,11 @@ class ServerSession:
 
     # in ------------------------------------------------------------------------------
 
-    def receive(self, data: Data, now: float) -> Happening:
-        """What one message from the client means (PROTOCOL 5)."""
+    def receive(self, data: Data, now: float) -> tuple[Happening, int]:
+        """What one message from the client means (PROTOCOL 5), and the bytes that it holds."""
         self.heard = now
         self.pinged = None
-        return read_message(self.composer, data)
+        return read_sized(self.composer, data)
 
     def alive(self, now: float) -> None:
         """Note a sign of life that is no message, such as a protocol-level pong."""
@@ -503,17 +503,23 @@ class ServerSession:
 
 def read_message(composer: Composer, data: Data) -> Happening:
     """One message of a client, by POST or frame, as what it means (PROTOCOL 5)."""
+    return read_sized(composer, data)[0]
+
+
+def read_sized(composer: Composer, data: Data) -> tuple[Happening, int]:
+    """The same, and about the bytes that it holds in memory, now that it is read."""
     try:
-        value, cb, third = composer.read(data)
+        value, cb, third, size = composer.read_sized(data)
     except UnpackError:
-        shown = data if isinstance(data, str) else data.decode("latin-1")
-        return Received(Event(BAD_PACKAGE, shown[:BAD_PACKAGE_SHOWN]))
+        begin = data[:BAD_PACKAGE_SHOWN]
+        shown = begin if isinstance(begin, str) else begin.decode("latin-1")
+        return Received(Event(BAD_PACKAGE, shown)), len(shown)
     happening = _meaning(value, cb, composer.packer.name)
     if third is not None and type(third) is dict and isinstance(happening, Received):
         key = third.get("key")
         if isinstance(key, str) and len(key) <= KEY_LENGTH:
-            return happening._replace(key=str(key))
-    return happening
+            return happening._replace(key=str(key)), size
+    return happening, size
 
 
 def _meaning(value: Any, cb: Any, packer: str) -> Happening:

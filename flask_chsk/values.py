@@ -96,6 +96,8 @@ class FrozenMap(Mapping[K, V_co]):
         return len(self._map)
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, FrozenMap):
+            return self._map == other._map
         if isinstance(other, Mapping):
             return self._map == dict(other)
         return NotImplemented

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import PackError, UnpackError
-from .packers import Packer
+from .packers import SHORT_BYTES, Packer
 
 Data = str | bytes
 """What a packer makes: text, or bytes from a binary one."""
@@ -25,7 +25,9 @@ class Composer:
     ``unpack`` is given whole values: then a piece is the value itself.
     """
 
-    __slots__ = ("array", "finish", "key", "nil", "packer", "piece", "unpackable", "wire")
+    __slots__ = (
+        *("array", "finish", "key", "nil", "packer", "piece", "unpack_sized", "unpackable", "wire"),
+    )
 
     def __init__(self, packer: Packer, wire: Wire) -> None:
         self.packer = packer
@@ -44,6 +46,9 @@ class Composer:
             self.piece = self._checked
             self.array = list
             self.finish = packer.pack
+        self.unpack_sized: Callable[[Any], tuple[Any, int]]
+        sized = getattr(packer, "unpack_sized", None)
+        self.unpack_sized = self._estimated if sized is None else sized
         self.nil = self.piece(None)
 
     def _checked(self, value: Any) -> Any:
@@ -67,6 +72,9 @@ class Composer:
                 f" ({2 * most})"
             )
         return value if self.array is list else packed
+
+    def _estimated(self, data: Data) -> tuple[Any, int]:
+        return self.packer.unpack(data), SHORT_BYTES * len(data)
 
     def message(self, value: Any, cb: Any = None, third: Any = None) -> Data:
         """``[value cb third?]``, packed.
@@ -101,18 +109,27 @@ class Composer:
 
         :raises UnpackError: where it is not one message.
         """
+        return self.read_sized(data)[:3]
+
+    def read_sized(self, data: Data) -> tuple[Any, Any, Any, int]:
+        """*data* as ``(value, cb, third, size)``: about the bytes that it holds once it is read.
+
+        :raises UnpackError: where it is not one message.
+        """
         if type(data) is str and data[:1] in ("+", "-"):  # Sente before 1.18
             prefix, data = data[0], data[1:]
             if prefix == "-":
-                return self.packer.unpack(data), None, None
+                value, size = self.unpack_sized(data)
+                return value, None, None, size
         elif type(data) is str and self.packer.binary:
             raise UnpackError(f"text, where the packer {self.packer.name!r} is binary")
-        message = self.packer.unpack(data)
+        message, size = self.unpack_sized(data)
         if type(message) is not list or not message:
             raise UnpackError("not a message: expected [value cb]")
         length = len(message)
         cb = message[1] if length > 1 else None
-        return message[0], None if cb is False else cb, message[2] if length > 2 else None
+        third = message[2] if length > 2 else None
+        return message[0], None if cb is False else cb, third, size
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,11 @@ def read(text: str) -> Event:
     :raises BadEvent: where it is none.
     """
     try:
-        return assert_event(packers.make("json").unpack(text))
+        return assert_event(packers.make("json", max_values=None).unpack(text))
     except UnpackError:
         pass
     try:
-        return assert_event(packers.make("edn").unpack(text))
+        return assert_event(packers.make("edn", max_values=None).unpack(text))
     except UnpackError as error:
         raise BadEvent(f"{text.strip()}: {error}") from error
 

@@ -187,7 +187,7 @@ def _content(answer: Answer, kind: str) -> Any:
         return _text(answer)
     if not answer.body:
         return None
-    packer = packers.make(kind, max_bytes=MAX_BODY)
+    packer = packers.make(kind, max_bytes=MAX_BODY, max_values=None)
     return packer.unpack(answer.body if packer.binary else _text(answer))
 
 

@@ -220,7 +220,9 @@ class ChannelSocket:
         self._wrap_recv = wrap_recv
         self._query = self._location["search"][1:]
         if isinstance(packer, str):
-            packer = packers.make(packer, max_bytes=MAX_MESSAGE, pack_default=pack_default)
+            packer = packers.make(
+                packer, max_bytes=MAX_MESSAGE, max_values=None, pack_default=pack_default
+            )
         options = Options(
             type=type,  # type: ignore[arg-type]
             ws_kalive=ws_kalive,

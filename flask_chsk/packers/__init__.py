@@ -11,6 +11,7 @@ A packer pays for none of this while it is given plain values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
@@ -18,21 +19,35 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from importlib import import_module
+from types import NoneType
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from ..errors import ConfigError, PackError, UnpackError
 from ..interrupts import OF_CODE, from_signal
-from ..values import Char, Keyword, StrKey, Symbol, Tagged, frozen
+from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged, frozen
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 100
+MAX_VALUES = (
+    20_000  # of one message: read in some 20 ms, and 75 ms where each is of the dearest kind
+)
 ENVELOPE = 4  # levels of nesting kept for what a frame puts around a value: [[[id value] …] cb …]
 
 PackDefault = Callable[[Any], Any]
 Data = TypeVar("Data", str, bytes)
 K = TypeVar("K", bound=str)
 V = TypeVar("V")
+
+# What a message holds in memory once it is read, near enough: its characters, and for each value
+# an object and a place in a list or a dict. A short one is not counted: a little more per byte.
+VALUE_BYTES = 64
+SHORT = 256
+SHORT_BYTES = 16  # of a short one, per byte
+
+# A key of 50 characters that a reference of 3 bytes stands for. What is more is no saving of
+# honest writers, but a message that grows when it is read, or written again.
+EXPANSION = 16
 
 
 class Packer(Protocol):
@@ -87,12 +102,13 @@ def make(
     *,
     max_bytes: int = MAX_BYTES,
     max_depth: int = MAX_DEPTH,
+    max_values: int | None = MAX_VALUES,
     pack_default: PackDefault | None = None,
 ) -> Packer:
     """The packer called *name*, with these limits.
 
-    *max_bytes* and *max_depth* bound what is unpacked. *pack_default* makes of a value that no
-    packer knows one that it does.
+    *max_bytes*, *max_depth* and *max_values* bound what is unpacked; None: as many values as fit
+    into the bytes. *pack_default* makes of a value that no packer knows one that it does.
 
     :raises ConfigError: where there is none, or what it imports is not installed.
     """
@@ -104,7 +120,12 @@ def make(
     except ImportError as exc:
         remedy = f": pip install Flask-Chsk[{known.extra}]" if known.extra else ""
         raise ConfigError(f"packer {name!r} cannot be imported ({exc}){remedy}") from exc
-    packer: Packer = factory(max_bytes=max_bytes, max_depth=max_depth, pack_default=pack_default)
+    packer: Packer = factory(
+        max_bytes=max_bytes,
+        max_depth=max_depth,
+        max_values=max_values,
+        pack_default=pack_default,
+    )
     return packer
 
 
@@ -133,10 +154,12 @@ class BuiltinPacker(ABC, Generic[Data]):
         *,
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
+        max_values: int | None = MAX_VALUES,
         pack_default: PackDefault | None = None,
     ) -> None:
         self.max_bytes = max_bytes
         self.max_depth = max_depth
+        self.max_values = max_bytes if max_values is None else max_values
         self.max_pack_depth = max_depth - ENVELOPE  # so that readers like ours take the frame
         self.pack_default = pack_default
 
@@ -165,6 +188,13 @@ class BuiltinPacker(ABC, Generic[Data]):
 
         :raises UnpackError: for anything else, and for what is over the limits.
         """
+        return self.unpack_sized(data)[0]
+
+    def unpack_sized(self, data: str | bytes) -> tuple[Any, int]:
+        """The one value in *data*, and the bytes that it holds in memory, near enough.
+
+        :raises UnpackError: as ``unpack`` does.
+        """
         try:
             return self._unpack(self._checked(data))
         except UnpackError:
@@ -182,7 +212,11 @@ class BuiltinPacker(ABC, Generic[Data]):
     def _pack(self, value: Any) -> Data: ...
 
     @abstractmethod
-    def _unpack(self, data: Data) -> Any: ...
+    def _unpack(self, data: Data) -> tuple[Any, int]: ...
+
+    def _room(self, size: int) -> int:
+        """Bytes that references may add to a message of *size*."""
+        return min(EXPANSION * size, self.max_bytes - size)
 
     def _checked(self, data: str | bytes) -> Any:
         """*data* within the limit, and as text where this packer reads text."""
@@ -230,35 +264,53 @@ class BuiltinPacker(ABC, Generic[Data]):
             return known
         raise PackError(_type(value))
 
-    def _culprit(self, value: Any, path: str, depth: int) -> str | None:
+    def _native_key(self, key: Any) -> Any:
+        """*key*, or what it is made of, as this packer writes it."""
+        for _ in range(self.max_pack_depth):
+            if type(key) in self.native:
+                return key
+            key = self._plainer(key)
+        raise PackError(f"{_type(key)}: pack_default makes no plain key of it")
+
+    def _culprit(self, value: Any, root: str, depth: int) -> str | None:
         """The path to the first thing in *value* that does not pack, and why; None: all does."""
-        too_deep = f"{short(path)}: nested over {self.max_pack_depth} deep, or inside itself"
+        found = self._fault(value, depth)
+        if found is None:
+            return None
+        steps, why = found
+        return f"{short(root + ''.join(reversed(steps)), 300)}: {why}"
+
+    def _fault(self, value: Any, depth: int) -> tuple[list[str], str] | None:
+        """The steps to that thing, the last first; each is made of what is on the path alone."""
+        too_deep = f"nested over {self.max_pack_depth} deep, or inside itself"
         if depth < 0:
-            return too_deep
-        children: Iterable[tuple[str, Any]]
+            return [], too_deep
+        children: Iterable[tuple[Any, Any]]
+        step: Callable[[Any], str] = "[{}]".format
         if isinstance(value, Mapping):
             for key in value:
                 try:
                     self._pack({key: None})
                 except Exception as exc:
-                    return f"{path}: key {short(repr(key))}: {exc}"
-            children = ((f"[{_key(key)}]", item) for key, item in value.items())
+                    return [], f"key {shown(key)}: {exc}"
+            children, step = value.items(), _key_step
         elif isinstance(value, list | tuple):
-            children = ((f"[{i}]", item) for i, item in enumerate(value))
+            children = enumerate(value)
         elif isinstance(value, Set):
-            children = ((f"{{{short(repr(item))}}}", item) for item in value)
+            children, step = ((item, item) for item in value), _member_step
         elif type(value) is Tagged and Tagged in self.native:
-            children = ((".value", value.value),)
+            children, step = [(None, value.value)], _tag_step
         else:
-            return self._culprit_of_one(value, path, depth)
+            return self._fault_of_one(value, depth)
         if depth == 0:
-            return too_deep
-        for step, item in children:
-            if culprit := self._culprit(item, path + step, depth - 1):
-                return culprit
+            return [], too_deep
+        for at, item in children:
+            if found := self._fault(item, depth - 1):
+                found[0].append(step(at))
+                return found
         return None
 
-    def _culprit_of_one(self, value: Any, path: str, depth: int) -> str | None:
+    def _fault_of_one(self, value: Any, depth: int) -> tuple[list[str], str] | None:
         try:
             self._pack(value)
         except Exception as exc:
@@ -266,11 +318,23 @@ class BuiltinPacker(ABC, Generic[Data]):
                 try:
                     value = self._plainer(value)
                 except PackError as why:
-                    return f"{path}: {why}"
-                if culprit := self._culprit(value, path, depth - 1):
-                    return culprit
-            return f"{path}: {exc}"
+                    return [], str(why)
+                if found := self._fault(value, depth - 1):
+                    return found
+            return [], str(exc)
         return None
+
+
+def _key_step(key: Any) -> str:
+    return f'["{short(key)}"]' if isinstance(key, str) else f"[{shown(key)}]"
+
+
+def _member_step(member: Any) -> str:
+    return f"{{{shown(member)}}}"
+
+
+def _tag_step(_: Any) -> str:
+    return ".value"
 
 
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
@@ -320,8 +384,12 @@ def read_map(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
 
     :raises UnpackError: where keys are equal, or too many of them have one hash.
     """
-    keys = [_READ_KEY[type(key)](key) if type(key) in _READ_KEY else key for key in keys]
-    _refuse_flood(keys)
+    kinds = {*map(type, keys)}
+    if not kinds <= _SALTED:
+        keys = [_READ_KEY[type(key)](key) if type(key) in _READ_KEY else key for key in keys]
+        _refuse_twins(keys, kinds)
+    elif str in kinds:
+        keys = [StrKey(key) if type(key) is str else key for key in keys]
     result = dict(zip(keys, values, strict=True))
     if len(result) != len(keys):
         raise UnpackError("a map has keys that are equal in Python")
@@ -333,25 +401,94 @@ def read_set(members: list[Any]) -> set[Any]:
 
     :raises UnpackError: where members are equal, or too many of them have one hash.
     """
-    members = [frozen(member) for member in members]
-    _refuse_flood(members)
+    kinds = {*map(type, members)}
+    if not kinds <= _SALTED:
+        if not kinds.isdisjoint(_COLLECTIONS):
+            members = [frozen(member) for member in members]
+        _refuse_twins(members, kinds)
     result = set(members)
     if len(result) != len(members):
         raise UnpackError("a set has members that are equal in Python")
     return result
 
 
+_COLLECTIONS = frozenset([list, tuple, dict, set, Tagged])
 _READ_KEY: dict[type, Callable[[Any], Any]] = {
     str: StrKey,
-    **dict.fromkeys((list, tuple, dict, set, Tagged), frozen),
+    **dict.fromkeys(_COLLECTIONS, frozen),
 }
 
+# Python salts the hashes of these, so that nobody can choose them to be equal; and there is one
+# None, and two bools.
+_SALTED = frozenset([str, StrKey, Keyword, Symbol, Char, bytes, datetime, NoneType, bool])
 
-def _refuse_flood(keys: list[Any]) -> None:
-    # Python salts the hashes of strings only. Whoever sends a map of 50,000 multiples of 2**61 - 1
-    # would keep us busy for minutes with comparing each with each.
-    if len(keys) > 64 and len(keys) - len(set(map(hash, keys))) > 32:
-        raise UnpackError("too many keys have the same hash")
+_MOST_TWINS = 32  # members of one hash: -1 and -2 have the same, so 2, and 4 or 8 as coordinates
+
+
+def _refuse_twins(members: list[Any], kinds: set[type]) -> None:
+    # Whoever sends a map of 10,000 multiples of 2**61 - 1 would keep us busy with comparing each
+    # with each. And where sets of such members are members of one hash themselves, comparing two
+    # of them compares all with all inside, and so on: the time grows with the power of the depth.
+    count = len(members)
+    if count < 2 or (count <= _MOST_TWINS and kinds.isdisjoint(_COLLECTIONS)):
+        return
+    hashes = [*map(hash, members)]
+    if len({*hashes}) == count:
+        return
+    by_hash: dict[int, list[Any]] = {}
+    for number, member in zip(hashes, members, strict=True):
+        by_hash.setdefault(number, []).append(member)
+    for twins in by_hash.values():
+        if len(twins) > _MOST_TWINS:
+            raise UnpackError("too many keys have the same hash")
+        nested = [twin for twin in twins if type(twin) in _FROZEN]
+        # Looked at once only: whatever contains these has twins, and is refused at the first look.
+        if len(nested) > 1 and any(map(_has_twins, nested)):
+            raise UnpackError("too many keys have the same hash, in collections of the same hash")
+
+
+_FROZEN = frozenset([tuple, frozenset, FrozenMap, Tagged])
+
+
+def _has_twins(value: Any) -> bool:
+    """Whether sets and maps in *value* have members of the same hash."""
+    kind = type(value)
+    if kind is tuple:
+        return any(map(_has_twins, value))
+    if kind is Tagged:
+        return _has_twins(value.value)
+    if kind is frozenset or kind is FrozenMap:
+        if len({*map(hash, value)}) < len(value) or any(map(_has_twins, value)):
+            return True
+        return kind is FrozenMap and any(map(_has_twins, value.values()))
+    return False
+
+
+def all_differ(parts: list[Data]) -> bool:
+    """Whether no two of the packed *parts* are the same.
+
+    Long ones are compared with those of their length only: then each byte is looked at a few
+    times, however deep the parts are nested.
+    """
+    if len(parts) < 2:
+        return True
+    if max(map(len, parts)) > 64:
+        lengths = Counter(map(len, parts))
+        parts = [part for part in parts if lengths[len(part)] > 1]
+    return len({*parts}) == len(parts)
+
+
+def too_many_values(most: int) -> UnpackError:
+    """What refuses a message of more than *most* values."""
+    return UnpackError(f"over {most} values (CHSK_MAX_MESSAGE_VALUES)")
+
+
+def too_much_referred() -> UnpackError:
+    """What refuses a message whose references stand for more than it may hold."""
+    return UnpackError(
+        f"references and namespaces that stand for more than {EXPANSION} times the message, or"
+        " for more than CHSK_MAX_MESSAGE_BYTES"
+    )
 
 
 class Cache(dict[K, V]):
@@ -371,8 +508,28 @@ def _type(value: Any) -> str:
     return f"object of type {type(value).__qualname__}"
 
 
-def _key(key: Any) -> str:
-    return f'"{short(key)}"' if isinstance(key, str) else short(repr(key))
+def shown(value: Any) -> str:
+    """*value* for an error message; of a large one not more is looked at than is shown."""
+    if isinstance(value, str):
+        return short(repr(value if len(value) < 60 else value[:60]))
+    if isinstance(value, Mapping | list | tuple | Set | Tagged | bytes):
+        size = 1 if isinstance(value, Tagged) else len(value)
+        if size > 8 or not all(map(_is_simple, _items_of(value))):
+            return f"a {type(value).__qualname__}"
+    return short(repr(value))
+
+
+def _items_of(value: Any) -> Iterable[Any]:
+    if isinstance(value, Tagged):
+        return (value.tag, value.value)
+    return (*value, *value.values()) if isinstance(value, Mapping) else value
+
+
+def _is_simple(value: Any) -> bool:
+    kind = type(value)
+    if isinstance(value, str | bytes):
+        return len(value) < 60
+    return kind in (int, float, bool, NoneType)
 
 
 def short(text: str, length: int = 60) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, PackError, UnpackError
 from ..interrupts import OF_CODE, from_signal
-from . import _KNOWN, MAX_BYTES, Packer, short
+from . import _KNOWN, MAX_BYTES, SHORT_BYTES, Packer, short
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it stands in URLs
 _registered: dict[str, Packer] = {}
@@ -90,6 +90,15 @@ class Guarded:
 
         :raises UnpackError: whatever went wrong, and for what is over the limit.
         """
+        return self.unpack_sized(data)[0]
+
+    def unpack_sized(self, data: str | bytes) -> tuple[Any, int]:
+        """The value in *data*, and the bytes that it holds in memory, near enough.
+
+        What a packer does not tell is taken for what a short message of others' holds.
+
+        :raises UnpackError: as ``unpack`` does.
+        """
         if len(data) > self.max_bytes:
             raise UnpackError(f"over {self.max_bytes} bytes")
         try:
@@ -101,7 +110,10 @@ class Guarded:
                     raise UnpackError(f"over {self.max_bytes} bytes")
             else:
                 data = str(data, "utf-8")
-            return self._packer.unpack(data)
+            sized = getattr(self._packer, "unpack_sized", None)
+            if sized is not None:
+                return sized(data)  # type: ignore[no-any-return]
+            return self._packer.unpack(data), SHORT_BYTES * len(data)
         except UnpackError:
             raise
         except OF_CODE as exc:

@@ -10,14 +10,16 @@ refuses (quoting, reader conditionals, ``#"regex"``) is refused.
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from itertools import islice
 from json import JSONDecoder
 from json.encoder import encode_basestring as _quoted
-from operator import length_hint
+from operator import itemgetter, length_hint
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
 from uuid import UUID
@@ -27,13 +29,19 @@ from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 from . import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
+    VALUE_BYTES,
     BuiltinPacker,
     Cache,
     PackDefault,
+    all_differ,
     aware,
     read_map,
     read_set,
     short,
+    shown,
+    too_many_values,
+    too_much_referred,
 )
 
 Tags = Mapping[str, Callable[[Any], Any]]
@@ -45,11 +53,14 @@ _SPACE = "\t-\r\x1c- ,\u1680\u2000-\u2006\u2008-\u200a\u2028\u2029\u205f\u3000" 
 _MACRO = r'"();\[\]{}\\^'
 _END = _SPACE + _MACRO + "@`~"  # ends a token; the last three stand in no token at all
 
+# After a repetition: never go back into it. Without, each one costs 150 bytes while it is matched.
+_ATOMIC = "+" if sys.version_info >= (3, 11) else ""
+
 _TOKEN = re.compile(
     rf"""
     [{_SPACE}]*(
       [^{_END}#0-9+-][^{_END}]*      # keyword, symbol, nil: first, since most tokens are
-    | "[^"\\]*(?:\\.[^"\\]*)*"?      # string; unterminated only at the very end
+    | "[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"?      # string; unterminated only at the very end
     | [\[\]{{}}()]
     | [+-]?\d[^{_END}\#]*            # number
     | [^{_END}#][^{_END}]*           # symbols such as + and ->x
@@ -61,7 +72,7 @@ _TOKEN = re.compile(
     )""",
     re.DOTALL | re.VERBOSE,
 )
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"', re.DOTALL)
 
 _NAME = rf"[^{_END}/0-9][^{_END}/]*"
 _NAMESPACE = rf"[^{_END}/\x85][^{_END}\x85]*"  # \x85: what the dot in Clojure's pattern leaves out
@@ -72,6 +83,7 @@ _BAD_COLONS = re.compile(r"::|:/|\A:|:\Z")
 _INT = re.compile(
     r"([+-]?)(?:(0|[1-9][0-9]*)|0[xX]([0-9A-Fa-f]+)|0([0-7]+)|([1-9][0-9]?)[rR]([0-9A-Za-z]+)|0[0-9]+)N?"
 )
+_SIGNED = re.compile(r"[+-][0-9]+")
 _FLOAT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?(M)?")
 _RATIO = re.compile(r"([+-]?[0-9]+)/([0-9]+)")
 _LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
@@ -84,12 +96,20 @@ _INST = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r")?)?)?)?(?:Z|([+-])([0-9]{2}):([0-9]{2}))?"
 )
+# As Clojure prints it, and we: this one is read in C.
+_USUAL_INST = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]\.[0-9]{3}[+-]00:00"
+)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_ESCAPE = re.compile(
-    rf"""\\(?:([tnrbf\\"])|u([0-9a-fA-F]{{4}})|([0-7]{{3}}|[0-7]{{1,2}}(?=[{_SPACE}{_MACRO}#]))|)"""
+_STRING_OF_ESCAPES = re.compile(
+    rf"""
+    "[^"\\]*(?:\\(?:
+      [tnrbf\\"] | u[0-9a-fA-F]{{4}} | [0-3][0-7]{{2}} | [0-7]{{1,2}}(?=[{_SPACE}{_MACRO}\#])
+    )[^"\\]*)*{_ATOMIC}"
+    """,
+    re.VERBOSE,
 )
-_ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", '"': '"'}
 _CHARS = {
     "newline": "\n",
     "space": " ",
@@ -106,13 +126,15 @@ _FLOATS = {"Inf": float("inf"), "-Inf": float("-inf"), "NaN": float("nan")}
 
 
 def _is_keyword(text: str) -> bool:
-    return _KEYWORD.fullmatch(text) is not None and _BAD_COLONS.search(text) is None
+    return _KEYWORD.fullmatch(text) is not None and (
+        ":" not in text or _BAD_COLONS.search(text) is None
+    )
 
 
 def _is_symbol(text: str) -> bool:
     return (
         _SYMBOL.fullmatch(text) is not None
-        and _BAD_COLONS.search(text) is None
+        and (":" not in text or _BAD_COLONS.search(text) is None)
         and text not in _WORDS
     )
 
@@ -122,8 +144,18 @@ def _is_symbol(text: str) -> bool:
 # may still be opened.
 
 
+class _Context:
+    """What holds for one message: its tags, and how much its namespaces may still add."""
+
+    __slots__ = ("room", "tags")
+
+    def __init__(self, tags: Tags, room: int) -> None:
+        self.tags = tags
+        self.room = room
+
+
 class _Atoms(Cache[str, Any]):
-    """Tokens that come often and their values: keywords, which peers may make up, and these."""
+    """Tokens that come often and their values: names, which peers may make up, and these."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,13 +164,13 @@ class _Atoms(Cache[str, Any]):
     def clear(self) -> None:
         super().clear()
         self.update(_WORDS)
-        self.update((str(n), n) for n in range(256))
+        self.update((str(n), n) for n in range(-256, 256))
 
 
 _atoms = _Atoms()
 
 
-def _items(tokens: Iterator[str], closer: str, depth: int, tags: Tags) -> list[Any]:
+def _items(tokens: Iterator[str], closer: str, depth: int, context: _Context) -> list[Any]:
     """The forms up to *closer*, which is taken too."""
     if depth < 0:
         raise UnpackError("nested too deep")
@@ -156,50 +188,50 @@ def _items(tokens: Iterator[str], closer: str, depth: int, tags: Tags) -> list[A
             if lead == '"':
                 append(_unescaped(token) if "\\" in token else token[1:-1])
             elif lead == "[":
-                append(_items(tokens, "]", depth - 1, tags))
+                append(_items(tokens, "]", depth - 1, context))
             elif lead == "{":
-                append(_map(_items(tokens, "}", depth - 1, tags)))
+                append(_map(_items(tokens, "}", depth - 1, context)))
             elif "1" <= lead <= "9":
                 if len(token) < 20 and token.isdecimal() and token.isascii():
                     append(int(token))
                 else:
                     append(_number(token))
             elif token == "#_":
-                _form(tokens, depth - 1, tags)
+                _form(tokens, depth - 1, context)
             elif lead != ";":
-                append(_value(token, tokens, depth, tags))
+                append(_value(token, tokens, depth, context))
     raise AssertionError("the empty token ends every text")
 
 
-def _form(tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+def _form(tokens: Iterator[str], depth: int, context: _Context) -> Any:
     """The next form, which a tag, a discard or the like needs."""
     if depth < 0:
         raise UnpackError("nested too deep")
     for token in tokens:
         if token == "#_":
-            _form(tokens, depth - 1, tags)
+            _form(tokens, depth - 1, context)
         elif token[:1] != ";":
-            return _value(token, tokens, depth, tags)
+            return _value(token, tokens, depth, context)
     raise AssertionError("the empty token ends every text")
 
 
-def _value(token: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+def _value(token: str, tokens: Iterator[str], depth: int, context: _Context) -> Any:
     """The form that begins with *token*."""
     lead = token[:1]
     if lead == '"':
         return _unescaped(token) if "\\" in token else token[1:-1]
     if lead == "[":
-        return _items(tokens, "]", depth - 1, tags)
+        return _items(tokens, "]", depth - 1, context)
     if lead == "(":
-        return _items(tokens, ")", depth - 1, tags)
+        return _items(tokens, ")", depth - 1, context)
     if lead == "{":
-        return _map(_items(tokens, "}", depth - 1, tags))
+        return _map(_items(tokens, "}", depth - 1, context))
     if lead == "#":
-        return _dispatched(token, tokens, depth, tags)
+        return _dispatched(token, tokens, depth, context)
     if lead == "\\":
         return _char(token)
     if lead == "^":
-        return _without_metadata(tokens, depth, tags)
+        return _without_metadata(tokens, depth, context)
     if lead == "":
         raise UnpackError("the text ends too early")
     if lead in ")]}":
@@ -212,11 +244,9 @@ def _atom(token: str) -> Any:
         return _WORDS[token]
     if token[0].isdecimal() or (token[0] in "+-" and token[1:2].isdecimal()):
         return _number(token)
-    if token[0] != ":":
-        return _named(Symbol, token)
-    keyword = _named(Keyword, token[1:])
-    _atoms.put(token, keyword)
-    return keyword
+    name = _named(Symbol, token) if token[0] != ":" else _named(Keyword, token[1:])
+    _atoms.put(token, name)
+    return name
 
 
 def _named(kind: type[Keyword | Symbol], text: str) -> Keyword | Symbol:
@@ -228,6 +258,8 @@ def _named(kind: type[Keyword | Symbol], text: str) -> Keyword | Symbol:
 def _number(token: str) -> int | float | Decimal | Fraction:
     if len(token) > _LONGEST_NUMBER:
         raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
+    if "1" <= token[1:2] <= "9" and len(token) < 20 and _SIGNED.fullmatch(token):
+        return int(token)
     if "." not in token and (match := _INT.fullmatch(token)):
         sign, decimal, hexadecimal, octal, radix, digits = match.groups()
         if decimal:
@@ -255,7 +287,9 @@ def _number(token: str) -> int | float | Decimal | Fraction:
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text)
-    if not _is_moderate(number):
+    # Without an exponent, and so short, it is.
+    short_enough = len(text) <= _MOST_DIGITS and "E" not in text and "e" not in text
+    if not short_enough and not _is_moderate(number):
         raise UnpackError(f"decimal out of range: {short(text)}")
     return number
 
@@ -275,29 +309,22 @@ def _unescaped(token: str) -> str:
     """The string literal *token*, which has a backslash in it."""
     # Most escapes are JSON's too, and that decoder is written in C. Of what it takes, only \/ is
     # not EDN; what it refuses (octal escapes) is looked at here.
-    if "\\/" not in token:
-        try:
-            text, end = _decode_json(token)
-        except ValueError:
-            pass
-        else:
-            if end == len(token):
-                return _paired(text) if "\\u" in token else text
-    if not _STRING.fullmatch(token):
-        raise UnpackError("unterminated string")
-    text = _ESCAPE.sub(_escaped, token[1:])[:-1]  # with the quote: octal escapes look at it
+    if "\\/" in token and "\\/" in token.replace("\\\\", ""):
+        raise UnpackError("unsupported escape in a string")
+    try:
+        text, end = _decode_json(token)
+    except ValueError:
+        pass
+    else:
+        if end == len(token):
+            return _paired(text) if "\\u" in token else text
+    if not _STRING_OF_ESCAPES.fullmatch(token):
+        if not _STRING.fullmatch(token):
+            raise UnpackError("unterminated string")
+        raise UnpackError("unsupported escape in a string")
+    # Python's own escapes, of which these are some: likewise in C, however many there are.
+    text = token[1:-1].encode("ascii", "backslashreplace").decode("unicode_escape")
     return _paired(text) if "\\u" in token else text
-
-
-def _escaped(match: re.Match[str]) -> str:
-    letter, code, octal = match.groups()
-    if letter:
-        return _ESCAPED[letter]
-    if code:
-        return chr(int(code, 16))
-    if octal and int(octal, 8) <= 0o377:
-        return chr(int(octal, 8))
-    raise UnpackError("unsupported escape in a string")
 
 
 def _paired(text: str) -> str:
@@ -309,14 +336,18 @@ def _paired(text: str) -> str:
 
 def _char(token: str) -> Char:
     name = token[1:]
+    char = None
     if len(name) == 1 and name <= "\uffff":
-        return Char(name)
-    if name in _CHARS:
-        return Char(_CHARS[name])
-    if match := _CODE.fullmatch(name):
+        char = Char(name)
+    elif name in _CHARS:
+        char = Char(_CHARS[name])
+    elif match := _CODE.fullmatch(name):
         code = int(match[1], 16) if match[1] else int(match[2], 8)
         if not 0xD800 <= code <= 0xDFFF and (match[1] or code <= 0o377):
-            return Char(chr(code))
+            char = Char(chr(code))
+    if char is not None:
+        _atoms.put(token, char)
+        return char
     raise UnpackError(f"unsupported character: {short(token)}")
 
 
@@ -333,79 +364,96 @@ def _map(items: list[Any]) -> dict[Any, Any]:
     return result
 
 
-def _dispatched(token: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+def _dispatched(token: str, tokens: Iterator[str], depth: int, context: _Context) -> Any:
     """The form that begins with ``#``."""
     if token == "#{":
-        return read_set(_items(tokens, "}", depth - 1, tags))
+        return read_set(_items(tokens, "}", depth - 1, context))
     if token == "##":
-        name = _form(tokens, depth - 1, tags)
+        name = _form(tokens, depth - 1, context)
         if type(name) is Symbol and name in _FLOATS:
             return _FLOATS[name]
         raise UnpackError("unknown symbolic value: not ##Inf, ##-Inf or ##NaN")
     if token == "#^":
-        return _without_metadata(tokens, depth, tags)
+        return _without_metadata(tokens, depth, context)
     if token[1:2] == ":":
-        return _namespaced_map(token[2:], tokens, depth, tags)
+        return _namespaced_map(token[2:], tokens, depth, context)
     tag = token[1:]
-    if not tag[:1].isalpha() or not _is_symbol(tag):
+    read = context.tags.get(tag)
+    if read is None and (not tag[:1].isalpha() or not _is_symbol(tag)):
         raise UnpackError(f"no form begins with {short(token)}")
-    value = _form(tokens, depth - 1, tags)
-    read = tags.get(tag)
+    value = _form(tokens, depth - 1, context)
     return Tagged(tag, value) if read is None else read(value)
 
 
-def _without_metadata(tokens: Iterator[str], depth: int, tags: Tags) -> Any:
-    metadata = _form(tokens, depth - 1, tags)
+def _without_metadata(tokens: Iterator[str], depth: int, context: _Context) -> Any:
+    metadata = _form(tokens, depth - 1, context)
     if not isinstance(metadata, str | dict) or type(metadata) is Char:
         raise UnpackError("metadata must be a map, a symbol, a keyword or a string")
-    value = _form(tokens, depth - 1, tags)
+    value = _form(tokens, depth - 1, context)
     if type(value) not in (list, dict, set, Symbol):
         raise UnpackError("metadata stands before a collection or a symbol only")
     return value
 
 
-def _namespaced_map(namespace: str, tokens: Iterator[str], depth: int, tags: Tags) -> Any:
+def _namespaced_map(namespace: str, tokens: Iterator[str], depth: int, context: _Context) -> Any:
     """``#:a{:b 1 :c/d 2 :_/e 3}``, as Clojure's printer may write ``{:a/b 1 :c/d 2 :e 3}``."""
     if not _is_symbol(namespace) or "/" in namespace or next(tokens) != "{":
         raise UnpackError("a namespaced map is #:namespace{…}")
-    items = _items(tokens, "}", depth - 1, tags)
+    items = _items(tokens, "}", depth - 1, context)
+    whole = "\x85" not in namespace
+    added = len(namespace) + 1
     for i in range(0, len(items), 2):
         kind, key = type(items[i]), items[i]
         if kind is Keyword or kind is Symbol:
-            if key.namespace is None:
-                items[i] = _named(kind, f"{namespace}/{key}")
-            elif key.namespace == "_":
-                items[i] = _named(kind, key.name)
+            if "/" not in key or key == "/":
+                # Both parts are well-formed, which need not be found out for each key again.
+                if not whole or "0" <= key[0] <= "9":
+                    raise UnpackError(f"invalid {kind.__name__.lower()}: {short(key)}")
+                context.room -= added
+                if context.room < 0:
+                    raise too_much_referred()
+                items[i] = kind(f"{namespace}/{key}")
+            elif key.startswith("_/"):
+                items[i] = _named(kind, key[2:])
     return _map(items)
 
 
 def _read_inst(value: Any) -> datetime:
-    match = _INST.fullmatch(value) if type(value) is str else None
+    if type(value) is not str:
+        raise UnpackError(f"not an instant: {shown(value)}")
+    if _USUAL_INST.fullmatch(value):
+        return datetime.fromisoformat(value)
+    match = _INST.fullmatch(value)
     if not match:
-        raise UnpackError(f"not an instant: {short(repr(value))}")
-    *parts, second, fraction, sign, zone_hours, zone_minutes = match.groups()
-    year, month, day, hour, minute = (
-        int(part or least) for part, least in zip(parts, (1, 1, 1, 0, 0), strict=True)
+        raise UnpackError(f"not an instant: {shown(value)}")
+    year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = (
+        match.groups()
     )
     seconds = int(second or 0)
-    if seconds > (60 if minute == 59 else 59):  # a leap second is the next one, as in Java
+    if seconds > (60 if minute == "59" else 59):  # a leap second is the next one, as in Java
         raise UnpackError(f"not an instant: {value}")
-    offset = timedelta()
+    moment = datetime(
+        int(year),
+        int(month or 1),
+        int(day or 1),
+        int(hour or 0),
+        int(minute or 0),
+        tzinfo=timezone.utc,
+    )
+    if seconds or fraction:
+        moment += timedelta(seconds=seconds, microseconds=int(f"{fraction or 0:<06}"[:6]))
     if sign:
         if zone_hours > "23" or zone_minutes > "59":
             raise UnpackError(f"not an instant: {value}")
         offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-    return (
-        datetime(year, month, day, hour, minute, tzinfo=timezone.utc)
-        + timedelta(seconds=seconds, microseconds=int(f"{fraction or 0:<06}"[:6]))
-        - (-offset if sign == "-" else offset)
-    )
+        moment -= -offset if sign == "-" else offset
+    return moment
 
 
 def _read_uuid(value: Any) -> UUID:
     if type(value) is not str or not _UUID.fullmatch(value):
-        raise UnpackError(f"not a UUID: {short(repr(value))}")
-    return UUID(value)
+        raise UnpackError(f"not a UUID: {shown(value)}")
+    return UUID(int=int(value.replace("-", ""), 16))
 
 
 def _read_bytes(value: Any) -> bytes:
@@ -443,7 +491,7 @@ class _KeywordTexts(Cache[Keyword, str]):
     def __missing__(self, keyword: Keyword) -> str:
         if not _is_keyword(keyword):
             hint = ": write it without the colon" if keyword.startswith(":") else ""
-            raise PackError(f"{short(repr(keyword))} cannot be written{hint}")
+            raise PackError(f"{shown(keyword)} cannot be written{hint}")
         text = ":" + keyword
         self.put(keyword, text)
         return text
@@ -470,13 +518,13 @@ def _write_float(value: float) -> str:
 
 def _write_symbol(value: Symbol) -> str:
     if not _is_symbol(value):
-        raise PackError(f"{short(repr(value))} cannot be written")
+        raise PackError(f"{shown(value)} cannot be written")
     return str(value)
 
 
 def _write_char(value: Char) -> str:
     if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{short(repr(value))} is not one UTF-16 unit, as Clojure's characters are")
+        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
     if value in _CHAR_NAMES:
         return "\\" + _CHAR_NAMES[value]
     return "\\" + value if value.isprintable() else f"\\u{ord(value):04x}"
@@ -484,7 +532,7 @@ def _write_char(value: Char) -> str:
 
 def _write_decimal(value: Decimal) -> str:
     if not _is_moderate(value):
-        raise PackError(f"decimal out of range: {short(repr(value))}")
+        raise PackError(f"decimal out of range: {shown(value)}")
     return f"{value!s}M"
 
 
@@ -547,10 +595,16 @@ class EdnPacker(BuiltinPacker[str]):
         *,
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
+        max_values: int | None = MAX_VALUES,
         pack_default: PackDefault | None = None,
         bytes_tag: bool = False,
     ) -> None:
-        super().__init__(max_bytes=max_bytes, max_depth=max_depth, pack_default=pack_default)
+        super().__init__(
+            max_bytes=max_bytes,
+            max_depth=max_depth,
+            max_values=max_values,
+            pack_default=pack_default,
+        )
         self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": _read_uuid}
         self._scalars = _SCALARS
         if bytes_tag:
@@ -567,14 +621,16 @@ class EdnPacker(BuiltinPacker[str]):
         """``[a b]`` of the texts ``a`` and ``b``."""
         return "[" + " ".join(parts) + "]"
 
-    def _unpack(self, text: str) -> Any:
-        tokens = _TOKEN.findall(text)
+    def _unpack(self, text: str) -> tuple[Any, int]:
+        tokens = self._tokens(text)
         if len(tokens) > 1 and tokens[-2][:1] == '"' and not _STRING.fullmatch(tokens[-2]):
             start = len(text) - len(tokens[-2])
             raise UnpackError(f"unterminated string, at character {start}")
+        room = self._room(len(text)) if "#:" in text else 0
+        context = _Context(self._tags, room)
         remaining = iter(tokens)
         try:
-            forms = _items(remaining, "", self.max_depth, self._tags)
+            forms = _items(remaining, "", self.max_depth, context)
             if len(forms) != 1:
                 raise UnpackError("more than one form" if forms else "no form")
         except UnpackError as exc:
@@ -582,7 +638,21 @@ class EdnPacker(BuiltinPacker[str]):
             starts = (match.start(1) for match in _TOKEN.finditer(text))
             at = next(start for i, start in enumerate(starts) if i == last)
             raise UnpackError(f"{exc}, at character {at}") from None
-        return forms[0]
+        return forms[0], len(text) + room - context.room + VALUE_BYTES * len(tokens)
+
+    def _tokens(self, text: str) -> list[str]:
+        """The tokens of *text*, and an empty one; not many more than it may have."""
+        most = self.max_values
+        if len(text) <= 4 * most:
+            tokens = _TOKEN.findall(text)
+        else:  # slower, but ends in time; each value has at most two, and so has what is left out
+            matches = iter(_TOKEN.scanner(text).match, None)  # type: ignore[attr-defined]
+            tokens = [*islice(map(itemgetter(1), matches), 2 * most + 2)]
+        if len(tokens) > most:
+            closers = sum(map(tokens.count, ")]}"))
+            if len(tokens) - 1 - closers > most or len(tokens) > 2 * most + 1:
+                raise too_many_values(most)
+        return tokens
 
     def _pack(self, value: Any) -> str:
         text = self._any(value, self.max_pack_depth)
@@ -604,7 +674,7 @@ class EdnPacker(BuiltinPacker[str]):
 
     def _set(self, value: Iterable[Any], depth: int) -> str:
         parts = self._all(value, depth)
-        if len(set(parts)) != len(parts):
+        if not all_differ(parts):
             raise PackError("a set has members that become equal")
         return "#{" + " ".join(parts) + "}"
 
@@ -617,45 +687,46 @@ class EdnPacker(BuiltinPacker[str]):
         return parts
 
     def _map(self, value: Mapping[Any, Any], depth: int) -> str:
-        try:
-            return self._map_with(_key_text, value, depth)
-        except _NotAllKeywords:
-            return self._map_with(_quoted, value, depth)
-
-    def _map_with(self, text_of: Callable[[str], str], value: Mapping[Any, Any], depth: int) -> str:
         scalars = self._scalars
-        parts = []
+        text_of = _key_text
+        parts: list[str] = []
         named = True
         for key, item in value.items():
             kind = type(key)
-            if kind is str:
-                parts.append(text_of(key))
-            elif kind is Keyword:
+            if kind is Keyword:
                 parts.append(_keyword_text(key))
-            elif kind in self.native:
-                parts.append(self._any(key, depth))
-                named = False
             else:
-                return self._map_of_plainer_keys(value, depth)
+                if kind is not str:
+                    named = False
+                    key = self._native_key(key)
+                    kind = type(key)
+                if kind is not str:
+                    parts.append(self._any(key, depth))
+                else:
+                    try:
+                        parts.append(text_of(key))
+                    except _NotAllKeywords:
+                        text_of = _quoted
+                        parts[::2] = self._requoted(value, parts[::2])
+                        parts.append(_quoted(key))
             write = scalars.get(type(item))
             parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named and len(set(parts[::2])) != len(value):
+        if not named and not all_differ(parts[::2]):
             raise PackError("a map has keys that become equal")
         return "{" + " ".join(parts) + "}"
 
-    def _map_of_plainer_keys(self, value: Mapping[Any, Any], depth: int) -> str:
-        plainer = {
-            key if type(key) in self.native else self._plainer(key): item
-            for key, item in value.items()
-        }
-        if len(plainer) != len(value):
-            raise PackError("a map has keys that become equal")
-        return self._collection(plainer, depth)
+    def _requoted(self, keys: Iterable[Any], texts: list[str]) -> list[str]:
+        """*texts* of the first of *keys*, plain strings as such: not all are like keywords."""
+        natives = map(self._native_key, keys)
+        return [
+            _quoted(key) if type(key) is str else text
+            for text, key in zip(texts, natives)  # noqa: B905
+        ]
 
     def _tagged(self, value: Tagged, depth: int) -> str:
         tag = value.tag
         if not isinstance(tag, str) or not tag[:1].isalpha() or not _is_symbol(tag):
-            raise PackError(f"{short(repr(tag))} is no tag")
+            raise PackError(f"{shown(tag)} is no tag")
         if tag in self._tags:
             raise PackError(f"the tag {tag} has a type of its own")
         return f"#{tag} {self._any(value.value, depth)}"

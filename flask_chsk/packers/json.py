@@ -7,6 +7,8 @@ Strict both ways: NaN and infinities, keys that are no strings, keys that come t
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +19,7 @@ from uuid import UUID
 
 from ..errors import PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol
-from . import BuiltinPacker, aware, short
+from . import SHORT, SHORT_BYTES, VALUE_BYTES, BuiltinPacker, aware, short, shown, too_many_values
 
 _STRINGS = frozenset([str, Keyword, StrKey, Symbol, Char])
 _SCALARS = _STRINGS | {NoneType, bool, int, float}
@@ -70,6 +72,32 @@ _write = json.JSONEncoder(
 ).encode
 
 
+_ATOMIC = "+" if sys.version_info >= (3, 11) else ""  # see edn.py
+_QUOTED = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"', re.DOTALL)
+
+
+def sized(text: str, most: int) -> int:
+    """The bytes that JSON *text* holds in memory once it is read.
+
+    :raises UnpackError: for over *most* values. An empty collection counts as two of them.
+    """
+    length = len(text)
+    if length <= SHORT:
+        return SHORT_BYTES * length
+    count = _values(text)
+    if count > most:  # or there are commas in its strings
+        if (text.count('"') - text.count('\\"')) // 2 > most:
+            raise too_many_values(most)
+        count = _values(_QUOTED.sub("", text))
+        if count > most:
+            raise too_many_values(most)
+    return length + VALUE_BYTES * count
+
+
+def _values(text: str) -> int:
+    return 1 + text.count(",") + text.count(":") + text.count("[") + text.count("{")
+
+
 def _refuse_depth(value: Any, depth: int) -> None:
     level = [value]
     while level := [item for item in level if type(item) is list or type(item) is dict]:
@@ -92,14 +120,15 @@ class JsonPacker(BuiltinPacker[str]):
         """``[a,b]`` of the texts ``a`` and ``b``."""
         return "[" + ",".join(parts) + "]"
 
-    def _unpack(self, text: str) -> Any:
+    def _unpack(self, text: str) -> tuple[Any, int]:
+        size = sized(text, self.max_values)
         value = (_read_short if len(text) <= _LONGEST_NUMBER else _read_long)(text)
         # What these look for takes long to find out, and can mostly be excluded at a glance.
         if len(text) > 2 * self.max_depth and text.count("[") + text.count("{") > self.max_depth:
             _refuse_depth(value, self.max_depth)
         if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             _write(value).encode()  # refuses halves of surrogate pairs
-        return value
+        return value, size
 
     def _pack(self, value: Any) -> str:
         if not self._is_plain(value, self.max_pack_depth):
@@ -154,6 +183,6 @@ class JsonPacker(BuiltinPacker[str]):
     def _plain_key(self, key: Any) -> str:
         while type(key) not in _STRINGS:
             if type(key) in self.native:
-                raise PackError(f"a key that is no string: {short(repr(key))}")
+                raise PackError(f"a key that is no string: {shown(key)}")
             key = self._plainer(key)
         return str(key)

@@ -19,7 +19,7 @@ from fractions import Fraction
 from struct import Struct, unpack
 from struct import error as StructError
 from types import NoneType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
 from ..errors import PackError, UnpackError
@@ -27,13 +27,21 @@ from ..values import Char, FrozenMap, Keyword, StrKey, Symbol
 from . import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
+    SHORT,
+    SHORT_BYTES,
+    VALUE_BYTES,
     BuiltinPacker,
     Cache,
     PackDefault,
+    all_differ,
     aware,
     read_map,
     read_set,
     short,
+    shown,
+    too_many_values,
+    too_much_referred,
 )
 from .edn import _KeyTexts
 
@@ -62,39 +70,62 @@ _timestamp64, _timestamp96 = Struct(">Q"), Struct(">Iq")
 # whoever reads on there, at last by `_unpack`.
 
 
-class _Keys:
-    """The keys that a message may shorten: keywords and strings, by their first appearance."""
+class _Long:
+    """What a message that is not short may still hold.
 
-    __slots__ = ("_order", "_seen")
+    :ivar values: how many more.
+    :ivar room: how many more bytes its references may stand for.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_most", "_order", "_seen", "room", "shortens", "values")
+
+    def __init__(self, values: int, room: int, shortens: bool) -> None:
+        """:param shortens: some keys are references to keys before."""
+        self._most = values
+        self.values = values
+        self.room = room
+        self.shortens = shortens
         self._order: list[str] = []
         self._seen: set[tuple[type, str]] = set()  # the type too: :a equals "a"
 
+    def refuse(self) -> NoReturn:
+        """Say that there are more values than there may be."""
+        raise too_many_values(self._most)
+
     def add(self, key: str) -> None:
+        """Note *key*, which later ones may refer to: a keyword or a string."""
         known = (type(key), key)
         if known not in self._seen and len(self._order) < _MOST_CACHED:
             self._seen.add(known)
             self._order.append(key)
 
-    def __getitem__(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """What a reference stands for: keys are known by their first appearance."""
         if index >= len(self._order):
             raise UnpackError(f"no key {index} before")
-        return self._order[index]
+        key = self._order[index]
+        self.room -= len(key)
+        if self.room < 0:
+            raise too_much_referred()
+        return key
 
 
-_Reader = Callable[[bytes, int, int, "_Keys | None"], tuple[Any, int]]
-_ExtReader = Callable[[bytes, int, int, int, "_Keys | None"], Any]
+_Reader = Callable[[bytes, int, int, "_Long | None"], tuple[Any, int]]
+_ExtReader = Callable[[bytes, int, int, int, "_Long | None"], Any]
 
 
 def _items(
-    data: bytes, at: int, count: int, depth: int, keys: _Keys | None
+    data: bytes, at: int, count: int, depth: int, long: _Long | None
 ) -> tuple[list[Any], int]:
     """*count* values; *depth* is how many levels may be opened, this one included."""
     if depth <= 0:
         raise UnpackError("nested too deep")
     if count > len(data) - at:
         raise UnpackError("an array of more items than there are bytes")
+    if long is not None:
+        long.values -= count
+        if long.values < 0:
+            long.refuse()
     items: list[Any] = []
     append = items.append
     depth -= 1
@@ -105,37 +136,44 @@ def _items(
         if lead < 0x80:
             append(lead)
         else:
-            value, at = readers[lead](data, at, depth, keys)
+            value, at = readers[lead](data, at, depth, long)
             append(value)
     return items, at
 
 
 def _map(
-    data: bytes, at: int, count: int, depth: int, keys: _Keys | None
+    data: bytes, at: int, count: int, depth: int, long: _Long | None
 ) -> tuple[dict[Any, Any], int]:
     if depth <= 0:
         raise UnpackError("nested too deep")
     if 2 * count > len(data) - at:
         raise UnpackError("a map of more items than there are bytes")
+    shortens = None
+    if long is not None:
+        long.values -= 2 * count
+        if long.values < 0:
+            long.refuse()
+        if long.shortens:
+            shortens = long
     names: list[Any] = []
     values: list[Any] = []
     simple = True
     depth -= 1
     readers = _READERS
     for _ in range(count):
-        if keys is None:
-            name, at = readers[data[at]](data, at + 1, depth, None)
+        if shortens is None:
+            name, at = readers[data[at]](data, at + 1, depth, long)
         elif data.startswith(_CACHED, at):
-            name = keys[data[at + 2]]
+            name = shortens.key(data[at + 2])
             at += 3
         else:
-            name, at = readers[data[at]](data, at + 1, depth, keys)
+            name, at = readers[data[at]](data, at + 1, depth, long)
             if type(name) is Keyword or type(name) is str:
-                keys.add(name)
+                shortens.add(name)
         if type(name) is not Keyword:
             simple = False
         names.append(name)
-        value, at = readers[data[at]](data, at + 1, depth, keys)
+        value, at = readers[data[at]](data, at + 1, depth, long)
         values.append(value)
     if not simple:
         return read_map(names, values), at
@@ -145,41 +183,41 @@ def _map(
     return result, at
 
 
-def _never(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
+def _never(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
     raise UnpackError("no value begins with the byte c1")
 
 
-def _fixint(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[int, int]:
+def _fixint(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[int, int]:
     return data[at - 1], at
 
 
-def _negative_fixint(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[int, int]:
+def _negative_fixint(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[int, int]:
     return data[at - 1] - 256, at
 
 
-def _fixmap(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
-    return _map(data, at, data[at - 1] & 15, depth, keys)
+def _fixmap(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
+    return _map(data, at, data[at - 1] & 15, depth, long)
 
 
-def _fixarray(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
-    return _items(data, at, data[at - 1] & 15, depth, keys)
+def _fixarray(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
+    return _items(data, at, data[at - 1] & 15, depth, long)
 
 
-def _fixstr(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[str, int]:
+def _fixstr(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[str, int]:
     end = at + (data[at - 1] & 31)
     return str(data[at:end], "utf-8"), end
 
 
 def _constant(value: Any) -> _Reader:
-    return lambda data, at, depth, keys: (value, at)
+    return lambda data, at, depth, long: (value, at)
 
 
 def _number(form: Struct) -> _Reader:
     read, size = form.unpack_from, form.size
-    return lambda data, at, depth, keys: (read(data, at)[0], at + size)
+    return lambda data, at, depth, long: (read(data, at)[0], at + size)
 
 
-def _uint64_in_long(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[int, int]:
+def _uint64_in_long(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[int, int]:
     (number,) = _uint64.unpack_from(data, at)
     if number not in _LONG:
         raise UnpackError("an integer past 64 bits, with its sign")
@@ -189,44 +227,44 @@ def _uint64_in_long(data: bytes, at: int, depth: int, keys: _Keys | None) -> tup
 # What has a length: one byte of it, two, or four.
 
 
-def _sized(size: int, read: Callable[[bytes, int, int, int, _Keys | None], Any]) -> _Reader:
-    return lambda data, at, depth, keys: read(
-        data, at + size, int.from_bytes(data[at : at + size], "big"), depth, keys
+def _sized(size: int, read: Callable[[bytes, int, int, int, _Long | None], Any]) -> _Reader:
+    return lambda data, at, depth, long: read(
+        data, at + size, int.from_bytes(data[at : at + size], "big"), depth, long
     )
 
 
-def _str(data: bytes, at: int, length: int, depth: int, keys: _Keys | None) -> tuple[str, int]:
+def _str(data: bytes, at: int, length: int, depth: int, long: _Long | None) -> tuple[str, int]:
     return str(data[at : at + length], "utf-8"), at + length
 
 
-def _bin(data: bytes, at: int, length: int, depth: int, keys: _Keys | None) -> tuple[bytes, int]:
+def _bin(data: bytes, at: int, length: int, depth: int, long: _Long | None) -> tuple[bytes, int]:
     return data[at : at + length], at + length
 
 
-def _ext(data: bytes, at: int, length: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
+def _ext(data: bytes, at: int, length: int, depth: int, long: _Long | None) -> tuple[Any, int]:
     end = at + 1 + length
     if end > len(data):
         raise UnpackError("the message ends too early")
     read = _EXT_READERS.get(data[at])
     if read is None:
         raise UnpackError(f"no extension type {_int8.unpack_from(data, at)[0]}")
-    return read(data, at + 1, end, depth, keys), end
+    return read(data, at + 1, end, depth, long), end
 
 
 def _fixext(length: int) -> _Reader:
-    def read(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
+    def read(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
         end = at + 1 + length
         keyword = _keywords.get(data[at - 1 : end])
-        return (keyword, end) if keyword is not None else _ext(data, at, length, depth, keys)
+        return (keyword, end) if keyword is not None else _ext(data, at, length, depth, long)
 
     return read
 
 
-def _ext8(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, int]:
+def _ext8(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
     length = data[at]
     end = at + 2 + length
     keyword = _keywords.get(data[at - 1 : end])
-    return (keyword, end) if keyword is not None else _ext(data, at + 1, length, depth, keys)
+    return (keyword, end) if keyword is not None else _ext(data, at + 1, length, depth, long)
 
 
 # Extensions stand in data[at:end].
@@ -234,7 +272,7 @@ def _ext8(data: bytes, at: int, depth: int, keys: _Keys | None) -> tuple[Any, in
 _keywords: Cache[Any, Keyword] = Cache()  # packed ones, since most extensions are such
 
 
-def _read_keyword(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> Keyword:
+def _read_keyword(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Keyword:
     text = str(data[at:end], "utf-8")
     if not _is_name(text):
         raise UnpackError(f"not a keyword: {short(text)!r}")
@@ -243,7 +281,7 @@ def _read_keyword(data: bytes, at: int, end: int, depth: int, keys: _Keys | None
     return keyword
 
 
-def _read_symbol(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> Symbol:
+def _read_symbol(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Symbol:
     text = str(data[at:end], "utf-8")
     if not _is_name(text):
         raise UnpackError(f"not a symbol: {short(text)!r}")
@@ -254,29 +292,29 @@ def _is_name(text: str) -> bool:
     return text != "" and text[0] != ":"  # a colon there is a mistake, on either side
 
 
-def _read_char(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> Char:
+def _read_char(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Char:
     text = str(data[at:end], "utf-8")
     if len(text) != 1 or text > "\uffff":
         raise UnpackError(f"not a character: {short(text)!r}")
     return Char(text)
 
 
-def _read_ratio(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> int | Fraction:
-    (numerator, denominator), at = _items(data, at, 2, depth, None)
+def _read_ratio(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> int | Fraction:
+    (numerator, denominator), at = _items(data, at, 2, depth, long)
     if type(numerator) is not int or type(denominator) is not int or not denominator or at != end:
         raise UnpackError("not a ratio")
     ratio = Fraction(numerator, denominator)
     return ratio.numerator if ratio.denominator == 1 else ratio
 
 
-def _read_set(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> set[Any]:
+def _read_set(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> set[Any]:
     lead = data[at]
     if lead >> 4 == 9:
-        members, at = _items(data, at + 1, lead & 15, depth, keys)
+        members, at = _items(data, at + 1, lead & 15, depth, long)
     elif lead == 0xDC:
-        members, at = _items(data, at + 3, _uint16.unpack_from(data, at + 1)[0], depth, keys)
+        members, at = _items(data, at + 3, _uint16.unpack_from(data, at + 1)[0], depth, long)
     elif lead == 0xDD:
-        members, at = _items(data, at + 5, _uint32.unpack_from(data, at + 1)[0], depth, keys)
+        members, at = _items(data, at + 5, _uint32.unpack_from(data, at + 1)[0], depth, long)
     else:
         raise UnpackError("a set is a packed array")
     if at != end:
@@ -285,25 +323,29 @@ def _read_set(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) ->
 
 
 def _numbers(letter: str, size: int) -> _ExtReader:
-    def read(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> list[Any]:
+    def read(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> list[Any]:
         if depth <= 0:
             raise UnpackError("nested too deep")
         count, rest = divmod(end - at, size)
         if rest:
             raise UnpackError("an array that ends within a number")
+        if long is not None:
+            long.values -= count
+            if long.values < 0:
+                long.refuse()
         return list(unpack(f">{count}{letter}", data[at:end]))
 
     return read
 
 
-def _read_uuid(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> UUID:
+def _read_uuid(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> UUID:
     text = str(data[at:end], "ascii")
     if not _UUID_TEXT.fullmatch(text):
         raise UnpackError(f"not a UUID: {short(text)!r}")
-    return UUID(text)
+    return UUID(int=int(text.replace("-", ""), 16))
 
 
-def _read_timestamp(data: bytes, at: int, end: int, depth: int, keys: _Keys | None) -> datetime:
+def _read_timestamp(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> datetime:
     if end - at == 12:
         nanoseconds, seconds = _timestamp96.unpack_from(data, at)
     elif end - at == 8:
@@ -364,10 +406,10 @@ _READERS: list[_Reader] = [
     _sized(1, _str),  # d9
     _sized(2, _str),
     _sized(4, _str),
-    _sized(2, lambda data, at, count, depth, keys: _items(data, at, count, depth, keys)),  # dc
-    _sized(4, lambda data, at, count, depth, keys: _items(data, at, count, depth, keys)),
-    _sized(2, lambda data, at, count, depth, keys: _map(data, at, count, depth, keys)),  # de
-    _sized(4, lambda data, at, count, depth, keys: _map(data, at, count, depth, keys)),
+    _sized(2, lambda data, at, count, depth, long: _items(data, at, count, depth, long)),  # dc
+    _sized(4, lambda data, at, count, depth, long: _items(data, at, count, depth, long)),
+    _sized(2, lambda data, at, count, depth, long: _map(data, at, count, depth, long)),  # de
+    _sized(4, lambda data, at, count, depth, long: _map(data, at, count, depth, long)),
     *[_negative_fixint] * 32,
 ]
 
@@ -423,7 +465,7 @@ class _KeywordBytes(Cache[Keyword, bytes]):
     def __missing__(self, keyword: Keyword) -> bytes:
         if not _is_name(keyword):
             hint = ": write it without the colon" if keyword else ""
-            raise PackError(f"{short(repr(keyword))} cannot be written{hint}")
+            raise PackError(f"{shown(keyword)} cannot be written{hint}")
         packed = _extension(_KEYWORD, keyword.encode())
         self.put(keyword, packed)
         return packed
@@ -472,13 +514,13 @@ def _write_float(value: float) -> bytes:
 
 def _write_symbol(value: Symbol) -> bytes:
     if not _is_name(value):
-        raise PackError(f"{short(repr(value))} cannot be written")
+        raise PackError(f"{shown(value)} cannot be written")
     return _extension(_SYMBOL, value.encode())
 
 
 def _write_char(value: Char) -> bytes:
     if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{short(repr(value))} is not one UTF-16 unit, as Clojure's characters are")
+        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
     return _extension(_CHAR, value.encode())
 
 
@@ -531,9 +573,15 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         *,
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
+        max_values: int | None = MAX_VALUES,
         pack_default: PackDefault | None = None,
     ) -> None:
-        super().__init__(max_bytes=max_bytes, max_depth=max_depth, pack_default=pack_default)
+        super().__init__(
+            max_bytes=max_bytes,
+            max_depth=max_depth,
+            max_values=max_values,
+            pack_default=pack_default,
+        )
         self._collections: dict[type, Callable[[Any, int], bytes]] = {
             **dict.fromkeys((list, tuple), self._vector),
             **dict.fromkeys((dict, FrozenMap), self._map),
@@ -545,21 +593,29 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         parts = list(parts)
         return _array_header(len(parts)) + b"".join(parts)
 
-    def _unpack(self, data: bytes) -> Any:
+    def _unpack(self, data: bytes) -> tuple[Any, int]:
         if type(data) is not bytes:
             data = bytes(data)
         if not data:
             raise UnpackError("no value")
+        length = len(data)
         # Few messages shorten keys, and only in the others need they be remembered.
-        keys = _Keys() if _FIXEXT1 in data and _CACHED in data else None
+        shortens = _FIXEXT1 in data and _CACHED in data
+        long = None
+        if shortens or length > SHORT:
+            room = self._room(length)
+            long = _Long(self.max_values, room, shortens)
         try:
-            value, end = _READERS[data[0]](data, 1, self.max_depth, keys)
+            value, end = _READERS[data[0]](data, 1, self.max_depth, long)
         except (IndexError, StructError):
             raise UnpackError("the message ends too early") from None
-        if end != len(data):
-            too = "ends too early" if end > len(data) else "has more than one value"
+        if end != length:
+            too = "ends too early" if end > length else "has more than one value"
             raise UnpackError(f"the message {too}")
-        return value
+        if long is None:
+            return value, SHORT_BYTES * length
+        values = 1 + self.max_values - long.values
+        return value, length + VALUE_BYTES * values + room - long.room
 
     def _pack(self, value: Any) -> bytes:
         return self._any(value, self.max_pack_depth)
@@ -578,7 +634,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
 
     def _set(self, value: Iterable[Any], depth: int) -> bytes:
         parts = self._all(value, depth)
-        if len(set(parts)) != len(parts):
+        if not all_differ(parts):
             raise PackError("a set has members that become equal")
         return _extension(_SET, self.array(parts))
 
@@ -591,43 +647,43 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         return parts
 
     def _map(self, value: Mapping[Any, Any], depth: int) -> bytes:
-        try:
-            return self._map_with(_key_bytes, value, depth)
-        except _NotAllKeywords:
-            return self._map_with(_write_str, value, depth)
-
-    def _map_with(
-        self, bytes_of: Callable[[str], bytes], value: Mapping[Any, Any], depth: int
-    ) -> bytes:
         scalars = _SCALARS
-        count = len(value)
-        parts = [_FIXMAPS[count] if count < 16 else _counted(0xDE, count)]
+        bytes_of = _key_bytes
+        parts: list[bytes] = []
         named = True
         for key, item in value.items():
             kind = type(key)
-            if kind is str:
-                parts.append(bytes_of(key))
-            elif kind is Keyword:
+            if kind is Keyword:
                 parts.append(_keyword_bytes(key))
-            elif kind in self.native:
-                parts.append(self._any(key, depth))
-                named = False
             else:
-                return self._map_of_plainer_keys(value, depth)
+                if kind is not str:
+                    named = False
+                    key = self._native_key(key)
+                    kind = type(key)
+                if kind is not str:
+                    parts.append(self._any(key, depth))
+                else:
+                    try:
+                        parts.append(bytes_of(key))
+                    except _NotAllKeywords:
+                        bytes_of = _write_str
+                        parts[::2] = self._requoted(value, parts[::2])
+                        parts.append(_write_str(key))
             write = scalars.get(type(item))
             parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named and len(set(parts[1::2])) != count:
+        if not named and not all_differ(parts[::2]):
             raise PackError("a map has keys that become equal")
-        return b"".join(parts)
+        count = len(value)
+        header = _FIXMAPS[count] if count < 16 else _counted(0xDE, count)
+        return header + b"".join(parts)
 
-    def _map_of_plainer_keys(self, value: Mapping[Any, Any], depth: int) -> bytes:
-        plainer = {
-            key if type(key) in self.native else self._plainer(key): item
-            for key, item in value.items()
-        }
-        if len(plainer) != len(value):
-            raise PackError("a map has keys that become equal")
-        return self._collection(plainer, depth)
+    def _requoted(self, keys: Iterable[Any], packed: list[bytes]) -> list[bytes]:
+        """*packed* of the first of *keys*, plain strings as such: not all are like keywords."""
+        natives = map(self._native_key, keys)
+        return [
+            _write_str(key) if type(key) is str else one
+            for one, key in zip(packed, natives)  # noqa: B905
+        ]
 
     def _other(self, value: Any, depth: int) -> bytes:
         if isinstance(value, tuple):  # named ones, such as events: too frequent for a copy

@@ -28,15 +28,20 @@ from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 from . import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
     BuiltinPacker,
     Cache,
     PackDefault,
+    all_differ,
     aware,
     read_map,
     read_set,
     short,
+    shown,
+    too_much_referred,
 )
 from .edn import _KeyTexts as _EdnKeyTexts
+from .json import sized
 
 Tags = Mapping[str, Callable[[Any], Any]]
 
@@ -115,7 +120,9 @@ def _read_decimal(text: str) -> Decimal:
     if len(text) > _LONGEST_NUMBER or not _DECIMAL.fullmatch(text):
         raise UnpackError(f"no decimal: {short(text)}")
     number = Decimal(text)
-    if not _is_moderate(number):
+    # Without an exponent, and so short, it is.
+    short_enough = len(text) <= _MOST_DIGITS and "E" not in text and "e" not in text
+    if not short_enough and not _is_moderate(number):
         raise UnpackError(f"decimal out of range: {short(text)}")
     return number
 
@@ -159,7 +166,7 @@ def _read_char(text: str) -> Char:
 def _read_uuid(text: str) -> UUID:
     if not _UUID.fullmatch(text):
         raise UnpackError(f"not a UUID: {short(text)!r}")
-    return UUID(text)
+    return UUID(int=int(text.replace("-", ""), 16))
 
 
 def _read_millis(text: str) -> datetime:
@@ -285,11 +292,15 @@ _keywords: Cache[str, Keyword] = Cache()  # by what stands for them: ~:chat/say
 class _Walk:
     """Through one message, from what JSON made of it to values."""
 
-    __slots__ = ("_cached", "_tags")
+    __slots__ = ("_cached", "_remember", "_sizes", "_tags", "room")
 
-    def __init__(self, tags: Tags) -> None:
+    def __init__(self, tags: Tags, room: int | None) -> None:
+        """:param room: bytes that codes may stand for; None: there are no codes."""
         self._tags = tags
         self._cached: list[Any] = []  # all that codes ever stood for, in order
+        self._sizes: list[int] = []
+        self._remember = room is not None
+        self.room = room or 0
 
     def value(self, node: Any, depth: int) -> Any:
         """What *node* says; *depth* is how many levels may be opened."""
@@ -338,15 +349,15 @@ class _Walk:
         return self._map([key for key, _ in members], [node for _, node in members], depth)
 
     def _map(self, keys: list[Any], values: list[Any], depth: int) -> dict[Any, Any]:
-        cached = self._cached
+        remember = self._remember
         named = True
         for i, node in enumerate(keys):
             if type(node) is str:
                 key: Any = _keywords.get(node)
                 if key is None:
                     key = self._key(node)
-                elif len(node) >= _SHORTEST_CACHED or _is_long(node):
-                    cached.append(key)
+                elif remember:
+                    self._cache(node, key)
             else:
                 key = self.value(node, depth)
             if type(key) is not Keyword:
@@ -369,9 +380,14 @@ class _Walk:
         if text[:1] == "^" or text[:2] in _NAMES:
             return self._marked(text)
         value = self._tilded(text) if text[:1] == "~" else text
-        if _is_long(text):
-            self._cached.append(value)
+        if self._remember:
+            self._cache(text, value)
         return value
+
+    def _cache(self, text: str, value: Any) -> None:
+        if len(text) >= _SHORTEST_CACHED or _is_long(text):
+            self._cached.append(value)
+            self._sizes.append(len(text))
 
     def _marked(self, text: str) -> Any:
         """What *text* says, which begins with one of the marks."""
@@ -380,8 +396,8 @@ class _Walk:
         value = _keywords.get(text)
         if value is None:
             value = self._tilded(text)
-        if text[:2] in _NAMES and _is_long(text):
-            self._cached.append(value)
+        if self._remember and text[:2] in _NAMES:
+            self._cache(text, value)
         return value
 
     def _tilded(self, text: str) -> Any:
@@ -410,7 +426,11 @@ class _Walk:
         rounds = (len(self._cached) - 1 - index) // _CODES
         if rounds < 0:
             raise UnpackError(f"the cache code {code} stands for nothing yet")
-        return self._cached[index + rounds * _CODES]
+        index += rounds * _CODES
+        self.room -= self._sizes[index]
+        if self.room < 0:
+            raise too_much_referred()
+        return self._cached[index]
 
     def _tagged(self, tag: _Tag, node: Any, depth: int) -> Any:
         collect = _COLLECTIONS.get(tag)
@@ -454,7 +474,7 @@ class _KeywordTexts(Cache[Keyword, str]):
     def __missing__(self, keyword: Keyword) -> str:
         if not _is_name(keyword):
             hint = ": write it without the colon" if keyword else ""
-            raise PackError(f"{short(repr(keyword))} cannot be written{hint}")
+            raise PackError(f"{shown(keyword)} cannot be written{hint}")
         text = _quoted("~:" + keyword)
         self.put(keyword, text)
         return text
@@ -495,19 +515,19 @@ _SPECIAL = {"inf": '"~zINF"', "-inf": '"~z-INF"', "nan": '"~zNaN"'}
 
 def _write_symbol(value: Symbol) -> str:
     if not _is_name(value):
-        raise PackError(f"{short(repr(value))} cannot be written")
+        raise PackError(f"{shown(value)} cannot be written")
     return _quoted("~$" + value)
 
 
 def _write_char(value: Char) -> str:
     if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{short(repr(value))} is not one UTF-16 unit, as Clojure's characters are")
+        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
     return _quoted("~c" + value)
 
 
 def _write_decimal(value: Decimal) -> str:
     if not _is_moderate(value):
-        raise PackError(f"decimal out of range: {short(repr(value))}")
+        raise PackError(f"decimal out of range: {shown(value)}")
     return f'"~f{value}"'
 
 
@@ -582,10 +602,16 @@ class TransitPacker(BuiltinPacker[str]):
         *,
         max_bytes: int = MAX_BYTES,
         max_depth: int = MAX_DEPTH,
+        max_values: int | None = MAX_VALUES,
         pack_default: PackDefault | None = None,
         tags: Tags | None = None,
     ) -> None:
-        super().__init__(max_bytes=max_bytes, max_depth=max_depth, pack_default=pack_default)
+        super().__init__(
+            max_bytes=max_bytes,
+            max_depth=max_depth,
+            max_values=max_values,
+            pack_default=pack_default,
+        )
         self._tags: Tags = tags or {}
         for tag in self._tags:
             if not _is_own(tag):
@@ -602,11 +628,17 @@ class TransitPacker(BuiltinPacker[str]):
         bare = [part[len(_QUOTE) : -1] if part.startswith(_QUOTE) else part for part in parts]
         return "[" + ",".join(bare) + "]"
 
-    def _unpack(self, text: str) -> Any:
+    def _unpack(self, text: str) -> tuple[Any, int]:
+        size = sized(text, self.max_values)
         parsed = (_parse_short if len(text) <= _LONGEST_NUMBER else _parse_long)(text)
         if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             _unparse(parsed).encode()  # refuses halves of surrogate pairs
-        return _Walk(self._tags).value(parsed, self.max_depth)
+        # Codes begin as the heads of maps do; few writers use them.
+        has_codes = text.count('"^') != text.count('"^ "') or "\\u005" in text
+        room = self._room(len(text)) if has_codes else None
+        walk = _Walk(self._tags, room)
+        value = walk.value(parsed, self.max_depth)
+        return value, size + (room or 0) - walk.room
 
     def _pack(self, value: Any) -> str:
         text = self._any(value, self.max_pack_depth)
@@ -628,7 +660,7 @@ class TransitPacker(BuiltinPacker[str]):
 
     def _set(self, value: Iterable[Any], depth: int) -> str:
         parts = self._all(value, depth)
-        if len(set(parts)) != len(parts):
+        if not all_differ(parts):
             raise PackError("a set has members that become equal")
         return '["~#set",[' + ",".join(parts) + "]]"
 
@@ -641,61 +673,55 @@ class TransitPacker(BuiltinPacker[str]):
         return parts
 
     def _map(self, value: Mapping[Any, Any], depth: int) -> str:
-        try:
-            return self._map_with(_key_text, value, depth)
-        except _NotAllKeywords:
-            return self._map_with(_write_str, value, depth)
-
-    def _map_with(self, text_of: Callable[[str], str], value: Mapping[Any, Any], depth: int) -> str:
         scalars = _SCALARS
-        parts = ['"^ "']
-        named = True
+        text_of = _key_text
+        parts: list[str] = []
+        named = composite = True
         for key, item in value.items():
             kind = type(key)
-            if kind is str:
-                parts.append(text_of(key))
-            elif kind is Keyword:
+            if kind is Keyword:
                 parts.append(_keyword_text(key))
-            elif kind in _KEYS:
-                parts.append(_KEYS[kind](key))
-                named = False
-            elif kind in self.native:
-                return self._composite_map(text_of, value, depth)
             else:
-                return self._map_of_plainer_keys(value, depth)
+                if kind is not str:
+                    if named:
+                        named = False
+                        composite = self._is_composite(value)
+                    key = self._native_key(key)
+                    kind = type(key)
+                if kind is not str:
+                    parts.append(self._any(key, depth) if composite else _KEYS[kind](key))
+                else:
+                    try:
+                        parts.append(text_of(key))
+                    except _NotAllKeywords:
+                        text_of = _write_str
+                        parts[::2] = self._requoted(value, parts[::2])
+                        parts.append(_write_str(key))
             write = scalars.get(type(item))
             parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named and len(set(parts[1::2])) != len(value):
-            raise PackError("a map has keys that become equal")
-        return "[" + ",".join(parts) + "]"
+        if not named:
+            if not all_differ(parts[::2]):
+                raise PackError("a map has keys that become equal")
+            if composite:
+                return '["~#cmap",[' + ",".join(parts) + "]]"
+        return '["^ ",' + ",".join(parts) + "]" if parts else '["^ "]'
 
-    def _composite_map(
-        self, text_of: Callable[[str], str], value: Mapping[Any, Any], depth: int
-    ) -> str:
-        keys = []
-        for key in value:
-            if type(key) not in self.native:
-                return self._map_of_plainer_keys(value, depth)
-            keys.append(text_of(key) if type(key) is str else self._any(key, depth))
-        if len(set(keys)) != len(keys):
-            raise PackError("a map has keys that become equal")
-        values = self._all(value.values(), depth)
-        parts = [part for pair in zip(keys, values, strict=True) for part in pair]
-        return '["~#cmap",[' + ",".join(parts) + "]]"
+    def _is_composite(self, keys: Iterable[Any]) -> bool:
+        """Whether some of *keys* are not written as strings."""
+        return any(type(self._native_key(key)) not in _KEYS for key in keys)
 
-    def _map_of_plainer_keys(self, value: Mapping[Any, Any], depth: int) -> str:
-        plainer = {
-            key if type(key) in self.native else self._plainer(key): item
-            for key, item in value.items()
-        }
-        if len(plainer) != len(value):
-            raise PackError("a map has keys that become equal")
-        return self._collection(plainer, depth)
+    def _requoted(self, keys: Iterable[Any], texts: list[str]) -> list[str]:
+        """*texts* of the first of *keys*, plain strings as such: not all are like keywords."""
+        natives = map(self._native_key, keys)
+        return [
+            _write_str(key) if type(key) is str else text
+            for text, key in zip(texts, natives)  # noqa: B905
+        ]
 
     def _tagged(self, value: Tagged, depth: int) -> str:
         tag = value.tag
         if not isinstance(tag, str) or not tag:
-            raise PackError(f"{short(repr(tag))} is no tag")
+            raise PackError(f"{shown(tag)} is no tag")
         if not _is_own(tag):
             raise PackError(f"the tag {tag} has a type of its own")
         return f"[{_quoted('~#' + tag)},{self._any(value.value, depth)}]"

@@ -25,7 +25,7 @@ from flask_chsk.values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 from . import typed
 from .test_edn import values
 
-packer = MsgpackPacker()
+packer = MsgpackPacker(max_values=None)
 edn = EdnPacker()
 utc = timezone.utc
 K, S = Keyword, Symbol
