@@ -63,20 +63,22 @@ class HandshakeRequest:
         self._context = None
 
 
-class PostRequest:
-    """The request of one POST, read already."""
+class PostRequest(HandshakeRequest):
+    """The request of one POST, without its body: thousands may wait for their handlers."""
 
-    __slots__ = ("_request",)
+    __slots__ = ()
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__({key: environ[key] for key in environ if key not in _OF_THE_BODY})
 
     def context(self, app: Flask) -> EventContext:
-        """A context for one event."""
-        return EventContext(app, self._request)
+        """A context for one event; nothing of it is kept for the events of the same POST."""
+        context = super().context(app)
+        self.rest()
+        return context
 
-    def rest(self) -> None:
-        """Nothing: it ends with the event."""
+
+_OF_THE_BODY = frozenset(["CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"])
 
 
 class ReadOnlySession(SessionMixin):

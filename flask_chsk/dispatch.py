@@ -102,10 +102,11 @@ class Dispatcher:
         counters: Counter[str],
     ) -> None:
         """
-        :param max_bytes: of one client's events that wait, when no more is read.
+        :param max_bytes: of one client's events that wait, when no more is read; what each of
+            *max_inbox* events holds by itself comes on top.
         """
         self._max_inbox = max_inbox
-        self._max_bytes = max_bytes
+        self._max_bytes = max_bytes + EVENT_BYTES * max_inbox
         self._intake = intake
         self._handlers = handlers
         self._host = host

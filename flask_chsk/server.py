@@ -40,6 +40,7 @@ from .intake import Intake
 from .link import Link
 from .logs import logger
 from .longpoll import Poller
+from .packers import VALUE_BYTES
 from .packers.edn import EdnPacker
 from .polls import Farewell, Polls
 from .presence import Presence
@@ -78,7 +79,7 @@ class Server:
         self.intake = Intake(config.max_inbound_bytes, self.counters)
         self.dispatcher = Dispatcher(
             config.max_inbox,
-            config.max_message_bytes,
+            config.max_message_bytes + VALUE_BYTES * config.max_message_values,
             self.intake,
             handlers,
             host,

@@ -22,11 +22,12 @@ from .config import Config
 from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
 from .errors import Refused
+from .form import message_of
 from .interrupts import from_signal
 from .logs import Sparse, logger
 from .longpoll import body
 from .server import Server
-from .session import read_message
+from .session import read_sized
 from .wire import Composer
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K", HandshakeRequest, PostRequest)
 
 sparse = Sparse(logger("flask_chsk.views"))
 
@@ -43,7 +45,8 @@ sparse = Sparse(logger("flask_chsk.views"))
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
 TEST_CLIENT = "flask_chsk.test_client"
 
-# Of a WebSocket's request, which stays as long as its socket: what nginx lets through.
+# Of a WebSocket's request, which stays as long as its socket, or a POST's, which stays until its
+# event is handled: what nginx lets through.
 MOST_KEPT = 32 * 1024
 
 PIECE = 65_536  # bytes of a body that are read at once
@@ -112,9 +115,7 @@ class Endpoint:
             bearer = security.subprotocol_value(offered, "auth")
             if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
                 request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
-            kept = HandshakeRequest(request.environ)
-            if kept.size > MOST_KEPT:
-                raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
+            kept = _checked(HandshakeRequest(request.environ))
             server, opening, _ = self._open(kept, offered)
             entered = server.enter(opening, "ws")
             if entered is None:
@@ -150,13 +151,14 @@ class Endpoint:
     def post(self) -> BaseResponse:
         """Take a message in; answer it, or wait for its reply."""
         try:
-            size, data = self._posted()
-            server, opening, origin = self._open(PostRequest(request._get_current_object()))  # type: ignore[attr-defined]
+            data = self._posted()
+            kept = _checked(PostRequest(request.environ))
+            server, opening, origin = self._open(kept)
             server.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
-            happening = read_message(opening.composer, data)
-            answer = server.hub.run(server.inbound.posted, opening, happening, size)
+            happening, size = read_sized(opening.composer, data)
+            answer = server.hub.run(server.inbound.posted, opening, happening, kept.size + size)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
@@ -308,8 +310,8 @@ class Endpoint:
             return self.state.hooks.expected_csrf_token()
         return None
 
-    def _posted(self) -> tuple[int, str | bytes | None]:
-        """The bytes of a POST, and the message in it, within the limit.
+    def _posted(self) -> str | bytes | None:
+        """The message in a POST, within the limit; None where there is none.
 
         :raises Refused: 400, 413; 503 where too much is arriving.
         """
@@ -323,10 +325,15 @@ class Endpoint:
         if (request.content_length or 0) > most:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
         try:
-            size = self._read_body()
+            content = self._read_body()
+            data: str | bytes | None = None
             if "binary?" in request.args:
-                data: str | bytes | None = request.get_data(cache=False)
-            else:
+                data = content or request.get_data(cache=False)
+            elif content and request.mimetype == "application/x-www-form-urlencoded":
+                data, content = message_of(content)
+            if content:  # else there is none, or somebody has read it
+                request.stream = BytesIO(content)
+            if data is None:
                 data = request.values.get("ppstr")
         except RequestEntityTooLarge:
             raise Refused(
@@ -334,13 +341,10 @@ class Endpoint:
             ) from None
         if data is not None and len(data) > limit:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
-        return size, data
+        return data
 
-    def _read_body(self) -> int:
-        """Read the body, for everybody who asks for it after; its bytes.
-
-        In pieces, which count while they arrive, and not for ever.
-        """
+    def _read_body(self) -> bytes:
+        """Read the body: in pieces, which count while they arrive, and not for ever."""
         stream = request.stream
         body: Body | None = None
         here = isinstance(gevent.getcurrent(), gevent.Greenlet)  # else the server's own timeouts
@@ -355,9 +359,7 @@ class Endpoint:
             if body is not None:
                 data = bytes(body.data)
                 body.done()
-        if data:  # else there is none, or somebody has read it
-            request.stream = BytesIO(data)
-        return len(data)
+        return data
 
     # answers ---------------------------------------------------------------------------
 
@@ -449,6 +451,12 @@ def _check_query() -> None:
         _ = request.args
     except UnicodeDecodeError:  # bytes that are not escaped; escaped ones become U+FFFD
         raise Refused(400, "the query is not UTF-8: percent-encode it") from None
+
+
+def _checked(kept: K) -> K:
+    if kept.size > MOST_KEPT:
+        raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
+    return kept
 
 
 def _limit_body(request: Request, limit: int) -> None:

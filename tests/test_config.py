@@ -37,6 +37,7 @@ KEYS: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "close_grace_ws": ([(0, 0.0), (5, 5.0)], [-1, 3601]),
     "close_grace_ajax": ([(0, 0.0)], [-1, None]),
     "max_message_bytes": ([(1024, 1024)], [1023, 1e6, None]),
+    "max_message_values": ([(100, 100)], [99, 1e6, None]),
     "max_outbox_bytes": ([(2 * MiB, 2 * MiB)], [2047, 2 * MiB - 1, None]),
     "max_inbox": ([(1, 1)], [0, None]),
     "max_inbound_bytes": ([(4 * MiB, 4 * MiB)], [4 * MiB - 1, None]),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from gevent import GreenletExit, Timeout
 
-from flask_chsk.dispatch import Dispatcher, SignedOut
+from flask_chsk.dispatch import EVENT_BYTES, Dispatcher, SignedOut
 from flask_chsk.event import Event
 from flask_chsk.hub import Hub
 from flask_chsk.intake import Intake
@@ -228,12 +228,12 @@ def test_concurrent_events_count_too() -> None:
 
 
 def test_bytes_count_as_events_do() -> None:
-    bench, socket = Bench(max_bytes=1000), Socket()
-    bench.take(size=600, transport=socket)
+    bench, socket = Bench(max_inbox=4, max_bytes=1000), Socket()
+    bench.take(size=600 + 2 * EVENT_BYTES, transport=socket)
     assert socket.reading
     bench.take(size=600, transport=socket)
     assert not socket.reading
-    assert bench.intake.waiting == 1200
+    assert bench.intake.waiting == 1200 + 4 * EVENT_BYTES
     bench.work()
     assert socket.reading
     assert bench.intake.waiting == 0

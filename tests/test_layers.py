@@ -27,6 +27,7 @@ LADDER = [
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     [
         "contexts",
+        "form",
         "hooks",
         "cookieless",
         "responding",

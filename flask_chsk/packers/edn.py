@@ -203,6 +203,13 @@ def _items(tokens: Iterator[str], closer: str, depth: int, context: _Context) ->
     raise AssertionError("the empty token ends every text")
 
 
+def _refuse_many(tokens: list[str], most: int) -> None:
+    """Refuse more than *most* values; what is left out, tags and comments count as such."""
+    closers = sum(map(tokens.count, ")]}"))
+    if len(tokens) - 1 - closers > most or len(tokens) > 2 * most + 1:
+        raise too_many_values(most)
+
+
 def _form(tokens: Iterator[str], depth: int, context: _Context) -> Any:
     """The next form, which a tag, a discard or the like needs."""
     if depth < 0:
@@ -610,6 +617,7 @@ class EdnPacker(BuiltinPacker[str]):
         if bytes_tag:
             self._tags["chsk/bytes"] = _read_bytes
             self._scalars = {**_SCALARS, bytes: _write_bytes}
+        self._context = _Context(self._tags, 0)  # of messages without namespaced maps
         self._collections: dict[type, Callable[[Any, int], str]] = {
             **dict.fromkeys((list, tuple), self._vector),
             **dict.fromkeys((dict, FrozenMap), self._map),
@@ -622,12 +630,21 @@ class EdnPacker(BuiltinPacker[str]):
         return "[" + " ".join(parts) + "]"
 
     def _unpack(self, text: str) -> tuple[Any, int]:
-        tokens = self._tokens(text)
+        most = self.max_values
+        if len(text) <= 4 * most:
+            tokens = _TOKEN.findall(text)
+        else:  # slower, but ends in time: each value has at most two
+            matches = iter(_TOKEN.scanner(text).match, None)  # type: ignore[attr-defined]
+            tokens = [*islice(map(itemgetter(1), matches), 2 * most + 2)]
+        if len(tokens) > most:
+            _refuse_many(tokens, most)
         if len(tokens) > 1 and tokens[-2][:1] == '"' and not _STRING.fullmatch(tokens[-2]):
             start = len(text) - len(tokens[-2])
             raise UnpackError(f"unterminated string, at character {start}")
-        room = self._room(len(text)) if "#:" in text else 0
-        context = _Context(self._tags, room)
+        context, room = self._context, 0
+        if "#:" in text:
+            room = self._room(len(text))
+            context = _Context(self._tags, room)
         remaining = iter(tokens)
         try:
             forms = _items(remaining, "", self.max_depth, context)
@@ -639,20 +656,6 @@ class EdnPacker(BuiltinPacker[str]):
             at = next(start for i, start in enumerate(starts) if i == last)
             raise UnpackError(f"{exc}, at character {at}") from None
         return forms[0], len(text) + room - context.room + VALUE_BYTES * len(tokens)
-
-    def _tokens(self, text: str) -> list[str]:
-        """The tokens of *text*, and an empty one; not many more than it may have."""
-        most = self.max_values
-        if len(text) <= 4 * most:
-            tokens = _TOKEN.findall(text)
-        else:  # slower, but ends in time; each value has at most two, and so has what is left out
-            matches = iter(_TOKEN.scanner(text).match, None)  # type: ignore[attr-defined]
-            tokens = [*islice(map(itemgetter(1), matches), 2 * most + 2)]
-        if len(tokens) > most:
-            closers = sum(map(tokens.count, ")]}"))
-            if len(tokens) - 1 - closers > most or len(tokens) > 2 * most + 1:
-                raise too_many_values(most)
-        return tokens
 
     def _pack(self, value: Any) -> str:
         text = self._any(value, self.max_pack_depth)

@@ -79,7 +79,7 @@ _QUOTED = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"', re.DOTALL)
 def sized(text: str, most: int) -> int:
     """The bytes that JSON *text* holds in memory once it is read.
 
-    :raises UnpackError: for over *most* values. An empty collection counts as two of them.
+    :raises UnpackError: for over *most* values; an empty array counts as two of them.
     """
     length = len(text)
     if length <= SHORT:
@@ -95,7 +95,8 @@ def sized(text: str, most: int) -> int:
 
 
 def _values(text: str) -> int:
-    return 1 + text.count(",") + text.count(":") + text.count("[") + text.count("{")
+    # Each stands behind one of these, but for the first key of an object.
+    return 1 + text.count(",") + text.count(":") + text.count("[")
 
 
 def _refuse_depth(value: Any, depth: int) -> None:

@@ -51,6 +51,7 @@ _MARKS = frozenset("~^")  # what begins a string that is not simply itself
 _ESCAPED = frozenset("~^`")  # what a string that begins so gets another ~ before it
 _NAMES = frozenset(["~:", "~$", "~#"])  # what is cached wherever it stands
 
+_BEGIN_OF_CODE = re.compile(r'"\^[^ ]')  # in JSON; few writers use codes
 _CODE_BASE, _CODE_ZERO = 44, 48  # cache codes are digits of that base, from "0" on
 _CODES = _CODE_BASE * _CODE_BASE
 _SHORTEST_CACHED = 4  # UTF-16 units
@@ -631,10 +632,10 @@ class TransitPacker(BuiltinPacker[str]):
     def _unpack(self, text: str) -> tuple[Any, int]:
         size = sized(text, self.max_values)
         parsed = (_parse_short if len(text) <= _LONGEST_NUMBER else _parse_long)(text)
-        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
+        has_escapes = "\\u" in text
+        if has_escapes and ("\\ud" in text or "\\uD" in text):
             _unparse(parsed).encode()  # refuses halves of surrogate pairs
-        # Codes begin as the heads of maps do; few writers use them.
-        has_codes = text.count('"^') != text.count('"^ "') or "\\u005" in text
+        has_codes = _BEGIN_OF_CODE.search(text) is not None or (has_escapes and "\\u005" in text)
         room = self._room(len(text)) if has_codes else None
         walk = _Walk(self._tags, room)
         value = walk.value(parsed, self.max_depth)
