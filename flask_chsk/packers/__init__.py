@@ -483,6 +483,11 @@ def too_many_values(most: int) -> UnpackError:
     return UnpackError(f"over {most} values (CHSK_MAX_MESSAGE_VALUES)")
 
 
+def weight(text: str) -> int:
+    """Bytes of memory that each copy of *text* takes: one character beyond ASCII widens all."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
 def too_much_referred() -> UnpackError:
     """What refuses a message whose references stand for more than it may hold."""
     return UnpackError(

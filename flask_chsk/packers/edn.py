@@ -42,6 +42,7 @@ from . import (
     shown,
     too_many_values,
     too_much_referred,
+    weight,
 )
 
 Tags = Mapping[str, Callable[[Any], Any]]
@@ -408,7 +409,7 @@ def _namespaced_map(namespace: str, tokens: Iterator[str], depth: int, context: 
         raise UnpackError("a namespaced map is #:namespace{…}")
     items = _items(tokens, "}", depth - 1, context)
     whole = "\x85" not in namespace
-    added = len(namespace) + 1
+    added = weight(namespace) + 1
     for i in range(0, len(items), 2):
         kind, key = type(items[i]), items[i]
         if kind is Keyword or kind is Symbol:

@@ -42,6 +42,7 @@ from . import (
     shown,
     too_many_values,
     too_much_referred,
+    weight,
 )
 from .edn import _KeyTexts
 
@@ -104,7 +105,7 @@ class _Long:
         if index >= len(self._order):
             raise UnpackError(f"no key {index} before")
         key = self._order[index]
-        self.room -= len(key)
+        self.room -= weight(key)
         if self.room < 0:
             raise too_much_referred()
         return key

@@ -39,6 +39,7 @@ from . import (
     short,
     shown,
     too_much_referred,
+    weight,
 )
 from .edn import _KeyTexts as _EdnKeyTexts
 from .json import sized
@@ -388,7 +389,7 @@ class _Walk:
     def _cache(self, text: str, value: Any) -> None:
         if len(text) >= _SHORTEST_CACHED or _is_long(text):
             self._cached.append(value)
-            self._sizes.append(len(text))
+            self._sizes.append(weight(text))
 
     def _marked(self, text: str) -> Any:
         """What *text* says, which begins with one of the marks."""
