@@ -1,6 +1,6 @@
 """No message costs much more than a plain one of its length: read, and packed again.
 
-    python -m tests.fuzz.cost --count 100000
+    python -m tests.fuzz.cost --count 10000
 
 The oracle is the cost per byte: CPU time and the peak of memory, in units of what a plain message
 (rows of a table, about as long, the same packer) costs in the same run. Inputs begin with the known
@@ -384,7 +384,7 @@ def run(count: int, seed: int = 0) -> dict[str, Outcome]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000, help="inputs for each packer")
+    parser.add_argument("--count", type=int, default=10_000, help="inputs for each packer")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     confine()
