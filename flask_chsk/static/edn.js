@@ -76,6 +76,26 @@ export class Tagged {
 
 // Reading --------------------------------------------------------------------------------
 
+/** What the values of one message are compared by: the same string for equal ones. Each object is
+ * looked at once, and known by a number after: sets in sets take as long as other values.
+ */
+export function comparer() {
+  const known = new Map();
+
+  /** @param {any} v @returns {string} */
+  const identity = (v) => {
+    if (typeof v !== "object" || !v) return writeEdn(v);
+    let name = known.get(v);
+    if (!name) {
+      const text = v instanceof Uint8Array ? `b${v}` : writeObject(v, [], false, identity);
+      name = known.get(text) ?? "@" + known.size;
+      known.set(text, name).set(v, name);
+    }
+    return name;
+  };
+  return identity;
+}
+
 /** What reads where a collection, or the text, ends. */
 const END = Symbol();
 /** @type {any} */
@@ -87,6 +107,7 @@ const CLOSING = { "[": "]", "(": ")", "{": "}", "#{": "}" };
  */
 export function readEdn(text, { keywords } = {}) {
   const keep = keywords === "object";
+  const identity = comparer();
   let at = 0;
 
   /** @param {string} why @returns {never} */
@@ -98,13 +119,7 @@ export function readEdn(text, { keywords } = {}) {
    * @param {number} depth @param {string} [close] @returns {any} */
   const read = (depth, close) => {
     if (depth > MAX_DEPTH) fail("nested too deep");
-    LEXEME.lastIndex = at;
-    const [, mark, character, word] = /** @type {any[]} */ (LEXEME.exec(text));
-    at = LEXEME.lastIndex;
-    if (mark === "#_") {
-      read(depth + 1); // to be left out
-      return read(depth, close);
-    }
+    const [mark, character, word] = lexeme(depth);
     if (mark === close && (mark || (!character && !word && at === text.length))) return END;
     if (mark === '"') return string();
     if (mark in CLOSING) {
@@ -123,6 +138,18 @@ export function readEdn(text, { keywords } = {}) {
     const name = word[0] === ":" ? word.slice(1) : word;
     if (!isName(name)) fail(`not a name: ${word}`);
     return keep && name !== word ? new Keyword(name) : name;
+  };
+
+  /** The next quote, bracket, character or word, behind what is to be left out.
+   * @param {number} depth @returns {any[]} */
+  const lexeme = (depth) => {
+    for (;;) {
+      LEXEME.lastIndex = at;
+      const [, ...found] = /** @type {any[]} */ (LEXEME.exec(text));
+      at = LEXEME.lastIndex;
+      if (found[0] !== "#_") return found;
+      read(depth + 1);
+    }
   };
 
   const string = () => {
@@ -146,12 +173,13 @@ export function readEdn(text, { keywords } = {}) {
     if (isNaN(value) || /^[+-]?0\d|[^\d+\-.e]/i.test(digits)) fail(`not a number: ${word}`);
     if (kind === "M") return digits; // a string keeps its digits, as in JSON
     if (divisor) return value / divisor;
+    if (digits.length > 1024) fail("a number of more than 1024 characters");
     return /[.e]/i.test(digits) || Number.isSafeInteger(value) ? value + 0 : BigInt(digits);
   };
 
   /** @param {any[]} values */
   const distinct = (values) =>
-    new Set(values.map(writeEdn)).size < values.length ? fail("not distinct") : values;
+    new Set(values.map(identity)).size < values.length ? fail("not distinct") : values;
 
   /** @param {any[]} flat */
   const map = (flat) => {
@@ -216,12 +244,15 @@ function write(v, path, json) {
   return refuse(path, `a ${typeof v}`);
 }
 
-/** @param {any} v @param {(string | number)[]} path @param {boolean} json @returns {string} */
-function writeObject(v, path, json) {
+/** @param {any} v @param {(string | number)[]} path @param {boolean} json
+ * @param {(value: any) => string} [inner] what writes the values inside, if not `write`
+ * @returns {string} */
+function writeObject(v, path, json, inner) {
   if (path.length > MAX_DEPTH) refuse(path, "nested too deep");
   const [gap, colon] = json ? [",", ":"] : [" ", " "];
   /** @param {any} value @param {string | number} key */
   const inside = (value, key) => {
+    if (inner) return inner(value);
     path.push(key);
     const text = write(value, path, json);
     path.pop();

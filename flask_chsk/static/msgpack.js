@@ -9,7 +9,7 @@
  * other extension types are refused.
  */
 
-import { Keyword } from "./edn.js";
+import { Keyword, comparer } from "./edn.js";
 import { MAX_DEPTH, distinctRead, integerRead, keywordRead, mapRead, written } from "./values.js";
 
 // Extension types of Sente's packer.
@@ -115,9 +115,6 @@ const pack = (value) => written(value, BYTES, String);
 
 // Reading --------------------------------------------------------------------------------
 
-/** What two values that were read are compared by. @param {any} item */
-const identity = (item) => String(pack(item));
-
 /** @param {string} what @returns {never} */
 const fail = (what) => {
   throw new SyntaxError(what);
@@ -125,6 +122,7 @@ const fail = (what) => {
 
 /** @param {ArrayBuffer | Uint8Array} data @param {boolean} keep */
 function read(data, keep) {
+  const identity = comparer();
   const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

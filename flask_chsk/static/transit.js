@@ -8,6 +8,7 @@
  * what cannot be carried exactly is a PackError with the path to it.
  */
 
+import { comparer } from "./edn.js";
 import {
   MAX_DEPTH,
   distinctRead,
@@ -117,6 +118,7 @@ const LETTERS = {
 
 /** @param {string} text @param {boolean} keep */
 function read(text, keep) {
+  const identity = comparer();
   /** @type {any[]} */ const cached = [];
 
   /** @param {string} s @param {boolean} [asKey] */
@@ -159,7 +161,7 @@ function read(text, keep) {
       readKeys.push(whole(typeof key === "string" ? string(key, true) : value(key, depth)));
       return value(v, depth);
     });
-    return mapRead(readKeys, readValues, keep, pack);
+    return mapRead(readKeys, readValues, keep, identity);
   };
 
   /** @param {Tag} tag @param {any} node @param {number} depth */
@@ -167,13 +169,13 @@ function read(text, keep) {
     if (COLLECTIONS.test(name)) {
       if (!Array.isArray(node)) return fail(`an array stands behind the tag ${name}`);
       const items = node.map((item) => value(item, depth));
-      if (name === "set") return new Set(distinctRead(items, pack));
+      if (name === "set") return new Set(distinctRead(items, identity));
       if (name === "list") return items;
       const odd = items.filter((_, i) => i % 2);
       const even = items.filter((_, i) => i % 2 === 0);
       if (name === "cmap") {
         if (odd.length < even.length) fail("a key without a value");
-        return mapRead(even, odd, keep, pack);
+        return mapRead(even, odd, keep, identity);
       }
       return Number(items[0]) / (Number(items[1]) || fail("no ratio"));
     }
@@ -197,7 +199,7 @@ function read(text, keep) {
       if (keys.length !== 1) return map(keys, Object.values(node), depth);
       const key = string(keys[0], true);
       if (key instanceof Tag) return tagged(key, node[keys[0]], depth);
-      return mapRead([key], [value(node[keys[0]], depth)], keep, pack);
+      return mapRead([key], [value(node[keys[0]], depth)], keep, identity);
     }
     const [head, ...rest] = node;
     if (head === "^ ") {
