@@ -24,6 +24,7 @@ sparse = Sparse(log)
 
 
 EVENT_BYTES = 800  # that each event holds which waits: its message, its job, its way back
+RUNNING_BYTES = 12 * 1024  # and one that runs: its greenlet, and the context of its request
 
 
 class Host(Protocol):
@@ -185,9 +186,11 @@ class Dispatcher:
             return  # keep-alive reaches only a handler for its very id
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
-        if then is not None and handler is not None and handler.concurrent:
-            then()
-            then = None
+        if handler is not None and handler.concurrent:
+            size += RUNNING_BYTES  # however many there are
+            if then is not None:
+                then()
+                then = None
         job = Job(ev, handler, channel, request, then, EVENT_BYTES + size, unless)
         self._enqueue((uid, client_id), job, transport)
 
@@ -205,17 +208,20 @@ class Dispatcher:
             inbox = self._inboxes[key] = Inbox(key)
         inbox.bytes += job.size
         self._intake.waiting += job.size
-        if job.handler is not None and job.handler.concurrent:
+        beside = job.handler is not None and job.handler.concurrent
+        if beside:
             inbox.beside += 1
-            self._hub.spawn(self._run_beside, inbox, job)
         else:
             inbox.jobs.append(job)
-            if not inbox.running:
-                inbox.running = True
-                self._hub.spawn(self._run_inbox, inbox)
+        # Before a worker has it: it may be done when `spawn` returns, and nothing resumed after.
         if transport is not None and inbox.paused is None and self._is_full(inbox):
             inbox.paused = transport
             transport.pause()
+        if beside:
+            self._hub.spawn(self._run_beside, inbox, job)
+        elif not inbox.running:
+            inbox.running = True
+            self._hub.spawn(self._run_inbox, inbox)
 
     def _run_inbox(self, inbox: Inbox) -> None:
         """In a worker: one event after another, until none waits."""

@@ -21,6 +21,7 @@ from . import security, upgrade
 from .config import Config
 from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
+from .dispatch import RUNNING_BYTES
 from .errors import Refused
 from .form import message_of
 from .interrupts import from_signal
@@ -158,7 +159,9 @@ class Endpoint:
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening, size = read_sized(opening.composer, data)
-            answer = server.hub.run(server.inbound.posted, opening, happening, kept.size + size)
+            # A handler of its own runs for each, and makes a request again of what is kept.
+            size += RUNNING_BYTES + 2 * kept.size
+            answer = server.hub.run(server.inbound.posted, opening, happening, size)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):

@@ -239,6 +239,23 @@ def test_bytes_count_as_events_do() -> None:
     assert bench.intake.waiting == 0
 
 
+def test_an_event_that_is_handled_at_once_leaves_nothing_paused() -> None:
+    """A pooled worker may have handled it before the dispatcher goes on."""
+    bench, socket = Bench(limit=1), Socket()
+    bench.intake.waiting = 1  # others fill the process
+    spawn = bench.workers.spawn
+
+    def at_once(fn: Callable[..., object], *args: Any) -> None:
+        spawn(fn, *args)
+        bench.work()
+
+    bench.workers.spawn = at_once  # type: ignore[method-assign]
+    for id in ("a/b", "a/beside"):
+        bench.take(1, id=id, transport=socket)
+        assert socket.reading
+    assert bench.seen == [1, 1]
+
+
 def test_a_paused_transport_that_is_gone_is_not_resumed() -> None:
     bench, socket = Bench(max_inbox=1), Socket()
     bench.take(transport=socket)

@@ -29,9 +29,7 @@ from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged, frozen
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 100
-MAX_VALUES = (
-    20_000  # of one message: read in some 20 ms, and 75 ms where each is of the dearest kind
-)
+MAX_VALUES = 20_000  # of one message: read in 10 ms, and the dearest kinds in some 60
 ENVELOPE = 4  # levels of nesting kept for what a frame puts around a value: [[[id value] …] cb …]
 
 PackDefault = Callable[[Any], Any]

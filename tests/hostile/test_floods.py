@@ -119,6 +119,7 @@ def test_large_posts_that_wait_for_slow_handlers_are_refused(target: Target) -> 
     with target.within(160), ThreadPoolExecutor(10) as pool:
         statuses = list(pool.map(post, range(40)))
     assert {200, 503} >= set(statuses) >= {503}
+    eventually(lambda: target.stats()["arriving"] < MiB)
 
 
 def test_unfinished_messages_of_many_are_bounded_together(target: Target) -> None:
