@@ -126,7 +126,10 @@ def main() -> int:
 
         meter.row("a poll of ours that comes to another process", poll_elsewhere)
         meter.row("events to a poll of Sente's", lambda n: one.take("user2", "tab", tokens[2], n))
-        meter.row("a POST of ours, or a send with a key", lambda n: one.claim(f"send {n}", "t"))
+        meter.row(
+            "a POST of ours, or a send with a key",
+            lambda n: one.claim("tab:user3", f"send {n}", "t"),
+        )
         meter.row("a client goes", lambda n: one.detach(f"user{n}", "tab", tokens[n]), COUNT - 1)
         before = meter.read()
         time.sleep(REST)

@@ -124,11 +124,11 @@ class Inbound:
         """A send that may come again, here or elsewhere, was answered."""
         kept.settle(piece, third)
         if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
-            self.hub.background(self._settle, kept.name, CANONICAL.pack([piece, third]))
+            self.hub.background(self._settle, kept, CANONICAL.pack([piece, third]))
 
-    def _settle(self, name: str, reply: str) -> None:
+    def _settle(self, kept: Kept, reply: str) -> None:
         try:
-            self._broker.settle(name, reply)
+            self._broker.settle(kept.client, kept.key, reply)
         except BrokerError as error:
             log.warning("a reply will not be given again: %s", error)
 

@@ -122,7 +122,7 @@ class Polls:
         if opening.owner in self._farewells:
             code, reason, after, _ = self._farewells.pop(opening.owner)
             return self._say_close(opening, code, reason, after if wait else None)
-        if known is None:
+        if known is None or self._server.attachments.waits(known):
             return None
         check_may_act(opening.uid, known.digest, opening.digest)
         if self._server.closing:

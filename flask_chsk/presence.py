@@ -23,6 +23,7 @@ from .replies import Elsewhere
 
 log = logger("flask_chsk.presence")
 
+HEALED = 10.0  # seconds after which all processes told a broker that began anew who is there
 SNAPSHOT = 1.0  # seconds for which who is connected elsewhere is not asked again
 
 
@@ -44,6 +45,7 @@ class Presence:
         # Where there are other processes:
         self._watching = False  # the broker says when somebody comes or goes
         self._comparing = False
+        self._healed = 0.0  # when the broker may be asked again
         self._asked = -SNAPSHOT  # when watchers were last compared for
         self._changed = False  # since the last comparison began
         self._seen = NOBODY  # what watchers were told last
@@ -119,8 +121,14 @@ class Presence:
         self._changed = True
         if self.watchers and self._watching and not self._comparing:
             self._comparing = True
-            wait = max(self._snapshot[0], self._asked) + SNAPSHOT - self.hub.now()
+            when = max(max(self._snapshot[0], self._asked) + SNAPSHOT, self._healed)
+            wait = when - self.hub.now()
             self.hub.timer(max(0.0, wait), lambda: self.hub.background(self._compare))
+
+    def restart(self) -> None:
+        """The broker began anew: until it was told who is there, watchers are told nothing."""
+        self._healed = self.hub.now() + HEALED
+        self.changed()
 
     @contextmanager
     def noting(self, uid: str | None) -> Iterator[None]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import session as s
+from .brokers import KEPT_BYTES, KEYS
 from .connection import Connection, Opening, Owner
 from .errors import BrokerError
 from .hub import Hub
@@ -25,19 +26,18 @@ if TYPE_CHECKING:
 log = logger("flask_chsk.server")
 
 AGAIN = 0.25  # seconds between looks whether another process has replied
-KEYS = 256  # keyed sends of one client that are remembered
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
-KEPT_BYTES = 64 * 1024 * 1024  # of all clients' replies; then whose first is oldest lose theirs
 KEPT_COST = 400  # bytes of one, besides its reply
 
 
 class Kept:
     """A keyed send that was dispatched: its answer, or who waits for it."""
 
-    __slots__ = ("answer", "name", "repeats", "since", "waiting")
+    __slots__ = ("answer", "client", "key", "repeats", "since", "waiting")
 
-    def __init__(self, name: str, since: float, repeats: Repeats) -> None:
-        self.name = name  # for other processes
+    def __init__(self, owner: Owner, key: str, since: float, repeats: Repeats) -> None:
+        self.client = name_of(owner)
+        self.key = key
         self.since = since
         self.repeats: Repeats | None = repeats  # None: forgotten
         self.answer: tuple[Any, Any] | None = None
@@ -285,11 +285,11 @@ class PostChannel(ReplyChannel):
 class Claim:
     """Whether a send that may come again is this process's to handle; the broker decides."""
 
-    __slots__ = ("_channel", "_name", "_server", "_token")
+    __slots__ = ("_channel", "_client", "_key", "_server", "_token")
 
     def __init__(self, server: Server, owner: Owner, key: str, channel: ReplyChannel) -> None:
         self._server = server
-        self._name = name_of(owner, key)
+        self._client, self._key = name_of(owner), key
         self._channel = channel
         self._token = secrets.token_hex(8)
 
@@ -298,14 +298,14 @@ class Claim:
         server = self._server
         until = time.monotonic() + server.config.reply_timeout
         try:
-            held = server.broker.claim(self._name, self._token)
+            held = server.broker.claim(self._client, self._key, self._token)
             if held is None:
                 return False
             server.hub.call(server.counters.update, ("repeated",))
             if self._channel.wants_reply:
                 while not held and time.monotonic() < until:
                     server.hub.waiter_here().wait(AGAIN)
-                    held = server.broker.claim(self._name, self._token)
+                    held = server.broker.claim(self._client, self._key, self._token)
                     if held is None:
                         break  # it was forgotten meanwhile
                 if held:
@@ -318,10 +318,10 @@ class Claim:
         return True
 
 
-def name_of(owner: Owner, key: str) -> str:
-    """A keyed send, as all processes know it."""
+def name_of(owner: Owner) -> str:
+    """A client that sends with keys, as all processes know it."""
     uid, client_id, digest = owner
-    return f"{client_id}:{digest}:{len(key)}:{key}:{uid or ''}"
+    return f"{client_id}:{digest}:{uid or ''}"
 
 
 class Repeats:
@@ -338,7 +338,7 @@ class Repeats:
         if before is None:
             if len(kept) >= KEYS:
                 self._drop(kept.pop(next(iter(kept))))
-            channel.kept = kept[key] = Kept(name_of(owner, key), now, self)
+            channel.kept = kept[key] = Kept(owner, key, now, self)
             self.bytes += KEPT_COST
             while self.bytes > KEPT_BYTES:
                 oldest = next(iter(self._kept))

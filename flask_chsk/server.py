@@ -88,6 +88,7 @@ class Server:
         self.who = Presence(self.registry, broker, self.dispatcher, host)
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
+        self._epoch_began = 0
         self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
         self._arriving: dict[
             str, list[list[Push]]
@@ -153,11 +154,15 @@ class Server:
         uid, client_id, v1 = opening.uid, opening.client_id, opening.v1
         self.hub.run(self._admit, opening)
         controls: list[Push] = []
+        quiet = False
         if not self.broker.local:
             self.hub.run(self._expect, uid or client_id, controls)
+            quiet = self.hub.run(self.attachments.had_before, uid)
         try:
             asked = "try" if kind == "ws" and v1 else kind
-            arrival = self.broker.attach(uid, client_id, asked, v1, digest=opening.digest)
+            arrival = self.broker.attach(
+                uid, client_id, asked, v1, digest=opening.digest, quiet=quiet
+            )
             if arrival is None:
                 return None
             if arrival.farewell is not None:
@@ -244,20 +249,29 @@ class Server:
         now = self.hub.now()
         kind = "ajax" if kind == "poll" else kind
         # Its "now": what went by here before is over, what was sent before it came, too.
-        watermark = max(self.broker.watermark(), arrival.offset)
+        watermark = self.broker.watermark()
+        current = not arrival.epoch or arrival.epoch == self.broker.epoch
+        if current:
+            watermark = max(watermark, arrival.offset)
         uid, client_id = opening.uid, opening.client_id
         cursor = None
         if opening.trusted:
             cursor = s.read_cursor(opening.cursor, self.broker.epoch, opening.since)
+        unsaid = cursor is not None and self.attachments.has_topics_of(uid)
+        if cursor is not None and cursor > self._epoch_began and not arrival.whole:
+            # Perhaps of a process that did not know all topics.
+            cursor = None if cursor < arrival.restored or unsaid else cursor
         connection = self.registry.get(uid, client_id)
+        if uid is not None and current:
+            self.take_topics(uid, arrival, complete=False)
+        elif uid is not None:  # the broker began anew since, and knows nothing of this opening
+            for topic in arrival.topics:
+                self.topics.joined(uid, topic, self._epoch_began)
         if connection is None:
             one = ServerSession(
                 uid, client_id, opening.composer, self.rules, now, v1=opening.v1, offset=watermark
             )
             connection = Connection(self, one, kind)
-            if uid is not None and not self.registry.count(uid):
-                for topic, joined in arrival.topics.items():
-                    self.topics.joined(uid, topic, joined)
             with self.who.noting(uid):
                 self.registry.add(uid, client_id, connection, kind)
             self.counters["opened"] += 1
@@ -285,9 +299,11 @@ class Server:
             one.v1 = opening.v1
         connection.digest = opening.digest
         connection.openings += 1
-        connection.since = watermark if self.broker.local else arrival.offset
+        connection.since = watermark if self.broker.local or not current else arrival.offset
         if not arrival.trial:
             connection.token = arrival.token
+        if not current:
+            self.attachments.reattach(quiet=True, only=connection)
         if kind == "ws":
             connection.request = opening.request
         if connection.transport is None:
@@ -393,12 +409,14 @@ class Server:
 
     # history ---------------------------------------------------------------------------
 
-    def reset(self) -> None:
+    def reset(self, since: int) -> None:
         """The broker's counter began a new life: every client is told of the gap."""
         self.rules = replace(self.rules, epoch=self.broker.epoch)
-        self.topics.restart()
+        self._epoch_began = since
+        self.topics.restart(since)
+        self.who.restart()
         for connection in self.registry:
-            connection.since = 0
+            connection.since = connection.served = 0
             connection.session.rules = self.rules
             self.history.gap(connection)
             self.delivery.wake(connection)
@@ -449,22 +467,47 @@ class Server:
         uid = push.channel.partition(":")[2]
         if self.registry.count(uid):
             if id == JOINED:
-                self._joined(uid, data, push.offset)
+                # With its offset where it is told after it began.
+                topic, since = data if isinstance(data, list) else (data, push.offset)
+                if topic not in self.topics.of(uid):
+                    self._joined(uid, topic, since)
             elif id == LEFT:
                 self._left(uid, data, push.offset)
+        elif id == LEFT:
+            self.attachments.moved_user_left(uid, data)
 
-    def take_topics(self, uid: str, arrival: Arrival) -> None:
-        """What the broker knows of a user's topics holds."""
+    def take_topics(self, uid: str, arrival: Arrival, *, complete: bool) -> None:
+        """What the broker knows of a user's topics holds.
+
+        That it began anew and does not know a topic says nothing, nor does when it was joined.
+
+        :param complete: those that it does not name have ended.
+        """
         for topic, joined in arrival.topics.items():
-            self._joined(uid, topic, joined)
-        for topic in [one for one in self.topics.of(uid) if one not in arrival.topics]:
-            self._left(uid, topic, arrival.offset)
+            if arrival.whole or topic not in self.topics.of(uid):
+                self._joined(uid, topic, joined)
+        if complete and arrival.whole:
+            for topic in [one for one in self.topics.of(uid) if one not in arrival.topics]:
+                self._left(uid, topic, arrival.offset)
 
     def _joined(self, uid: str, topic: str, offset: int) -> None:
         if self.topics.joined(uid, topic, offset) and not self.broker.local:
             for connection in self.registry.of(uid):
-                connection.session.settle(min(offset, self.broker.watermark()))
-                connection.session.fall_behind()  # read from the topic's history
+                one = connection.session
+                one.settle(min(offset, self.broker.watermark()))
+                if max(one.acked, one.given) > offset:
+                    # It was served past events of this topic, which nobody here knew to be its own.
+                    self.history.gap(connection)
+                else:
+                    one.fall_behind()  # read from the topic's history
+                self.delivery.wake(connection)
+
+    def lost_topic(self, uid: str, topic: str) -> None:
+        """A membership could not be kept: what its user misses from now on is told as a gap."""
+        if topic in self.topics.of(uid):
+            self._left(uid, topic, self.broker.watermark())
+            for connection in self.registry.of(uid):
+                self.history.gap(connection)
                 self.delivery.wake(connection)
 
     def _left(self, uid: str, topic: str, offset: int) -> None:
@@ -636,7 +679,10 @@ class Server:
                 transport.give_up()
             elif transport is not None:
                 transport.end(self._replaced, REPLACED)
+            topics = list(self.topics.of(uid)) if uid is not None else []
             self._remove(connection)
+            if uid is not None and not self.registry.count(uid):
+                self.attachments.moved(uid, topics)
 
     def presence(self, uid: str, came: bool, generation: int) -> None:
         """The broker found that a user came or went, whose process could not say so."""

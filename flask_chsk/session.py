@@ -151,7 +151,8 @@ Encode = Callable[[Data], bytes]  # a transport's dress for a message
 class ServerSession:
     """What the server knows of one client.
 
-    ``acked``: nothing at or below this offset is owed. ``queued``: the offset of the last
+    ``acked``: nothing at or below this offset is owed. ``given``: the client may have got up to
+    here already. ``queued``: the offset of the last
     push taken in. ``behind``: pushes were let go, and history has to give them again
     (:meth:`caught_up`).
     """
@@ -161,6 +162,7 @@ class ServerSession:
         "behind",
         "client_id",
         "composer",
+        "given",
         "heard",
         "keeps",
         "outbox",
@@ -194,6 +196,7 @@ class ServerSession:
         self.outbox_bytes = 0
         self.acked = offset
         self.queued = offset
+        self.given = 0  # the last offset in an answer that is not acknowledged
         self.behind = False
         self.skipped = 0  # the last offset that came while behind
         self.keeps = False  # pushes stay until acknowledged: a v=1 poller
@@ -295,16 +298,19 @@ class ServerSession:
         self.outbox = None
         self.outbox_bytes = 0
         self.behind = False
+        self.given = 0
         self.acked = self.queued = offset
 
     def resume_unknown(self, offset: int) -> None:
         """Begin where a client says it is that we know nothing of: history has the rest."""
         self._drop_pushes()
+        self.given = 0
         self.acked = self.queued = offset
         self.behind = True
 
     def resume(self, offset: int) -> None:
         """Go on from where the client says it is."""
+        self.given = 0
         if offset >= self.acked:
             self.ack(offset)
         else:
@@ -339,8 +345,11 @@ class ServerSession:
 
     def gap(self, now_offset: int) -> None:
         """History cannot give what was missed: the client is told, and starts at now."""
-        self._drop_pushes()
+        rest = [item for item in self.outbox or () if not isinstance(item, Push)]
+        self.outbox = [*rest] or None
+        self.outbox_bytes = sum(map(len, rest))
         self.behind = False
+        self.given = 0
         self.acked = self.queued = now_offset - 1
         if self.v1:
             self.deliver(Push("", "[:chsk/gap nil]", now_offset))
@@ -424,7 +433,9 @@ class ServerSession:
         return self._batch_frame(batch, encode, frames)
 
     def _batch_frame(self, batch: list[Push], encode: Encode, frames: dict[Any, bytes]) -> bytes:
-        if not self.keeps:
+        if self.keeps:
+            self.given = max(self.given, batch[-1].offset)
+        else:
             self.acked = batch[-1].offset
         key = (encode, self.composer.key, self.v1, *[push.offset for push in batch])
         frame = frames.get(key)

@@ -56,14 +56,14 @@ class Topics:
         return [topic for topic in list(self.of(uid)) if self._remove(uid, topic)]
 
     def snapshot(self) -> dict[str, list[str]]:
-        """The topics of each user here."""
+        """The topics of each user who has a client here."""
         return {uid: list(topics) for uid, topics in self._since.items()}
 
-    def restart(self) -> None:
-        """Offsets begin anew: who is a member has been one from the beginning."""
+    def restart(self, offset: int) -> None:
+        """A new epoch began at *offset*: who is a member has been one from there on."""
         self._left.clear()
         for topics in self._since.values():
-            topics.update(dict.fromkeys(topics, 0))
+            topics.update(dict.fromkeys(topics, offset))
 
     def _latest(self, uid: str, topic: str) -> int:
         since, left = self._since.get(uid, {}), self._left.get(uid, {})

@@ -177,12 +177,15 @@ class Server(Process):
 
 
 class Redis(Process):
-    """A Redis of its own on 127.0.0.1, in memory only; *port* brings one back where it was."""
+    """A Redis of its own on 127.0.0.1, in memory only; *port* brings one back where it was.
 
-    def __init__(self, log: Path, port: int = 0) -> None:
+    What *options* say holds instead: ``"--appendonly", "yes"``.
+    """
+
+    def __init__(self, log: Path, port: int = 0, *options: str) -> None:
         self.port = port or free_port()
         command = [program("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port)]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(log.parent)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(log.parent), *options]
         super().__init__(command, log)
         try:
             self.wait_for_log("Ready to accept connections")

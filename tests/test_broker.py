@@ -80,7 +80,7 @@ class Told:
     def presence(self, uid: str, came: bool, generation: int) -> None:
         raise AssertionError("presence")
 
-    def reset(self) -> None:
+    def reset(self, since: int) -> None:
         raise AssertionError("reset")
 
     def lapsed(self) -> None:

@@ -49,6 +49,6 @@ def test_where_offsets_begin_anew_members_stay() -> None:
     topics = Topics(window=120)
     topics.joined("ann", "news", 1000)
     topics.left("ann", "sports", 1000)
-    topics.restart()
-    assert (dict(topics.of("ann")), topics.snapshot()) == ({"news": 0}, {"ann": ["news"]})
+    topics.restart(3)
+    assert (dict(topics.of("ann")), topics.snapshot()) == ({"news": 3}, {"ann": ["news"]})
     assert topics.joined("ann", "sports", 10)

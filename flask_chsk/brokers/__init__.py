@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 EVERYONE = "*"
 ANONYMOUS = "-"
 MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
+KEYS = 256  # keyed sends of one client that are remembered
+KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
 
 
 def user_channel(uid: str) -> str:
@@ -48,15 +50,24 @@ def pubsub_of(channel: str) -> str:
 
 
 def control(id: str, topic: str) -> str:
-    """``[:chsk/joined topic]``: what a broker tells by way of a user's channel."""
+    """``[:chsk/joined topic]``: what a broker tells by way of a user's channel.
+
+    ``[:chsk/joined [topic offset]]`` of a membership that began before it is told, at *offset*.
+    """
     return f"[{id} {EdnPacker().pack(topic)}]"
+
+
+def begun_control(topic: str) -> str:
+    """``[:chsk/joined [topic`` of that, to which a script puts offset and brackets."""
+    return f"[:chsk/joined [{EdnPacker().pack(topic)} "
 
 
 class Page(NamedTuple):
     """A part of history: what follows a cursor, up to ``end``.
 
     ``complete`` is False where something between may be missing: then nothing of it is to
-    be delivered as recovered.
+    be delivered as recovered. It is proved by what is kept, never by what is missing: see
+    :meth:`Broker.since`.
     """
 
     pushes: tuple[Push, ...]
@@ -75,7 +86,10 @@ class Arrival(NamedTuple):
     opening; ``known``: another process had this client; ``cursor``: how far it was served
     there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
     WebSocket is proven, nothing was changed; ``farewell``: with a poll, the code and reason
-    with which it was closed elsewhere, nothing else was done.
+    with which it was closed elsewhere, nothing else was done. ``epoch``: of these offsets;
+    ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
+    say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
+    process that did not know.
     """
 
     token: str
@@ -87,6 +101,9 @@ class Arrival(NamedTuple):
     cursor: int | None = None
     trial: bool = False
     farewell: tuple[int, str] | None = None
+    epoch: str = ""
+    whole: bool = True
+    restored: int = 0
 
 
 class Listener(Protocol):
@@ -101,8 +118,11 @@ class Listener(Protocol):
     def presence(self, uid: str, came: bool, generation: int) -> None:
         """A user came or went, whose process could not say so."""
 
-    def reset(self) -> None:
-        """The epoch is a new one: what was before cannot be told from what was lost."""
+    def reset(self, since: int) -> None:
+        """The epoch is a new one: what was before cannot be told from what was lost.
+
+        :param since: the offset at which it began; whoever was a member then, is from there on.
+        """
 
     def lapsed(self) -> None:
         """Events may have been missed: what follows is to be read from history first."""
@@ -110,7 +130,7 @@ class Listener(Protocol):
     def reattach(self, quiet: bool) -> None:
         """The broker knows this process's clients no more: let them in again.
 
-        *quiet*: without telling that their users came.
+        *quiet*: it began anew, and their users have been there since before.
         """
 
     def needs(self, name: str) -> bool:
@@ -171,7 +191,14 @@ class Broker(Protocol):
         """
 
     def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
-        """What *channels* (each from its own offset on) had after *cursor*."""
+        """What *channels* (each from its own offset on) had after *cursor*.
+
+        Completeness is proved by what is kept. For each channel the broker knows since which
+        offset its history is whole: an event names the one before it in its channel, and of what
+        is forgotten the broker keeps the last offset. A cursor below is incomplete. That a key is
+        missing, was evicted or has expired, and what clocks say, proves nothing; nor does a
+        history that was kept for a shorter time than the window is now.
+        """
 
     def watermark(self) -> int:
         """The offset up to which everything was delivered. On the hub, does not block."""
@@ -185,6 +212,7 @@ class Broker(Protocol):
         token: str | None = None,
         *,
         digest: str = "",
+        quiet: bool = False,
     ) -> Arrival | None:
         """Let a client in; from now on its channels are delivered here.
 
@@ -195,6 +223,9 @@ class Broker(Protocol):
         :param token: of its opening here, to let it in again: changes nothing (None) where
             there was a later one.
         :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
+        :param quiet: its user has been here since before the epoch. That they came is told
+            only where a closing was told since; where another process told that they came, the
+            listener's ``presence`` is told of the closing that belongs before.
         :raises Refused: 409 where an anonymous client with another secret has this id; 429
             where the user has too many.
         """
@@ -208,17 +239,28 @@ class Broker(Protocol):
         Nothing where *token* is not that of its latest opening.
         """
 
+    def was_here(self, uid: str) -> int:
+        """Tell a broker that began anew of a user who was here before, and has no client here.
+
+        The generation of their closing, where it is to be told; else 0.
+        """
+
     @property
     def deaf(self) -> bool:
         """Whether nothing is heard just now; once it is, the listener's ``lapsed`` is called."""
 
-    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
+    def join(self, uid: str, topic: str) -> bool:
         """Make a user a member; False where they were one.
-
-        :param again: only what a broker that began anew has forgotten.
 
         To where they are connected goes ``[:chsk/joined topic]``, by their channel: its
         offset is where the membership begins.
+        """
+
+    def rejoin(self, uid: str, topic: str) -> bool:
+        """Tell a broker that began anew of a membership that was there before.
+
+        It has been one since the epoch began, unless the user left since. False where that is
+        too long ago to know: then it has ended.
         """
 
     def leave(self, uid: str, topic: str) -> bool:
@@ -244,13 +286,14 @@ class Broker(Protocol):
     ) -> None:
         """Tell a client that polls, at its next poll, that it was closed."""
 
-    def claim(self, send: str, token: str) -> str | None:
+    def claim(self, client: str, key: str, token: str) -> str | None:
         """Take a send that its client may repeat, within the window, for one process: None.
 
-        Else its reply, empty while there is none. The same *token* may ask again.
+        Else its reply, empty while there is none. The same *token* may ask again. The last
+        KEYS of a client are remembered, and KEPT_BYTES of all.
         """
 
-    def settle(self, send: str, reply: str) -> None:
+    def settle(self, client: str, key: str, reply: str) -> None:
         """Keep the reply to a send that was claimed."""
 
     def unused(self, channel: str) -> None:
@@ -270,6 +313,9 @@ class Broker(Protocol):
 
     def health(self) -> str:
         """What is wrong, in one line; empty: nothing. Does not block."""
+
+    def note(self) -> str:
+        """What somebody should look at though events pass, in one line. Does not block."""
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges. Does not block."""

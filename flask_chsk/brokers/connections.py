@@ -58,6 +58,8 @@ class Greeting(NamedTuple):
     offset: int
     policy: str  # what it does when its memory is full
     run: str  # the life of this server
+    began: int  # the offset at which the epoch did
+    clock: int  # of Redis, microseconds
 
 
 class Connection:
@@ -91,6 +93,8 @@ class Redis:
     :param limits: events, bytes and milliseconds of history, for the publish script; None
         from those who only publish.
     :param greeted: told of every new connection, before it is used.
+    :param worker: the process whose limits these are.
+    :param known: the last offset that it knows; those of a new epoch are above it.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class Redis:
         url: str,
         limits: tuple[int, int, int] | None = None,
         greeted: Callable[[Greeting], None] = lambda greeting: None,
+        worker: str = "",
+        known: Callable[[], int] = lambda: 0,
     ) -> None:
         try:
             split = urlsplit(url)
@@ -139,6 +145,8 @@ class Redis:
         self.where = f"{options.get('host', options.get('path', 'localhost'))}"
         self._limits = ("", "", "") if limits is None else limits
         self._greeted = greeted
+        self._worker = worker
+        self._known = known
         self.epoch = ""  # of the counter, as the latest greeting said
         self.past: set[str] = set()  # epochs that are over
         self._idle: list[Connection] = []
@@ -191,9 +199,12 @@ class Redis:
         return Connection(wire, greeting)
 
     def _hello(self, wire: Any, over: str = "") -> Greeting:
-        args = (secrets.token_hex(4), *self._limits, over, self.epoch)
-        epoch, offset, policy, run = _run(wire, HELLO, self.base, args)
-        return Greeting(epoch.decode(), int(offset), policy.decode(), run.decode())
+        fresh = secrets.token_hex(4)
+        args = (fresh, *self._limits, over, self.epoch, self._worker, self._known())
+        epoch, offset, policy, run, began, clock = _run(wire, HELLO, self.base, args)
+        return Greeting(
+            epoch.decode(), int(offset), policy.decode(), run.decode(), int(began), int(clock)
+        )
 
     def turn_to(self, epoch: str) -> None:
         """The counter lives in *epoch* now; connections that know another are not used again."""

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from ..registry import ConnectedUids
 
 
+_STARTED = time.time() - time.monotonic()
+
+
+def steady() -> float:
+    """The time when this process began, and the seconds since: nobody sets this clock."""
+    return _STARTED + time.monotonic()
+
+
 class History:
     """The last events of one channel, within limits of number, bytes and age."""
 
@@ -61,7 +69,7 @@ class MemoryBroker:
     deaf = False
     name = ""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Config, clock: Callable[[], float] = steady) -> None:
         self.epoch = secrets.token_hex(4)
         self._config = config
         self._clock = clock
@@ -194,6 +202,7 @@ class MemoryBroker:
         token: str | None = None,
         *,
         digest: str = "",
+        quiet: bool = False,
     ) -> Arrival:
         with self._lock:
             clients = self._clients.get(uid, {})
@@ -231,7 +240,7 @@ class MemoryBroker:
                 self._grace[uid] = self._clock() + self._config.recovery_seconds
             return self._next_generation()
 
-    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
+    def join(self, uid: str, topic: str) -> bool:
         now = self._clock()
         with self._lock:
             topics = self._topics.get(uid, {})
@@ -248,6 +257,9 @@ class MemoryBroker:
                 topics[topic] = self._last = max(self._last, int(now * 1e6))
         self._hub.call(self._drain)
         return True
+
+    def rejoin(self, uid: str, topic: str) -> bool:
+        raise NotImplementedError("it never begins anew")
 
     def leave(self, uid: str, topic: str) -> bool:
         now = self._clock()
@@ -272,6 +284,9 @@ class MemoryBroker:
         with self._lock:
             return frozenset(self._members.get(topic, ()))
 
+    def was_here(self, uid: str) -> int:
+        raise NotImplementedError("it never begins anew")
+
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         return True  # the server keeps it
 
@@ -286,10 +301,10 @@ class MemoryBroker:
     ) -> None:
         raise NotImplementedError("with one process its server says so")
 
-    def claim(self, send: str, token: str) -> str | None:
+    def claim(self, client: str, key: str, token: str) -> str | None:
         raise NotImplementedError("with one process its server knows")
 
-    def settle(self, send: str, reply: str) -> None:
+    def settle(self, client: str, key: str, reply: str) -> None:
         raise NotImplementedError("with one process its server knows")
 
     def unused(self, channel: str) -> None:
@@ -308,6 +323,9 @@ class MemoryBroker:
         raise NotImplementedError("there is one process")
 
     def health(self) -> str:
+        return ""
+
+    def note(self) -> str:
         return ""
 
     def stats(self) -> dict[str, int]:

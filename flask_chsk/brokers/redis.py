@@ -37,10 +37,13 @@ from ..security import held_by_another
 from . import (
     ANONYMOUS,
     EVERYONE,
+    KEPT_BYTES,
+    KEYS,
     MAX_TOPICS,
     Arrival,
     Listener,
     Page,
+    begun_control,
     control,
     pubsub_of,
     scripts,
@@ -61,7 +64,8 @@ AGREE = 1.0  # seconds for a subscription to hear of an epoch that other connect
 CONFIRM = 3.0  # seconds to wait for a subscription; then Redis counts as away
 LINGER = 15.0  # seconds a subscription outlives its last client: clients hop and come back
 REAPED = 100  # clients of a dead worker per call
-CLOCKS = 86_400.0  # seconds that clocks of hosts may differ
+AHEAD = 60.0  # seconds that an event may be ahead of what Redis last said, and be believed
+CLOCKS = 60.0  # seconds that the clock of this host may differ from Redis' without a word
 BATCH = 64  # messages of one turn of the hub: some 4 ms, then sockets have theirs
 NO_DIGEST = "."  # in a record of Redis: a client of Sente's has no secret
 CHANGES = "!"  # where it is told that users came or went
@@ -81,15 +85,19 @@ class RedisBroker:
         self.counters: Counter[str] = Counter()
         self._config = config
         window = int(config.recovery_seconds * 1000)
+        self._limits = (config.recovery_events, config.recovery_bytes, window)
         self._redis = Redis(
-            config.broker_url,
-            (config.recovery_events, config.recovery_bytes, window),
-            self._greeted,
+            config.broker_url, self._limits, self._greeted, self.name, lambda: self._offset
         )
         self._base = self._redis.base.encode()
         self._inbox = f"w:{self.name}"
         self._epoch = ""
         self._offset = 0  # read from the subscription up to here
+        self._said = (0, 0.0)  # what Redis said its last offset is, when
+        self._doubts = False  # an event was not believed: what it was, history knows
+        self._leased_before = False
+        self._clock = 0.0  # seconds that this host's clock is ahead of Redis'
+        self._smaller = ""  # limits of another process that hold here, too
         self._refusal = ""  # why this Redis cannot be used at all
         self._error = ""  # why there is no subscription
         self._stopped = False
@@ -203,22 +211,28 @@ class RedisBroker:
             self._refusal = refusal
         else:
             self._refusal = ""
-        self._hub.call(self._in_epoch, greeting.epoch, greeting.offset)
+        self._compare_clocks(greeting.clock)
+        self._hub.call(self._in_epoch, greeting.epoch, greeting.offset, greeting.began)
 
-    def _in_epoch(self, epoch: str, offset: int) -> None:
-        """On the hub."""
+    def _in_epoch(self, epoch: str, offset: int, began: int) -> None:
+        """Redis itself said so; on the hub."""
+        if epoch not in self._redis.past:
+            self._said = (offset, self._hub.now())
         waiting, self._waiting_for_epoch = self._waiting_for_epoch, []
         if epoch != self._epoch and epoch not in self._redis.past:
             first = not self._epoch
             self._redis.turn_to(epoch)
             self._epoch = epoch
-            self._offset = offset
+            self._offset = offset if first else began  # history has what came since
             if not first:
                 log.warning("Redis began anew (epoch %s): clients are told of the gap", epoch)
                 self.counters["epochs"] += 1
-            self._listener.reset()
+            self._listener.reset(began)
             if not first:
                 self._listener.reattach(quiet=True)
+        if self._doubts:  # what was not believed is in history, if it is true
+            self._doubts = False
+            self._listener.lapsed()
         for waiter in waiting:
             waiter.set(True)
 
@@ -409,9 +423,12 @@ class RedisBroker:
             return
         if data[:2] == b"E ":
             epoch, offset, run = data[2:].split()
-            self._counted(epoch.decode(), int(offset))
             if self._subscriber is not None and self._subscriber.run == run.decode():
-                self._subscriber.epoch = self._epoch  # all keys were deleted there: no reason to go
+                # All keys were deleted there: no reason to go.
+                self._in_epoch(epoch.decode(), int(offset), int(offset))
+                self._subscriber.epoch = self._epoch
+            else:
+                self._ask()
             return
         if name[:2] != b"w:":
             push = self._parsed(data)
@@ -422,7 +439,9 @@ class RedisBroker:
         kind, rest = data[:2], data[2:]
         if kind == b"P ":
             epoch, offset = rest.split()
-            self._counted(epoch.decode(), int(offset))
+            # So far the counter was, when all before was published.
+            if self._is_current(epoch.decode()) and self._is_believable(int(offset)):
+                self._offset = max(self._offset, int(offset))
             self._probed = self._hub.now()
         elif kind == b"R ":
             token, _, field = rest.partition(b" ")
@@ -433,17 +452,31 @@ class RedisBroker:
         else:
             raise ValueError(f"unknown kind {kind!r}")
 
-    def _counted(self, epoch: str, offset: int) -> None:
-        """So far the counter was, when all before was published."""
-        if self._is_current(epoch, offset):
-            self._offset = max(self._offset, offset)
+    def _is_current(self, epoch: str) -> bool:
+        if epoch == self._epoch:
+            return True
+        if epoch not in self._redis.past:
+            self._ask()  # what is let go until the answer is before the gap that it brings
+        return False
 
-    def _is_current(self, epoch: str, offset: int) -> bool:
-        if epoch != self._epoch:
-            if epoch in self._redis.past:
-                return False
-            self._in_epoch(epoch, offset - 1)
+    def _is_believable(self, offset: int) -> bool:
+        """Whether Redis can be there by now: else all that follows would look old.
+
+        It is compared with what Redis answered, never with a clock of this host. What is not
+        believed is not lost: Redis is asked, and clients read from history, which has it if it is.
+        """
+        said, when = self._said
+        if offset > said + (self._hub.now() - when + AHEAD) * 1e6:
+            self._doubts = True
+            self._ask()
+            return False
         return True
+
+    def _ask(self) -> None:
+        """Hear from Redis now in which epoch it is, and how far."""
+        if not self._renewing:
+            self._renewing = True
+            self._hub.background(self._renew)
 
     def _parsed(self, data: bytes) -> Push | None:
         """An event as the publish script writes it; None for what is over.
@@ -456,10 +489,11 @@ class RedisBroker:
         b = a + int(but)
         if len(body) != b + int(size):
             raise ValueError("lengths that do not fit")
-        if int(offset) > (time.time() + CLOCKS) * 1e6:
-            raise ValueError("an offset of another time")  # all that follows would look old
         push = _push(body[:a], int(offset), 0, body[b:], body[a:b], flush == b"1")
-        if not self._is_current(epoch.decode(), push.offset):
+        if not self._is_current(epoch.decode()):
+            return None
+        if not self._is_believable(push.offset):
+            self.counters["doubted"] += 1
             return None
         if push.offset <= self._offset:
             self.counters["repeated"] += 1
@@ -523,8 +557,9 @@ class RedisBroker:
         token: str | None = None,
         *,
         digest: str = "",
+        quiet: bool = False,
     ) -> Arrival | None:
-        return self._do(self._attach, uid, client_id, kind, v1, digest, token)
+        return self._do(self._attach, uid, client_id, kind, v1, digest, token, quiet)
 
     def _attach(
         self,
@@ -534,6 +569,7 @@ class RedisBroker:
         v1: bool,
         digest: str,
         before: str | None,
+        quiet: bool,
     ) -> Arrival | None:
         names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
         self._subscribe({EVERYONE, *names})
@@ -550,7 +586,11 @@ class RedisBroker:
             self._config.max_clients_per_uid,
             before or "",
             digest or NO_DIGEST,
+            int(quiet),
         )
+        ended = {b"late": -1, b"full": -1, b"in": -2}.get(answer[0])
+        if uid is not None and ended is not None and answer[ended]:
+            self._hub.call(self._listener.presence, uid, False, int(answer[ended]))
         if answer[0] == b"late":
             return None
         if answer[0] == b"held":
@@ -576,7 +616,8 @@ class RedisBroker:
                 raise
         if answer[0] == b"trial":
             return Arrival("", False, topics, offset=int(answer[1]), trial=True)
-        _, offset, first, known, cursor, _ = answer
+        _, offset, first, known, cursor, epoch, restored, began, _, _ = answer
+        self._hub.run(self._in_epoch, epoch.decode(), int(offset), int(began))
         return Arrival(
             token,
             bool(first),
@@ -585,6 +626,9 @@ class RedisBroker:
             offset=int(offset),
             known=bool(known),
             cursor=int(cursor) if cursor else None,
+            epoch=epoch.decode(),
+            whole=restored == b"",
+            restored=int(restored or 0),
         )
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
@@ -594,6 +638,9 @@ class RedisBroker:
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         args = (_bytes(uid or ""), client_id, token)
         return int(self._do(self._redis.call, scripts.DETACH, *args))
+
+    def was_here(self, uid: str) -> int:
+        return int(self._do(self._redis.call, scripts.WAS_HERE, _bytes(uid)))
 
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         args = (_bytes(uid or ""), client_id, token, offset)
@@ -612,12 +659,14 @@ class RedisBroker:
         args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(said))
         self._do(self._redis.call, scripts.FAREWELL, *args, max(1, int(seconds * 1000)))
 
-    def claim(self, send: str, token: str) -> str | None:
-        held = self._do(self._redis.call, scripts.CLAIM, _bytes(send), token)
+    def claim(self, client: str, key: str, token: str) -> str | None:
+        args = (_bytes(client), _bytes(key), token, KEYS, KEPT_BYTES)
+        held = self._do(self._redis.call, scripts.CLAIM, *args)
         return None if held is None else _str(held[1:]) if held[:1] == b"=" else ""
 
-    def settle(self, send: str, reply: str) -> None:
-        self._do(self._redis.call, scripts.SETTLE, _bytes(send), _bytes(reply))
+    def settle(self, client: str, key: str, reply: str) -> None:
+        args = (_bytes(client), _bytes(key), _bytes(reply), KEPT_BYTES)
+        self._do(self._redis.call, scripts.SETTLE, *args)
 
     def _renew(self) -> None:
         """Go on living, and sign off who does not; in a worker.
@@ -629,12 +678,16 @@ class RedisBroker:
             self._redis.close()  # a new connection is told whether it still stands
         try:
             lease = int(LEASE * 1000)
-            epoch, offset, known, late, dead = self._redis.call(scripts.LEASE, self.name, lease)
+            epoch, offset, known, late, dead, began, clock, *limits = self._redis.call(
+                scripts.LEASE, self.name, lease, *self._limits
+            )
             self._unleased = ""
+            self._compare_clocks(int(clock))
+            self._compare_limits(limits)
             now = self._hub.now()
             if late:
                 self._judges_from = now + LEASE
-            self._hub.call(self._leased, epoch.decode(), int(offset), bool(known))
+            self._hub.call(self._leased, epoch.decode(), int(offset), int(began), int(known))
             while dead and now >= self._judges_from:  # others do it, too: each takes its share
                 dead, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid, generation in zip(*[iter(gone)] * 2, strict=True):
@@ -645,11 +698,30 @@ class RedisBroker:
         finally:
             self._renewing = False
 
-    def _leased(self, epoch: str, offset: int, known: bool) -> None:
-        if epoch != self._epoch:
-            self._is_current(epoch, offset)  # lets them in again, too
-        elif not known:
+    def _leased(self, epoch: str, offset: int, began: int, known: int) -> None:
+        self._in_epoch(epoch, offset, began)
+        first, self._leased_before = not self._leased_before, True
+        if known < 0 or (known == 0 and not first):
             self._listener.reattach(False)
+
+    def _compare_clocks(self, clock: int) -> None:
+        """Nothing depends on it but what people read, and sessions that expire."""
+        before, self._clock = self._clock, time.time() - clock / 1e6
+        if abs(self._clock) > CLOCKS >= abs(before):
+            log.warning("%s: set one of them", self.note())
+
+    def _compare_limits(self, limits: list[int]) -> None:
+        """Processes that differ go by the smallest, until all agree."""
+        names = ("CHSK_RECOVERY_EVENTS", "CHSK_RECOVERY_BYTES", "CHSK_RECOVERY_SECONDS")
+        scales = (1, 1, 1000)
+        smaller = ", ".join(
+            f"{name} is {mine / scale:g} here and {theirs / scale:g} in another process"
+            for name, scale, mine, theirs in zip(names, scales, self._limits, limits, strict=True)
+            if theirs != mine
+        )
+        if smaller and smaller != self._smaller:
+            log.warning("%s: the smaller holds until all agree", smaller)
+        self._smaller = smaller
 
     def connected(self) -> ConnectedUids:
         ws, ajax = (
@@ -666,12 +738,18 @@ class RedisBroker:
 
     # topics ------------------------------------------------------------------------------------
 
-    def join(self, uid: str, topic: str, *, again: bool = False) -> bool:
-        args = (_bytes(uid), _bytes(topic), _bytes(control(":chsk/joined", topic)), MAX_TOPICS)
-        joined = self._do(self._redis.call, scripts.JOIN, *args, int(again))
-        if joined < 0:
+    def join(self, uid: str, topic: str) -> bool:
+        return self._join(uid, topic, control(":chsk/joined", topic), again=False) > 0
+
+    def rejoin(self, uid: str, topic: str) -> bool:
+        return self._join(uid, topic, begun_control(topic), again=True) >= 0
+
+    def _join(self, uid: str, topic: str, event: str, *, again: bool) -> int:
+        args = (_bytes(uid), _bytes(topic), _bytes(event), MAX_TOPICS, int(again))
+        joined: int = self._do(self._redis.call, scripts.JOIN, *args)
+        if joined == -1:
             raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
-        return bool(joined)
+        return joined
 
     def leave(self, uid: str, topic: str) -> bool:
         args = (_bytes(uid), _bytes(topic), _bytes(control(":chsk/left", topic)))
@@ -690,9 +768,17 @@ class RedisBroker:
     def health(self) -> str:
         return self._refusal or self._error or self._unleased
 
+    def note(self) -> str:
+        notes = [self._smaller]
+        if abs(self._clock) > CLOCKS:
+            way = "ahead of" if self._clock > 0 else "behind"
+            notes.append(f"this host's clock is {abs(self._clock):.0f} s {way} that of Redis")
+        return "; ".join(filter(None, notes))
+
     def stats(self) -> dict[str, int]:
         counted = {f"broker_{name}": value for name, value in self.counters.items()}
-        return {**counted, "subscriptions": len(self._confirmed)}
+        gauges = {"subscriptions": len(self._confirmed), "broker_clock_ahead": round(self._clock)}
+        return {**counted, **gauges}
 
 
 class _Confirmation:

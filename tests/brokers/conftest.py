@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_chsk.brokers import Broker, make
+from flask_chsk.brokers import redis as module
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from flask_chsk.push import Push
@@ -26,6 +27,7 @@ class Ears:
         self.heard: list[Push] = []
         self.happened: list[tuple[Any, ...]] = []
         self.needed: set[str] = set()
+        self.told_of: list[tuple[int, bool]] = []  # comings and goings, by their generation
 
     def deliver(self, push: Push) -> None:
         self.heard.append(push)
@@ -35,8 +37,9 @@ class Ears:
 
     def presence(self, uid: str, came: bool, generation: int) -> None:
         self.happened.append(("presence", uid, came))
+        self.told_of.append((generation, came))
 
-    def reset(self) -> None:
+    def reset(self, since: int) -> None:
         self.happened.append(("reset", self.broker.epoch))
 
     def lapsed(self) -> None:
@@ -97,3 +100,10 @@ def start(hub: Hub, prefix: str) -> Iterator[Callable[..., Ears]]:
     yield start
     for ears in started:
         ears.broker.stop()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of a moment; the sweeps that renew them are a quarter of a second apart."""
+    monkeypatch.setattr(module, "LEASE", 1.5)
+    monkeypatch.setattr(module, "RENEW", 0.2)

@@ -22,8 +22,8 @@ app.config.update(
     CHSK_RECOVERY_EVENTS=int(os.environ.get("RECOVERY_EVENTS", "100000")),
     CHSK_RECOVERY_BYTES=64 * 1024 * 1024,
     CHSK_RECOVERY_SECONDS=float(os.environ.get("RECOVERY_SECONDS", "120.0")),
-    CHSK_CLOSE_GRACE_WS=1.0,
-    CHSK_CLOSE_GRACE_AJAX=1.0,
+    CHSK_CLOSE_GRACE_WS=float(os.environ.get("CLOSE_GRACE", "1.0")),
+    CHSK_CLOSE_GRACE_AJAX=float(os.environ.get("CLOSE_GRACE", "1.0")),
 )
 chsk = Chsk(app)
 unanswered: dict[str, EventMessage] = {}
