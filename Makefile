@@ -74,6 +74,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --clients 1000 --rude 300 --seconds $(SECONDS)
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS)
 	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS) --redis
+	$(BIN)/python -m tests.e2e.anew --seconds $(SECONDS)
 	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
 	SIGN_INS=50 $(PYTEST) tests/e2e/test_sessions.py
 

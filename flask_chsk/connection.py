@@ -71,6 +71,7 @@ class Connection:
         "digest",
         "filed",
         "flushed",
+        "gap_due",
         "kind",
         "lost_at",
         "openings",
@@ -96,6 +97,7 @@ class Connection:
         self.flushed = 0.0  # when a batch last left
         self.lost_at: float | None = None  # since when there is no socket or poll
         self.filed: float | None = None  # the deadline it waits for
+        self.gap_due = False  # it missed what it was not known to be owed
         self.catching = False  # a page of history is being read
         self.since = 0  # the offset of its opening: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts

@@ -101,8 +101,11 @@ class History:
             # While it was read the client came back with another cursor, or joined a topic:
             # what is between is not in this page. It is still behind, and asks again.
             return True
-        if not page.complete:
-            one.start_at(self._broker.watermark())
+        if not page.complete or connection.gap_due:
+            connection.gap_due = False
+            now = self._broker.watermark()
+            # Above all that the client may have had from any process, or it would not hear of it.
+            one.start_at(now if self._broker.local else max(now, page.end + 1))
             return False
         pushes: list[Push] = []
         for push in page.pushes:
@@ -117,8 +120,15 @@ class History:
         return True
 
     def gap(self, connection: Connection) -> None:
+        """Tell a client that it missed something before now."""
         self._counters["gaps"] += 1
-        connection.session.gap(self._broker.watermark())
+        one = connection.session
+        one.gap(max(self._broker.watermark(), one.queued, one.given))
+
+    def owe_gap(self, connection: Connection) -> None:
+        """See that a client is told that it missed something, when the broker said where it is."""
+        connection.gap_due = True
+        connection.session.fall_behind()
 
     def _channels(self, one: ServerSession) -> dict[str, int]:
         uid = one.uid

@@ -289,6 +289,7 @@ class Server:
                 connection.transport = None
             if opening.v1 and (cursor is None or not one.v1):
                 one.start_at(watermark)
+                connection.gap_due = False
             elif cursor is not None and cursor > watermark:
                 one.resume_unknown(cursor)  # forged, or from another process: history knows
             elif cursor is not None:
@@ -417,6 +418,8 @@ class Server:
         self.who.restart()
         for connection in self.registry:
             connection.since = connection.served = 0
+            connection.session.queued = connection.session.given = 0
+            connection.gap_due = False
             connection.session.rules = self.rules
             self.history.gap(connection)
             self.delivery.wake(connection)
@@ -497,7 +500,7 @@ class Server:
                 one.settle(min(offset, self.broker.watermark()))
                 if max(one.acked, one.given) > offset:
                     # It was served past events of this topic, which nobody here knew to be its own.
-                    self.history.gap(connection)
+                    self.history.owe_gap(connection)
                 else:
                     one.fall_behind()  # read from the topic's history
                 self.delivery.wake(connection)
@@ -507,7 +510,7 @@ class Server:
         if topic in self.topics.of(uid):
             self._left(uid, topic, self.broker.watermark())
             for connection in self.registry.of(uid):
-                self.history.gap(connection)
+                self.history.owe_gap(connection)
                 self.delivery.wake(connection)
 
     def _left(self, uid: str, topic: str, offset: int) -> None:

@@ -171,10 +171,15 @@ class Endpoint:
         return response
 
     def health(self) -> Response:
-        """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH)."""
+        """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH).
+
+        A line after ``ok`` says what somebody should look at all the same.
+        """
         server = self.state.server()
         wrong = "draining" if server.closing else self._unshared() or server.broker_health()
-        response = Response(f"{wrong or 'ok'}\n", 503 if wrong else 200, mimetype="text/plain")
+        lines = [wrong] if wrong else ["ok", server.broker.note()]
+        text = "".join(f"{line}\n" for line in lines if line)
+        response = Response(text, 503 if wrong else 200, mimetype="text/plain")
         response.headers["Cache-Control"] = "no-store"
         return response
 

@@ -40,7 +40,7 @@ in ``hs`` and has lost its ``h`` or ``s`` (expired, deleted, evicted) is incompl
 below ``upto``. Expiry by Redis' clock only frees memory; it proves nothing.
 
 **Time** is the broker's: Redis' clock plus ``shift``, which grows when the clock goes back, so that
-time goes on from where it was. Offsets are that time in microseconds, or the last one plus 1.
+time goes on from where it was. Offsets are that time in microseconds, or the last one plus 2.
 
 Offsets stay below 2^53, so Lua's numbers hold them; its ``tostring`` would round them, so
 they are written with ``%.0f``. Not for Redis Cluster: names of keys are made in the scripts.
@@ -78,8 +78,9 @@ local function is_of(m, when)  -- less than a window, or a minute, ago
 end
 -- A process that had another epoch came just now: it lets its clients in again.
 local function young(m) return is_of(m, 'anew') end
+-- By two at least: a client can be told of a gap between what it has and the next event.
 local function rise(m)
-  m.o = math.max(m.o + 1, m.now)
+  m.o = math.max(m.o + 2, m.now)
   local o = text(m.o)
   redis.call('HSET', base .. 'm', 'o', o)
   return o
@@ -307,6 +308,8 @@ end
 local m = counter()
 if ARGV[6] ~= '' and ARGV[6] ~= m.epoch then
   redis.call('HSET', mkey, 'anew', text(m.now))
+elseif begins and ARGV[2] == '' then  -- a publisher: processes have ten seconds to say so
+  redis.call('HSET', mkey, 'anew', text(m.now - 1000 * while_fresh(m) + 10000000))
 end
 if ARGV[2] ~= '' then
   redis.call('HSET', base .. 'limits', ARGV[7],

@@ -10,6 +10,7 @@ import redis
 
 from flask_chsk.brokers import topic_channel, user_channel
 from flask_chsk.errors import UsageError
+from flask_chsk.publisher import Publisher
 from tests.brokers.conftest import Ears
 from tests.brokers.test_redis import attached
 from tests.process import Redis, eventually
@@ -187,6 +188,15 @@ def test_generations_rise_over_an_epoch_though_the_clock_went_back(emptied: Empt
     emptied.empty()
     emptied.go(one, "1", emptied.come(one, "1", quiet=here))
     assert emptied.history() == ["came", "went"]
+
+
+def test_what_a_publisher_sends_first_is_kept_for_who_is_there(emptied: Emptied) -> None:
+    emptied.come(emptied.one, "1")
+    prefix = emptied.one.broker._redis.base.partition(":")[0]  # type: ignore[attr-defined]
+    redis.Redis.from_url(emptied.server.url).flushall()
+    with Publisher(f"{emptied.server.url}?prefix={prefix}") as publisher:
+        assert publisher.send("ann", ["a/b", 1]) is not None
+    assert emptied.one.texts(1) == ["[:a/b 1]"]
 
 
 # topics --------------------------------------------------------------------------------------

@@ -807,7 +807,10 @@ def test_a_publisher_reaches_clients(pair: tuple[Ears, Ears], published: Publish
     assert two.texts(1) == ["[:news/all 1]"]
 
 
-def test_a_publisher_says_who_is_not_there(published: Publisher) -> None:
+def test_a_publisher_says_who_is_not_there(
+    start: Start, redis_url: str, published: Publisher
+) -> None:
+    start(redis_url).broker.ready()
     assert published.send("nobody", ["a/b", 1]) is None
 
 

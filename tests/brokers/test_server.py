@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pytest
 from flask import Flask, request
 
 from flask_chsk import Chsk
+from flask_chsk.brokers import redis as module
 from flask_chsk.security import SECRET_HEADER
 from flask_chsk.session import CLOSE, SIGNED_OUT
 from tests.process import eventually
+
+
+def test_a_wrong_clock_is_told_by_health_and_stats(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    monkeypatch.setattr(module.time, "time", lambda: real() - 25 * 3600)
+    app = Flask(__name__)
+    app.secret_key = "of the test"
+    Chsk(app, broker_url=f"{redis_url}?prefix={prefix}", csrf=False, health=True)
+    answer = app.test_client().get("/chsk/health")
+    assert (answer.status_code, answer.text) == (
+        200,
+        "ok\nthis host's clock is 90000 s behind that of Redis\n",
+    )
+    server = app.extensions["chsk"].server()
+    assert server.stats()["broker_clock_ahead"] == -90_000
+    server.hub.run(server.retire)
 
 
 def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, prefix: str) -> None:
