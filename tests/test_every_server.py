@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,28 @@ def test_close_by_the_application(new: Any) -> None:
     with pytest.raises(Closed) as closed:
         peer.read()
     assert closed.value.code == 4003
+
+
+BODIES = {
+    "a size that is no number": b"zz\r\nhello\r\n0\r\n\r\n",
+    "a size below nothing": b"-5\r\nhello\r\n0\r\n\r\n",
+    "more than the size": b"5\r\nhello, you\r\n0\r\n\r\n",
+    "an end that is missing": b"5\r\nhel",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_malformed_body_is_refused(new: Any, body: bytes) -> None:
+    peer = new("fay")
+    with socket.create_connection(("127.0.0.1", peer.port), 10.0) as plain:
+        wire = peer.tls.wrap_socket(plain, server_hostname="127.0.0.1") if peer.tls else plain
+        head = f"POST /chsk?{peer.query()} HTTP/1.1\r\nHost: 127.0.0.1:{peer.port}\r\n"
+        form = "Content-Type: application/x-www-form-urlencoded\r\n"
+        wire.sendall((head + form + "Transfer-Encoding: chunked\r\n\r\n").encode() + body)
+        wire.shutdown(socket.SHUT_WR) if not peer.tls else None
+        answer = wire.recv(65536).decode("latin-1")
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "x-content-type-options: nosniff" in answer.lower()
 
 
 def test_refused_before_the_101(new: Any, kind: str) -> None:
