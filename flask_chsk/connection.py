@@ -42,8 +42,8 @@ class Opening:
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
     since: int = 0  # the offset of the handshake that gave it
-    data: Any = None  # the application's handshake data
-    csrf_token: str | None = None
+    data: Any = None  # the application's handshake data, a piece of its composer
+    csrf_token: Any = None  # another piece
     resume: str | None = None  # the token it gets
     number: int | None = None  # polls of our clients count up
 

@@ -41,7 +41,7 @@ from .responding import after_response, responds
 from .router import EventMessage, Handler, Handlers
 from .security import resume_key
 from .server import Server
-from .uids import as_uid
+from .uids import as_uid, is_text
 from .upgrade import socket_of
 from .views import Endpoint
 from .wire import WIRES, Composer
@@ -464,6 +464,8 @@ class Sender:
 def _topic(topic: str) -> str:
     if not isinstance(topic, str) or not 1 <= len(topic) <= 255:
         raise UsageError(f"a topic is a str of 1 to 255 characters, not {topic!r}")
+    if not is_text(topic):
+        raise UsageError(f"a topic is text, and {topic!r} has half of a surrogate pair in it")
     return topic
 
 

@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response
 from .errors import ConfigError, Refused, UsageError
 from .logs import Sparse, logger
 from .plain import REMEDY, did_not_run
-from .uids import as_uid
+from .uids import as_uid, is_text
 
 log = logger("flask_chsk.hooks")
 
@@ -55,6 +55,8 @@ class Hooks:
             return None
         if isinstance(uid, str) and len(uid) > 255:  # users choose their names
             raise Refused(400, "this user's uid is over 255 characters")
+        if isinstance(uid, str) and not is_text(uid):
+            raise Refused(400, "this user's uid is no text: half of a surrogate pair is in it")
         try:
             return as_uid(uid)
         except UsageError:

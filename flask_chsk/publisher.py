@@ -39,7 +39,7 @@ class Publisher:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
-                f" not {masked(broker_url)}"
+                f" not {masked(broker_url) if '://' in broker_url else 'another text'}"
             )
         self._url = broker_url
         self._redis = self._connections()

@@ -99,7 +99,9 @@ def check_csrf(given: str | None, expected: str | None) -> None:
             "CSRF token missing: send it as X-CSRF-Token, csrf-token= or the subprotocol"
             " csrf.<base64url> ({{ chsk_script() }} and chsk.js do), or set CHSK_CSRF = False",
         )
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
+    if not hmac.compare_digest(
+        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
+    ):
         raise Refused(
             403, "CSRF token is not this session's: reload the page that {{ chsk_script() }} is in"
         )

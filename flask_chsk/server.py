@@ -167,17 +167,38 @@ class Server:
                 return None
             if arrival.farewell is not None:
                 raise Farewell(*arrival.farewell)
-            connection, recovered, number = self.hub.run(
-                self._register, opening, kind, arrival, controls
-            )
-            while recovered and connection.session.behind and not connection.session.outbox:
-                recovered = self.history.next_page(connection)
+            try:
+                connection, recovered, number = self.hub.run(
+                    self._register, opening, kind, arrival, controls
+                )
+                while recovered and connection.session.behind and not connection.session.outbox:
+                    recovered = self.history.next_page(connection)
+            except BaseException:
+                self.hub.call(self._half_entered, opening, arrival)
+                raise
         except BrokerError as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         finally:
             if not self.broker.local:
                 self.hub.run(self._expect_no_more, uid or client_id, controls)
         return Entered(opening, connection, recovered, arrival.known, number)
+
+    def _half_entered(self, opening: Opening, arrival: Arrival) -> None:
+        """Something failed after the broker let a client in: nobody stays without a way here."""
+        uid, client_id = opening.uid, opening.client_id
+        connection = self.registry.get(uid, client_id)
+        if connection is None:
+            if arrival.token:
+                if arrival.first:
+                    self.user(uid, True, arrival.generation)  # before the other half of it
+                self.attachments.detach(uid, client_id, arrival.token)
+            return
+        if arrival.token:
+            connection.token = arrival.token  # by which the broker knows it
+        if connection.transport is None:
+            if connection.lost_at is None:
+                connection.lost_at = self.hub.now()
+            self.look_by(connection, connection.lost_at + 1.0)
 
     def check_may_act(self, opening: Opening) -> None:
         """Refuse a POST in the name of somebody else's client; from any thread, may wait.
@@ -328,6 +349,7 @@ class Server:
             # one would be missed by that.
             link.close()
             return
+        greeting = self.handshake(entered)
         websocket = WebSocket(self, connection, link)
         polls = isinstance(connection.transport, Poller) or not connection.token
         if polls and entered.opening.v1:
@@ -338,7 +360,11 @@ class Server:
             connection.trial = websocket
         else:
             self.attach(connection, websocket)
-        websocket.start(self.handshake(entered), leftover)
+        try:
+            websocket.start(greeting, leftover)
+        except BaseException:  # its link is closed, and tells nobody: it was not listened to yet
+            self.lost(connection, websocket)
+            raise
 
     def is_latest(self, entered: Entered) -> bool:
         """Whether the client was neither closed since, nor let in by another request."""

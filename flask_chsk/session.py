@@ -220,18 +220,23 @@ class ServerSession:
     # out -----------------------------------------------------------------------------
 
     def handshake(
-        self, data: Any, *, csrf_token: str | None = None, extras: dict[Any, Any] | None = None
+        self, data: Any, *, csrf_token: Any = None, extras: dict[Any, Any] | None = None
     ) -> Data:
-        """``[:chsk/handshake [uid csrf data extras?]]``, packed (PROTOCOL 3 and 9)."""
-        wire = self.composer.wire
+        """``[:chsk/handshake [uid csrf data extras?]]``, packed (PROTOCOL 3 and 9).
+
+        :param data: the application's, packed already: a piece of this composer, or None.
+        :param csrf_token: the same.
+        """
+        composer = self.composer
+        wire, piece = composer.wire, composer.piece
         uid = self.uid
         shown: Any = uid if uid is not None or self.v1 else Keyword(wire.nil_uid)
-        body = [shown, csrf_token]
+        body = [piece(shown), composer.nil if csrf_token is None else csrf_token]
         if data is not None or wire.data_always:
-            body.append(data)
+            body.append(composer.nil if data is None else data)
         if self.v1:
-            body.append(extras)
-        return self.composer.message([HANDSHAKE, body])
+            body.append(piece(extras))
+        return composer.compose(composer.array((piece(HANDSHAKE), composer.array(body))))
 
     def say(self, message: Data) -> None:
         """Put a message of ours (a reply, a ping) behind what is already waiting."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
 from .errors import UsageError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class _Anonymous:
@@ -15,6 +18,11 @@ class _Anonymous:
 
 ALL_USERS_WITHOUT_UID: Any = _Anonymous()
 """As a uid: every client that has none."""
+
+
+def is_text(text: str) -> bool:
+    """Whether *text* can be sent: half of a surrogate pair, which JSON may hold, cannot."""
+    return _HALF.search(text) is None
 
 
 def as_uid(uid: Any) -> str | None:
@@ -33,4 +41,6 @@ def as_uid(uid: Any) -> str | None:
         raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint}")
     if not text or len(text) > 255:
         raise UsageError(f"a uid has 1 to 255 characters, not {len(text)}")
+    if not is_text(text):
+        raise UsageError(f"a uid is text, and {text!r} has half of a surrogate pair in it")
     return text

@@ -256,7 +256,7 @@ class Endpoint:
             )
         uid = state.uid_of_request()
         server.ready()
-        data = hooks.greeting()
+        data = None if isinstance(kept, PostRequest) else self._handshake_data(composer)
         number = values.get("n")
         since = server.hub.run(server.broker.watermark)
         resume, trusted = None, False
@@ -309,14 +309,25 @@ class Endpoint:
         authorization = request.authorization
         return authorization is not None and authorization.type == "bearer"
 
-    def _csrf_in_handshake(self, composer: Composer) -> str | None:
+    def _csrf_in_handshake(self, composer: Composer) -> Any:
         """The seed's generation carries it, to requests that proved to be our own pages'."""
         if not (composer.wire.csrf_in_handshake and self.config.csrf):
             return None
         proof = request.headers.get("Origin") or request.headers.get("Referer") or ""
-        if (proof + "/").startswith(request.host_url):
-            return self.state.hooks.expected_csrf_token()
-        return None
+        if not (proof + "/").startswith(request.host_url):
+            return None
+        token = self.state.hooks.expected_csrf_token()
+        most = self.config.max_outbox_bytes // 2
+        return None if token is None else composer.bounded(token, most, "csrf_token")
+
+    def _handshake_data(self, composer: Composer) -> Any:
+        """What the application greets with, packed before anybody is let in.
+
+        :raises PackError: naming what no packer can carry.
+        """
+        data = self.state.hooks.greeting()
+        most = self.config.max_outbox_bytes // 2
+        return None if data is None else composer.bounded(data, most, "handshake_data")
 
     def _posted(self) -> str | bytes | None:
         """The message in a POST, within the limit; None where there is none.

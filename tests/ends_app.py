@@ -1,4 +1,4 @@
-"""An application whose code ends: by ``sys.exit()``, Ctrl-C's exception, one of its own.
+"""An application whose code ends, by ``sys.exit()`` say, and sends what cannot be sent.
 
 The data of an event, and the parameter ``end`` of a request, say where and how: ``"parse exit"``.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, abort, request
 from gevent import GreenletExit, Timeout
 
-from flask_chsk import Chsk, uid_connected
+from flask_chsk import Chsk, PackError, uid_connected
 
 
 class Ending(BaseException):
@@ -61,7 +62,8 @@ def end_hook(place: str) -> None:
 @chsk.user_id
 def user_id() -> Any:
     end_hook("user_id")
-    return request.values.get("uid")
+    uid = request.values.get("uid")
+    return "\ud800" if uid == "half" else uid
 
 
 @chsk.authorize
@@ -75,9 +77,14 @@ def reject() -> None:
     end_hook("reject")
 
 
+UNPACKABLE = {"naive": datetime(2024, 1, 1), "half": "\ud800", "large": "x" * 3_000_000}
+
+
 @chsk.handshake_data
-def handshake_data() -> None:
+def handshake_data() -> Any:
     end_hook("handshake_data")
+    wanted = request.values.get("greet")
+    return {"it": [UNPACKABLE[wanted]]} if wanted else None
 
 
 class Unknown:
@@ -136,6 +143,33 @@ def busy(ev: Any) -> None:
     print("busy", flush=True)
     while True:
         pass
+
+
+@chsk.on("test/large")
+def large(ev: Any) -> str:
+    return "x" * int(ev.data)
+
+
+@chsk.on("test/deferred")
+def deferred(ev: Any) -> None:
+    ev.defer()
+    try:
+        ev.reply("x" * int(ev.data))
+    except PackError as error:
+        ev.reply(str(error))
+
+
+@chsk.on("test/ask")
+def ask(ev: Any) -> str:
+    try:
+        return str(chsk.ask(ev.uid, ["test/question", "x" * int(ev.data)]))
+    except PackError as error:
+        return str(error)
+
+
+@chsk.on("test/abort")
+def abort_with(ev: Any) -> None:
+    abort(int(ev.data))
 
 
 @chsk.on("test/fork")

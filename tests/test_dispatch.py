@@ -10,6 +10,7 @@ import pytest
 from gevent import GreenletExit, Timeout
 
 from flask_chsk.dispatch import EVENT_BYTES, Dispatcher, SignedOut
+from flask_chsk.errors import PackError
 from flask_chsk.event import Event
 from flask_chsk.hub import Hub
 from flask_chsk.intake import Intake
@@ -310,7 +311,34 @@ def test_an_event_without_a_handler_is_told_so() -> None:
     back = bench.take(id="no/handler")
     bench.work()
     assert back.answers == [(404, "no handler for no/handler")]
-    assert bench.counters["unhandled"] == 1
+    assert (bench.counters["unhandled"], bench.counters["errors_404"]) == (1, 1)
+
+
+def test_a_reply_that_cannot_be_sent_is_an_error_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, back = Bench(), Back()
+    back.reply = cannot_be_packed  # type: ignore[method-assign]
+    bench.take(channel=back)
+    bench.work()
+    assert back.answers == [(500, "the handler failed")]
+    assert (bench.counters["handler_errors"], bench.counters["errors_500"]) == (1, 1)
+    assert caplog.messages == ["handler of a/b failed, uid 'ann': its reply of 9 bytes"]
+    assert not caplog.records[0].exc_info
+
+
+def cannot_be_packed(value: Any) -> bool:
+    raise PackError("reply of 9 bytes")
+
+
+def test_what_parse_refuses_is_told_without_the_data(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.handlers.on("a/number", parse=int)(lambda ev: None)
+    back = bench.take("a\x1b secret", id="a/number")
+    bench.work()
+    assert back.answers == [(400, "invalid literal for int() with base 10: 'a\\x1b secret'")]
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == "parse of a/number refused what uid 'ann' sent: ValueError (more at DEBUG)"
 
 
 def test_ch_recv_takes_what_no_handler_takes_and_counts_what_it_drops() -> None:

@@ -627,6 +627,25 @@ def test_the_json_packer_is_negotiated(app: Flask, chsk: Chsk) -> None:
     )
 
 
+def test_every_answer_says_nosniff(app: Flask) -> None:
+    Chsk(app, health=True)
+    client = app.test_client()
+    answers = [
+        client.get("/chsk"),
+        client.get("/chsk?client-id=a&handshake%3F=1"),
+        client.post("/chsk"),
+        client.put("/chsk"),
+        client.options("/chsk"),
+        client.options("/chsk", headers={"Origin": "https://elsewhere.example"}),
+        client.get("/chsk/health"),
+        client.get("/chsk/static/chsk.js"),
+        client.get("/chsk/static/nothing.js"),
+    ]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff", answer.request.url
+        answer.close()
+
+
 def test_flask_chsk_config_prints_every_setting(app: Flask, chsk: Chsk) -> None:
     printed = app.test_cli_runner().invoke(args=["chsk", "config"]).output
     assert "CHSK_PATH = '/chsk'\n" in printed

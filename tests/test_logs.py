@@ -7,18 +7,31 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import format_exception
+from typing import Any
 
 import pytest
+from flask import Flask, abort
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from flask_chsk import Chsk, ConfigError
 from flask_chsk.closes import REPLACED, Closes
+from flask_chsk.errors import BrokerUnavailable, ReplyError
 from flask_chsk.logs import Sparse, logger
 from flask_chsk.printable import error_line, masked, printable
+from flask_chsk.publisher import Publisher
 
 PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 # A command to the terminal, in 7 and in 8 bits; text that runs backwards; a forged line.
 HOSTILE = "a\x1b[2J\x9b31m\u202e\r\n2024-01-01 INFO forged\ud800\x00\u2028"
+
+
+class Model(BaseModel):
+    """What the data of an event is to be."""
+
+    text: str
 
 
 class Lines(logging.Handler):
@@ -203,3 +216,106 @@ def test_each_close_is_counted_and_each_kind_told_once(lines: Lines) -> None:
         f"LOG INFO a connection of uid 'ann' was closed with 1013: {REPLACED}",
         "LOG WARNING a connection of uid 'ann' was closed with 1013: too much is arriving",
     ]
+
+
+# An application ---------------------------------------------------------------------------
+
+WORDS = HOSTILE.replace("\ud800", "")
+
+
+def test_no_place_that_logs_shows_a_peers_words_as_they_came(lines: Lines) -> None:
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    chsk = Chsk(app)
+
+    @chsk.on("test/raise")
+    def raises(ev: Any) -> None:
+        raise ValueError(ev.data)
+
+    @chsk.on("test/abort")
+    def aborts(ev: Any) -> None:
+        abort(403, ev.data)
+
+    @chsk.on("test/broker")
+    def has_no_broker(ev: Any) -> None:
+        raise BrokerUnavailable(ev.data)
+
+    @chsk.on("test/reply")
+    def replies(ev: Any) -> Any:
+        return {ev.data: object()}
+
+    @chsk.on("chsk/uidport-open")
+    @chsk.on("chsk/uidport-close")
+    def presence(ev: Any) -> None: ...
+
+    @chsk.on("*", parse=Model.model_validate)
+    def parsed(ev: Any) -> None: ...
+
+    def watch(old: Any, new: Any) -> None:
+        raise ValueError(new)
+
+    with app.app_context():
+        chsk.watch(watch)
+    peer = chsk.test_client(uid=WORDS)
+    for id in ("test/raise", "test/abort", "test/broker", "test/reply", "any/\x1b\u202e\x9bid"):
+        with pytest.raises(ReplyError):
+            peer.request([id, WORDS])
+    chsk.send(f"nobody {WORDS}", ["a/b"])
+    chsk.close(WORDS)
+    client = app.test_client()
+    client.get("/chsk?client-id=a", headers={"Origin": "https://\x9b\u202eforged"})
+    client.get("/chsk", query_string={"client-id": WORDS})
+    client.get("/chsk", query_string={"client-id": "a", "packer": WORDS})
+    client.post("/chsk", query_string={"client-id": "a"}, data={"ppstr": WORDS})
+    peer.close()
+    shown = [line for text in lines.written for line in text.split("\n")]
+    assert [line for line in shown if not line.isprintable()] == []
+    assert [line for line in shown if line.startswith("2024")] == []
+    loggers = "\n".join(lines.written)
+    for expected in ("test/raise", "test/abort", "test/broker", "test/reply", "any/", "nobody"):
+        assert expected in loggers
+    warned = [line for line in shown if line.startswith("LOG WARNING parse")]
+    assert warned == [
+        f"LOG WARNING parse of any/\\x1b\\u202e\\x9bid refused what uid {WORDS!r} sent:"
+        " ValidationError (more at DEBUG)"
+    ]
+
+
+def test_settings_are_printed_without_the_brokers_password(lines: Lines) -> None:
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    app.config["CHSK_BROKER_URL"] = "redis://ann:swordfish@localhost/0?password=swordfish"
+    Chsk(app)
+    printed = app.test_cli_runner().invoke(args=["chsk", "config"]).output
+    assert "CHSK_BROKER_URL = 'redis://ann:***@localhost/0?password=***'" in printed
+    assert "swordfish" not in printed
+    assert "swordfish" not in repr(app.extensions["chsk"].config)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:sword/fish@localhost/0",
+        "redis://:sword#fish@localhost/0",
+        "redis://localhost:swordfish/0",
+        "redis://:swordfish@[localhost/0",
+        "redis://:swordfish@localhost/zero",
+        "redis://:swordfish@localhost/0?health_check_interval=swordfish",
+        "redis://:swordfish@localhost/0?unknown=1",
+        "ann:swordfish@localhost",
+        "swordfish",
+        b"redis://:swordfish@localhost/0",
+    ],
+)
+def test_no_error_about_the_broker_shows_its_password(url: Any) -> None:
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    app.config["CHSK_BROKER_URL"] = url
+    with pytest.raises(ConfigError, match="CHSK_BROKER_URL") as refused:
+        Chsk(app)
+    said = "".join(format_exception(refused.value))
+    assert "fish" not in said.replace(repr(url), "")
+    if isinstance(url, str) and not url.startswith("redis:"):
+        with pytest.raises(ConfigError) as refused:
+            Publisher(url)
+        assert "fish" not in str(refused.value)

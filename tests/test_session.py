@@ -184,7 +184,8 @@ def test_three_replies_are_not_the_servers(status: str) -> None:
 
 
 def test_a_handshake_names_the_user_and_carries_data() -> None:
-    assert session().handshake({"motd": "hi"}) == '[[:chsk/handshake ["ann" nil {:motd "hi"}]] nil]'
+    data = composer().piece({"motd": "hi"})
+    assert session().handshake(data) == '[[:chsk/handshake ["ann" nil {:motd "hi"}]] nil]'
 
 
 def test_nobody_is_a_keyword_to_sentes_clients_and_nil_to_ours() -> None:

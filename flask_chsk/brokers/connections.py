@@ -123,7 +123,7 @@ class Redis:
             rest = urlunsplit(split._replace(query=urlencode(query)))
             options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
         except ValueError as error:
-            raise ConfigError(f"{remedy} ({printable(str(error))})") from error
+            raise ConfigError(f"{remedy} ({printable(str(error))})") from None
         self._class = options.pop("connection_class", redis.connection.Connection)
         unix = issubclass(self._class, redis.connection.UnixDomainSocketConnection)
         self._options = {
