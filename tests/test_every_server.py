@@ -133,6 +133,8 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_a_malformed_body_is_refused(new: Any, body: bytes) -> None:
     peer = new("fay")
+    if peer.tls and body == BODIES["an end that is missing"]:
+        return  # a TLS socket cannot end and listen
     wire = socket.create_connection(("127.0.0.1", peer.port), 10.0)
     if peer.tls:
         wire = peer.tls.wrap_socket(wire, server_hostname="127.0.0.1")
@@ -141,8 +143,6 @@ def test_a_malformed_body_is_refused(new: Any, body: bytes) -> None:
         form = "Content-Type: application/x-www-form-urlencoded\r\n"
         wire.sendall((head + form + "Transfer-Encoding: chunked\r\n\r\n").encode() + body)
         if body == BODIES["an end that is missing"]:
-            if peer.tls:
-                return  # a TLS socket cannot end and listen
             wire.shutdown(socket.SHUT_WR)
         answer = wire.recv(65536).decode("latin-1")
     assert answer.startswith("HTTP/1.1 400 ")
