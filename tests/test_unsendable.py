@@ -70,10 +70,8 @@ def test_a_handshake_that_cannot_be_sent_lets_nobody_in(
     for _ in range(3):
         assert status_of(new("ann", greet=greet), packer) == 500
         assert new("ann", greet=greet).get(packer=packer, **{"handshake?": "1"})[0] == 500
-    assert server.log.count(said) == errors + 6
-    after = stats(new("ann"))
-    assert after.get("clients", 0) == before.get("clients", 0)
-    assert after.get("opened", 0) == before.get("opened", 0)
+    eventually(lambda: server.log.count(said) == errors + 6)
+    assert stats(new("ann")).get("opened", 0) == before.get("opened", 0)
     # More than CHSK_MAX_CLIENTS_PER_UID tries stand in nobody's way.
     for _ in range(65):
         new("ann", greet=greet).get(**{"handshake?": "1"})
