@@ -22,6 +22,7 @@ const HIGH = 2 ** 32;
 // Writing --------------------------------------------------------------------------------
 
 const utf8 = new TextEncoder();
+const latin1 = new TextDecoder("latin1"); // each byte another character
 
 /** One after another. @param {Uint8Array[]} parts */
 function joined(parts) {
@@ -111,7 +112,7 @@ const BYTES = {
 };
 
 /** @param {any} value */
-const pack = (value) => written(value, BYTES, String);
+const pack = (value) => written(value, BYTES, (bytes) => latin1.decode(bytes));
 
 // Reading --------------------------------------------------------------------------------
 
