@@ -50,6 +50,8 @@ UNREADABLE = [
     "{}",
     "[[:test/echo 1] nil",
     "[[:test/echo 1] nil] [[:test/echo 1] nil]",
+    "[[:test/echo [" + "1 " * 30_000 + "]] nil]",
+    "[[:test/echo #:" + "n" * 20_000 + "{" + "".join(f":k{n} 1 " for n in range(8000)) + "}] nil]",
     '[[:test/echo "\\ud800"] nil]',
     '[[:test/echo #inst "x"] nil]',
     '[[:test/echo #uuid "x"] nil]',
@@ -137,3 +139,12 @@ def test_unreadable_json_harms_nobody(target: Target, message: str) -> None:
         wire.send(text(message))
         wire.send(text('[["test/echo", 5], "c"]'))
         assert wire.read() == '[5,"c"]'
+
+
+def test_json_is_packed_for_others_in_the_time_that_it_took_to_read(target: Target) -> None:
+    """A key that is no keyword, behind a map in a map in a map: each was once packed twice."""
+    data = '{"a":' * 60 + "1" + ',"no keyword":1}' * 60
+    with target.wire() as wire:
+        wire.send_upgrade("/chsk?client-id=attacker&packer=json")
+        wire.send(text(f'[["test/push",{data}],null]'))
+        assert data in wire.read()
