@@ -22,7 +22,7 @@ ALL_USERS_WITHOUT_UID: Any = _Anonymous()
 
 def is_text(text: str) -> bool:
     """Whether *text* can be sent: half of a surrogate pair, which JSON may hold, cannot."""
-    return _HALF.search(text) is None
+    return text.isascii() or _HALF.search(text) is None
 
 
 def as_uid(uid: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -155,6 +156,52 @@ def test_an_ask_is_answered_by_the_handler(
         return {"got": ev.data, "and": chsk.request(["test/echo", 1])}
 
     assert server.post(f"ask/{uid}/question") == {"answer": {"got": {"n": 1}, "and": 1}}
+
+
+def test_what_ends_a_handler_or_watcher_ends_nothing_else(
+    open_client: Open,
+    over: dict[str, str],
+    uid: str,
+    server: TestServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chsk = open_client(uid, **over)
+    data: list[Any] = []
+
+    @chsk.on("test/pushed")
+    def pushed(ev: EventMsg) -> None:
+        data.append(ev.data)
+        raise (SystemExit if len(data) % 2 else KeyboardInterrupt)
+
+    chsk.on("test/question", lambda ev: sys.exit(3))
+    chsk.watch(lambda old, new: sys.exit(3))
+    chsk.reconnect()
+    chsk.wait_open(10.0)
+    said = server.post(f"say/{uid}/4")
+    eventually(lambda: data == said)
+    assert server.post(f"ask/{uid}/question") == {
+        "error": "AskFailed",
+        "message": "test/question: 3",
+    }
+    chsk.send(["test/echo", 1], 5.0, lambda reply: sys.exit(3))
+    assert chsk.request(["test/echo", 2]) == 2
+    chsk.destroy()
+    assert all(record.exc_info for record in caplog.records)
+    caplog.clear()
+
+
+def test_a_credential_that_cannot_be_had_ends_one_post(
+    open_client: Open, uid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    chsk = open_client(uid, type="ajax")
+    url, chsk._chsk_url = chsk._chsk_url, lambda *args: sys.exit(3)
+    with pytest.raises(ReplyError, match="SystemExit"):
+        chsk.request(["test/echo", 1])
+    chsk._chsk_url = url
+    chsk.connect()
+    chsk.wait_open(10.0)
+    assert chsk.request(["test/echo", 2]) == 2
+    caplog.clear()
 
 
 def test_an_ask_without_a_handler_fails_at_once(

@@ -98,13 +98,14 @@ def test_a_lane_keeps_order_and_survives_errors(caplog: pytest.LogCaptureFixture
     lane = Lane(crew.start, "lane")
     lane.put(lambda: time.sleep(0.02))
     lane.put(lambda: 1 // 0)
+    lane.put(sys.exit)
     for number in range(3):
         lane.put(lambda number=number: done.append(number))  # type: ignore[misc]
     eventually(lambda: len(done) == 3)
     lane.close()
     assert done == [0, 1, 2]
     assert crew.join(5) is True
-    assert [record.message for record in caplog.records] == ["error in lane"]
+    assert [record.message for record in caplog.records] == ["error in lane"] * 2
 
 
 def test_a_lane_that_overflows_tells() -> None:

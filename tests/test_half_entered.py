@@ -1,0 +1,114 @@
+"""A client that was let in half-way, when something failed, does not stay."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_chsk import Chsk
+from flask_chsk.connection import Opening
+from flask_chsk.server import Server
+from tests.process import eventually
+
+
+class Broken(BaseException):
+    """What ends a request in the middle, as a killed greenlet does."""
+
+
+class Link:
+    """A socket that takes nothing."""
+
+    stalled_since = None
+
+    def write(self, data: bytes) -> bool:
+        raise Broken
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(params=["memory", "redis"])
+def app(request: pytest.FixtureRequest) -> Flask:
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    app.config["CHSK_CLOSE_GRACE_WS"] = 0.1
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        app.config["CHSK_BROKER_URL"] = f"{url}?prefix={secrets.token_hex(4)}"
+    return app
+
+
+@pytest.fixture
+def seen() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def server(app: Flask, seen: list[str]) -> Server:
+    chsk = Chsk(app)
+
+    @chsk.on("chsk/uidport-open")
+    @chsk.on("chsk/uidport-close")
+    def presence(ev: Any) -> None:
+        seen.append(f"{ev.id} {ev.data}")
+
+    server: Server = app.extensions["chsk"].server()
+    server.ready()
+    return server
+
+
+def opening(app: Flask) -> Opening:
+    state = app.extensions["chsk"]
+    return Opening("ann", "c-1", state.composer("edn", state.config))
+
+
+def is_gone(server: Server) -> bool:
+    here = server.registry.get("ann", "c-1") is None
+    return here and not len(server.attachments._leaving) and not server.connected_uids.any
+
+
+def breaks(*args: Any) -> Any:
+    raise Broken
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda server: (server.topics, "joined"),
+        lambda server: (server.registry, "add"),
+        lambda server: (server.broker, "watermark"),
+    ],
+    ids=["topics", "registry", "watermark"],
+)
+def test_a_failure_in_the_middle_undoes_what_was_done(
+    app: Flask,
+    server: Server,
+    seen: list[str],
+    broken: Callable[[Server], tuple[Any, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.broker.join("ann", "topic")
+    owner, name = broken(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(owner), name, breaks)
+        with pytest.raises(Broken):
+            server.enter(opening(app), "ws")
+    eventually(lambda: is_gone(server))
+    entered = server.enter(opening(app), "ws")
+    assert entered is not None
+    server.hub.run(server.close, "ann", None)
+    eventually(lambda: is_gone(server))
+    eventually(lambda: len(seen) % 2 == 0 and seen)
+    # Comings and goings alternate, whatever failed.
+    assert seen == ["chsk/uidport-open ann", "chsk/uidport-close ann"] * (len(seen) // 2)
+
+
+def test_a_socket_that_fails_at_its_greeting_leaves_nobody(app: Flask, server: Server) -> None:
+    entered = server.enter(opening(app), "ws")
+    assert entered is not None
+    with pytest.raises(Broken):
+        server.hub.run(server.open_websocket, entered, Link(), b"")
+    eventually(lambda: is_gone(server))
