@@ -90,7 +90,7 @@ class Asks:
     def told(self, text: str) -> bool:
         """A client of another process answered; False where it was not asked that."""
         uid, client_id, *answer = CANONICAL.unpack(text)
-        return self._answered_here((uid, client_id), s.Answered(*answer))
+        return self._answered_here((uid, client_id), s.Answered(*answer[:3]))
 
     def gone(self, client: Client) -> None:
         """A client will not answer any more."""

@@ -123,7 +123,7 @@ class DelayedCloses:
 
     def on_worker_message(self, text: str) -> None:
         """Another worker sent *text*, after :data:`PREFIX`. On the hub."""
-        what, name, token = text.split()
+        what, name, token, *_ = text.split()
         if what == "ended":
             self._release(PendingResponse(name, token))
         elif token in self._pending:

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from .. import forks
 from ..errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
 from ..printable import printable
+from .schema import refusal
 from .scripts import HELLO, Script
 
 try:
@@ -201,7 +202,13 @@ class Redis:
     def _hello(self, wire: Any, over: str = "") -> Greeting:
         fresh = secrets.token_hex(4)
         args = (fresh, *self._limits, over, self.epoch, self._worker, self._known())
-        epoch, offset, policy, run, began, clock = _run(wire, HELLO, self.base, args)
+        answer = _run(wire, HELLO, self.base, args)
+        if answer[0] == b"schema":
+            low, high = map(int, answer[1].split())
+            self._away_until = time.monotonic() + AWAY
+            self._error = refusal(self.where, self.base, low, high, bool(answer[2]))
+            raise BrokerUnavailable(self._error)
+        epoch, offset, policy, run, began, clock = answer
         return Greeting(
             epoch.decode(), int(offset), policy.decode(), run.decode(), int(began), int(clock)
         )
@@ -282,7 +289,7 @@ class Redis:
             try:
                 return _run(connection.wire, script, self.base, args)
             except ResponseError as error:
-                if not str(error).startswith("NOEPOCH"):
+                if not _is_lost(error):
                     raise
             self._greet(connection)
             return _run(connection.wire, script, self.base, args)
@@ -309,7 +316,7 @@ class Redis:
                 try:
                     return _run(connection.wire, script, self.base, (*args, slot, number))
                 except ResponseError as error:
-                    if not str(error).startswith("NOEPOCH"):
+                    if not _is_lost(error):
                         raise
                 self._greet(connection)
                 return _run(connection.wire, script, self.base, (*args, slot, number))
@@ -354,6 +361,11 @@ def _refusals(where: str) -> Iterator[None]:
         yield
     except ResponseError as error:
         raise BrokerUnavailable(f"Redis at {where} refuses: {_short(error)}") from error
+
+
+def _is_lost(error: ResponseError) -> bool:
+    """Whether a script did nothing, for want of a counter or for the schema in use: HELLO says."""
+    return str(error).startswith(("NOEPOCH", "SCHEMA"))
 
 
 def _goes_on(error: BaseException) -> bool:

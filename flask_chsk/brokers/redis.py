@@ -30,7 +30,7 @@ from ..backoff import exp_backoff
 from ..config import Config
 from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
 from ..event import is_event
-from ..logs import logger
+from ..logs import Sparse, logger
 from ..push import CANONICAL, Push
 from ..registry import ConnectedUids
 from ..security import held_by_another
@@ -49,11 +49,13 @@ from . import (
     scripts,
 )
 from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
+from .schema import SCHEMA, understood
 
 if TYPE_CHECKING:
     from ..hub import Hub, Waiter
 
 log = logger("flask_chsk.broker")
+sparse = Sparse(log)
 T = TypeVar("T")
 
 LEASE = 9.0  # seconds after which a worker that says nothing counts as dead
@@ -421,8 +423,18 @@ class RedisBroker:
         if name == b"!":
             self._listener.changed()
             return
+        number, _, data = data.partition(b" ")
+        if not understood(int(number)):
+            self.counters["foreign"] += 1
+            sparse.warning(
+                "foreign",
+                "a message with schema %d was refused, this worker has %d: see docs/broker",
+                int(number),
+                SCHEMA,
+            )
+            return
         if data[:2] == b"E ":
-            epoch, offset, run = data[2:].split()
+            epoch, offset, run, *_ = data[2:].split()
             if self._subscriber is not None and self._subscriber.run == run.decode():
                 # All keys were deleted there: no reason to go.
                 self._in_epoch(epoch.decode(), int(offset), int(offset))
@@ -438,7 +450,7 @@ class RedisBroker:
             return
         kind, rest = data[:2], data[2:]
         if kind == b"P ":
-            epoch, offset = rest.split()
+            epoch, offset, *_ = rest.split()
             # So far the counter was, when all before was published.
             if self._is_current(epoch.decode()) and self._is_believable(int(offset)):
                 self._offset = max(self._offset, int(offset))
@@ -449,7 +461,7 @@ class RedisBroker:
             self._listener.released(uid or None, client_id, token.decode())
         elif kind == b"T ":
             self._listener.told(_str(rest))
-        else:
+        elif int(number) == SCHEMA:
             raise ValueError(f"unknown kind {kind!r}")
 
     def _is_current(self, epoch: str) -> bool:
@@ -484,7 +496,7 @@ class RedisBroker:
         :raises ValueError: for what no script of ours wrote.
         """
         head, _, body = data.partition(b"\n")
-        epoch, offset, channel, but, size, flush = head.split()
+        epoch, offset, channel, but, size, flush, *_ = head.split()
         a = int(channel)
         b = a + int(but)
         if len(body) != b + int(size):
@@ -777,7 +789,11 @@ class RedisBroker:
 
     def stats(self) -> dict[str, int]:
         counted = {f"broker_{name}": value for name, value in self.counters.items()}
-        gauges = {"subscriptions": len(self._confirmed), "broker_clock_ahead": round(self._clock)}
+        gauges = {
+            "subscriptions": len(self._confirmed),
+            "broker_clock_ahead": round(self._clock),
+            "broker_schema": SCHEMA,
+        }
         return {**counted, **gauges}
 
 

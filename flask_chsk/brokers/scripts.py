@@ -7,7 +7,9 @@ bounds each of them and when it ends):
 ``m``            the counter: ``epoch o`` (last offset), ``began`` (the offset at which the
                  epoch did), ``floor`` (no cursor below it is complete), limits ``events bytes
                  window``, ``shift`` (broker's time less the clock's), ``anew`` (when a process
-                 last came that had another epoch), ``run`` and ``evicted`` of this Redis
+                 last came that had another epoch), ``run`` and ``evicted`` of this Redis, and
+                 the lowest and highest schema in use (``span``, schema.py)
+``schemas``      schema -> until when (ms) a worker that has it counts as living
 ``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
 ``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes count upto kept``
 ``hs``           channels that had events -> an offset that none of them is above (``upto``)
@@ -50,12 +52,19 @@ from __future__ import annotations
 
 import hashlib
 
+from . import schema
+
 _COUNTER = """
 local base = KEYS[1]
 local function text(n) return string.format('%.0f', n) end
 local function counter()
-  local v = redis.call('HMGET', base .. 'm', 'epoch', 'o', 'events', 'bytes', 'window', 'shift')
+  local v = redis.call('HMGET', base .. 'm', 'epoch', 'o', 'events', 'bytes', 'window', 'shift',
+    'span')
   if not v[1] then return nil end
+  if v[7] ~= SPAN and strange(v[7] or '-1 -1') then
+    LOST = redis.error_reply('SCHEMA ' .. (v[7] or '-1 -1'))
+    return nil
+  end
   local t = redis.call('TIME')
   local m = {epoch = v[1], o = tonumber(v[2]), events = tonumber(v[3] or 256),
     bytes = tonumber(v[4] or 1048576), window = tonumber(v[5] or 120000)}
@@ -68,7 +77,6 @@ local function counter()
   m.ms = math.floor(m.now / 1000)
   return m
 end
-local LOST = redis.error_reply('NOEPOCH the counter is gone')
 local function there(uid)
   return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
 end
@@ -148,7 +156,7 @@ local function append(m, channel, pubsub, event, but, flush)
     note(m, channel, skey, hkey)
   end
   redis.call('PUBLISH', base .. pubsub, table.concat(
-    {m.epoch, o, #channel, #but, #event, flush}, ' ') .. '\\n' .. channel .. but .. event)
+    {SCHEMA, m.epoch, o, #channel, #but, #event, flush}, ' ') .. '\\n' .. channel .. but .. event)
   return o
 end
 """
@@ -245,7 +253,7 @@ local function agree(m)
   local events, bytes, window
   local all = redis.call('HGETALL', base .. 'limits')
   for i = 1, #all, 2 do
-    local e, b, w, till = string.match(all[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+    local e, b, w, till = string.match(all[i + 1], '^(%d+) (%d+) (%d+) (%d+)')
     if tonumber(till) < m.ms then
       redis.call('HDEL', base .. 'limits', all[i])
     else
@@ -273,7 +281,7 @@ class Script:
     def __init__(self, body: str, *uses: str) -> None:
         """:param uses: what it calls besides the counter; each call pays for all it has."""
         self.heads: dict[tuple[str, int], bytes] = {}  # for keys and a number of arguments
-        self.text = "".join((_COUNTER, *uses, body))
+        self.text = "".join((schema.COUNTED, _COUNTER, *uses, body))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -281,6 +289,8 @@ HELLO = Script(
     """
 -- new epoch, events, bytes, window (ms; '' from who has none to say), an epoch that is over, the
 -- one that was known, worker, the last offset that was known
+local span, alive = census()
+if span and strange(span) then return {'schema', span, alive} end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')
 local mkey, known = base .. 'm', tonumber(ARGV[8])
@@ -305,6 +315,11 @@ if begins then
     end
   end
 end
+if ARGV[2] ~= '' then
+  live(9000)  -- until its first lease
+elseif not span then
+  redis.call('HSET', mkey, 'span', SPAN)
+end
 local m = counter()
 if ARGV[6] ~= '' and ARGV[6] ~= m.epoch then
   redis.call('HSET', mkey, 'anew', text(m.now))
@@ -319,10 +334,11 @@ end
 m.o = math.max(m.o, m.now, known)
 redis.call('HSET', mkey, 'o', text(m.o))
 if begins then
-  redis.call('PUBLISH', base .. '*', table.concat({'E', m.epoch, began_at(), run}, ' '))
+  redis.call('PUBLISH', base .. '*', table.concat({SCHEMA, 'E', m.epoch, began_at(), run}, ' '))
 end
 return {m.epoch, text(m.o), policy or '', run, began_at(), text(m.clock)}
 """,
+    schema.CENSUS,
     _HISTORY,
     _PRESENCE,
     _LIMITS,
@@ -423,7 +439,7 @@ local cursor, okind, otoken, oworker, ov1, odigest = '', nil, nil, nil, nil, nil
 local said = kind == 'poll' and redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
 if held then
   otoken, oworker, okind, ov1, odigest, cursor =
-    string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%d*)$')
+    string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%d*)')
   local mine = uid ~= '' or odigest == digest
   if before ~= '' then
     -- Where a counter began anew, whoever came first took the id; who had it before gets it back.
@@ -459,7 +475,7 @@ end
 local field = id .. ':' .. uid
 if held and oworker ~= me then
   redis.call('HDEL', base .. 'w:' .. oworker, field)
-  redis.call('PUBLISH', base .. 'w:' .. oworker, 'R ' .. otoken .. ' ' .. field)
+  redis.call('PUBLISH', base .. 'w:' .. oworker, SCHEMA .. ' R ' .. otoken .. ' ' .. field)
 end
 redis.call('HSET', base .. 'w:' .. me, field, token)
 redis.call('ZADD', base .. 'leases', 'NX', text(m.ms + tonumber(ARGV[7])), me)
@@ -546,6 +562,7 @@ if evicted ~= redis.call('HGET', base .. 'm', 'evicted') then
   return LOST
 end
 local lease = tonumber(ARGV[2])
+live(lease)
 redis.call('HSET', base .. 'limits', ARGV[1],
   table.concat({ARGV[3], ARGV[4], ARGV[5], text(m.ms + 3 * lease)}, ' '))
 agree(m)
@@ -555,7 +572,7 @@ local mine = tonumber(redis.call('ZSCORE', base .. 'leases', ARGV[1]))
 redis.call('ZADD', base .. 'leases', text(m.ms + lease), ARGV[1])
 local o = text(math.max(m.o, m.now))
 redis.call('HSET', base .. 'm', 'o', o)
-redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'P ' .. m.epoch .. ' ' .. o)
+redis.call('PUBLISH', base .. 'w:' .. ARGV[1], SCHEMA .. ' P ' .. m.epoch .. ' ' .. o)
 local reaped = redis.call('DEL', base .. 'd:' .. ARGV[1])
 local known = reaped == 1 and -1 or mine and 1 or 0
 local late = (not mine or mine < m.ms + lease / 2) and 1 or 0
@@ -566,6 +583,7 @@ if m.now - tonumber(began_at()) >= 1000 * lease then
 end
 return {m.epoch, o, known, late, dead, began_at(), text(m.clock), m.events, m.bytes, m.window}
 """,
+    schema.CENSUS,
     _HISTORY,
     _PRESENCE,
     _LIMITS,
@@ -611,9 +629,9 @@ local m = counter()
 if not m then return LOST end
 local _, held = held_by(m, ARGV[1], ARGV[2])
 if not held then return fresh(m) and 1 or 0 end  -- about to be let in again
-local start = string.match(held, '^%S+ %S+ %S+ %S+ %S+')
+local start, rest = string.match(held, '^(%S+ %S+ %S+ %S+ %S+) ?%d*(.*)$')
 if string.match(start, '^%S+') ~= ARGV[3] then return 0 end
-redis.call('HSET', base .. 'c:' .. ARGV[1], ARGV[2], start .. ' ' .. ARGV[4])
+redis.call('HSET', base .. 'c:' .. ARGV[1], ARGV[2], start .. ' ' .. ARGV[4] .. rest)
 return 1
 """,
     _PRESENCE,
@@ -725,7 +743,7 @@ return ids
 
 TELL = Script("""
 -- worker, text
-return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], 'T ' .. ARGV[2])
+return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], SCHEMA .. ' T ' .. ARGV[2])
 """)
 """Say something to one worker."""
 
