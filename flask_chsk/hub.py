@@ -366,9 +366,13 @@ class _ParentsHub(Hub):
 
 
 class Hangup:
-    """A watch for a peer that hangs up."""
+    """A watch for a peer that hangs up.
 
-    __slots__ = ("_args", "_fn", "_hub", "_native", "_watcher")
+    The descriptor is the server's. No socket object here holds it: one that is dropped would close
+    it, or whatever has its number by then.
+    """
+
+    __slots__ = ("_args", "_fileno", "_fn", "_hub", "_watcher")
 
     def __init__(
         self, hub: Hub, fileno: int, fn: Callable[..., object], args: tuple[Any, ...]
@@ -376,7 +380,7 @@ class Hangup:
         self._hub = hub
         self._fn = fn
         self._args = args
-        self._native = _NativeSocket(fileno=fileno)  # peeks without waiting; closed by nobody
+        self._fileno = fileno
         self._watcher = hub.loop.io(fileno, 1)
         self._watcher.start(self._look)
 
@@ -385,7 +389,7 @@ class Hangup:
             self._watcher.stop()
             return
         try:
-            said = self._native.recv(1, MSG_PEEK | MSG_DONTWAIT)
+            said = _peek(self._fileno)
         except BlockingIOError:
             return
         except OSError:
@@ -398,7 +402,15 @@ class Hangup:
         """Watch no longer."""
         self._watcher.stop()
         self._watcher.close()
-        self._native.detach()
+
+
+def _peek(fileno: int) -> bytes:
+    """The next byte that a socket has to read, which stays there; nothing at its end."""
+    native = _NativeSocket(fileno=fileno)
+    try:
+        return native.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    finally:
+        native.detach()
 
 
 class Deadline(Protocol):

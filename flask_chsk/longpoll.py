@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .hub import Waiter
@@ -133,10 +134,11 @@ class Poller:
 class Parked:
     """The body of an HTTP answer that is not known yet; a WSGI server iterates and closes it.
 
-    Thousands wait at a time, so it holds nothing of its request.
+    Thousands wait at a time, so it holds nothing of its request. One that is dropped unread, as
+    where an ``after_request`` function raises or answers something else, is as good as closed.
     """
 
-    __slots__ = ("_answered", "_hangup", "_key", "_server", "_waiter")
+    __slots__ = ("_answered", "_key", "_server", "_sock", "_waiter")
 
     def __init__(
         self, server: Server, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket | None
@@ -146,15 +148,19 @@ class Parked:
         self._key = key
         self._waiter = waiter
         self._answered = False
-        self._hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
+        self._sock = sock
 
     def __iter__(self) -> Iterator[bytes]:
         server, waiter = self._server, self._waiter
+        sock, self._sock = self._sock, None
+        # Not before: while it is read, and no longer, the server keeps the socket open.
+        hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
+        del sock
         try:
             data = waiter.wait(server.config.lp_timeout)
         finally:
-            if self._hangup is not None:
-                self._hangup.stop()
+            if hangup is not None:
+                hangup.stop()
         if data is None:
             data = server.hub.run(server.polls.expire, self._key, waiter)
             if data is None:  # answered while we gave up, or about to be told of a close
@@ -165,5 +171,13 @@ class Parked:
 
     def close(self) -> None:
         """Called by the WSGI server, in the end or when the peer went away."""
+        self._abandon(self._server.hub.call)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the process the loop may be gone
+            self._abandon(self._server.hub.soon)
+
+    def _abandon(self, call: Callable[..., object]) -> None:
         if not self._answered:
-            self._server.hub.call(self._server.polls.abandon, self._key, self._waiter)
+            self._answered = True
+            call(self._server.polls.abandon, self._key, self._waiter)

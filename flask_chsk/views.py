@@ -138,6 +138,8 @@ class Endpoint:
         """Answer a handshake or a poll, or park it."""
         try:
             server, opening, origin = self._open(None)
+            if request.method == "HEAD":  # nobody would read what a poll takes
+                return self._answer(opening.composer, b"", origin)
             wait = TEST_CLIENT not in request.environ
             answer = server.polls.get(opening, "handshake?" in request.args, wait)
         except Refused as refused:

@@ -32,6 +32,7 @@ from flask_chsk.errors import ReplyError
 from flask_chsk.packers.edn import EdnPacker
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from flask_chsk.testing import Refusal
+from tests.process import eventually
 
 
 def new_app(**config: Any) -> Flask:
@@ -625,6 +626,20 @@ def test_the_json_packer_is_negotiated(app: Flask, chsk: Chsk) -> None:
         400,
         "unknown packer: this server speaks edn, json (CHSK_PACKERS)\n",
     )
+
+
+def test_a_poll_whose_answer_the_application_replaces_is_over(app: Flask) -> None:
+    chsk = Chsk(app, csrf=False, close_grace_ajax=0.1)
+
+    @app.after_request
+    def replace(response: Response) -> Response:
+        return Response("something else") if response.is_streamed else response
+
+    client = app.test_client()
+    client.get("/chsk?client-id=a&handshake%3F=1")
+    assert client.get("/chsk?client-id=a").text == "something else"
+    assert chsk.stats()["parked"] == 0
+    eventually(lambda: chsk.stats()["clients"] == 0)
 
 
 def test_every_answer_says_nosniff(app: Flask) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import socket
 import subprocess
 import sys
 import threading
@@ -464,3 +466,18 @@ def test_a_job_that_gives_another_runs_it_after_itself(clock: Clock) -> None:
 
     clock.hub.sliced(first)
     assert order == ["first", "still first", "second"]
+
+
+def test_a_watch_for_a_hangup_that_is_dropped_closes_nothing() -> None:
+    """Its descriptor may have a new owner by then."""
+
+    def test() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            assert Hub().watch_hangup(ours, lambda: None) is not None
+            theirs.send(b"x")
+            gevent.sleep(0.01)  # it ends by that byte, and nobody has it
+            gc.collect()
+            assert ours.recv(1) == b"x"
+
+    gevent.spawn(test).get(timeout=LONG)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.hostile.conftest import Target
 from tests.hostile.wire import Wire, head, text, upgrade
+from tests.process import eventually
 
 URL = "/chsk?client-id=attacker"
 FORM = "application/x-www-form-urlencoded"
@@ -234,6 +235,16 @@ def test_odd_headers_are_refused_or_ignored(target: Target, headers: dict[str, s
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO"])
 def test_other_methods_are_not_allowed(target: Target, method: str) -> None:
     assert target.request(head(URL, {"Content-Length": "0"}, method))[0] in (400, 405)
+
+
+def test_a_head_of_a_poll_takes_nothing_and_closes_no_connection(target: Target) -> None:
+    """Its answer is not read: what watches the connection of a poll must not close it later."""
+    target.request(head(URL + "&handshake%3F=1"))
+    assert target.request(head(URL, {"Connection": "close"}, "HEAD"))[0] == 200
+    other = target.opened("other")  # has the number of the descriptor that was closed
+    assert other.ask("[:test/echo 1]") == 1
+    assert target.stats()["parked"] == 0
+    eventually(lambda: target.stats()["clients"] == 2)  # this one and the bystander
 
 
 def test_head_and_options_answer_without_a_body(target: Target) -> None:
