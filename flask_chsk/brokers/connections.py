@@ -381,4 +381,6 @@ def _is_replica(error: BaseException) -> bool:
 
 def _short(error: BaseException) -> str:
     text = _SCRIPT.sub("", " ".join(str(error).split()))
+    if "unauthenticated" in text:  # said of a command with more than ten arguments, as HELLO
+        text = "Authentication required: put the password into the URL"
     return text[:200] or type(error).__name__
