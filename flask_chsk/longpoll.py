@@ -61,10 +61,13 @@ class Poller:
         one = connection.session
         if one.behind and not one.outbox:
             self._server.history.catch_up(connection)
-        upto = None
-        if not one.v1 and not self._server.broker.local:
-            upto = self._server.polls.may_serve(connection)
+        upto = connection.served if self._notes else None
         return one.answer(body, self._server.delivery.frames, upto)
+
+    @property
+    def _notes(self) -> bool:
+        """Whether the broker keeps this client's cursor."""
+        return not self._connection.session.v1 and not self._server.broker.local
 
     def park(self, waiter: Waiter) -> None:
         """Let a request wait; an older one that still waits is released."""
@@ -77,6 +80,8 @@ class Poller:
             data = self.answer()
             if data is not None:
                 self._give(data)
+            elif self._notes:
+                self._server.polls.note_before_answer(self._connection)
 
     def release(self) -> None:
         """Answer the parked request with an empty poll's end."""
@@ -94,10 +99,13 @@ class Poller:
             waiter.set(data)
             self._server.polls.between_polls(self._connection)
 
-    def expire(self, waiter: Waiter) -> bytes | None:
-        """The answer for *waiter*, whose time is over; None: it was answered just now."""
-        if self._waiter is not waiter or self._connection.serving:
-            return None  # or is about to be
+    def expire(self, waiter: Waiter, at_once: bool) -> bytes | None:
+        """The answer for *waiter*, whose time is over; None: it was answered just now.
+
+        :param at_once: False: None, too, where it is about to be.
+        """
+        if self._waiter is not waiter or (self._connection.serving and not at_once):
+            return None
         self._waiter = None
         self._server.polls.between_polls(self._connection)
         self._server.polls.note_rest(self._connection)
@@ -163,8 +171,10 @@ class Parked:
                 hangup.stop()
         if data is None:
             data = server.hub.run(server.polls.expire, self._key, waiter)
-            if data is None:  # answered while we gave up, or about to be told of a close
-                data = waiter.wait(UNDER_WAY)
+        if data is None:  # answered while we gave up, or about to be: with events, or a close
+            data = waiter.wait(UNDER_WAY)
+        if data is None:
+            data = server.hub.run(server.polls.expire, self._key, waiter, True)
         if data:
             self._answered = True
         yield data or b""

@@ -182,18 +182,18 @@ class Polls:
         waiter = self.hub.waiter()
         poller.park(waiter)
         connection.lost_at = None
-        if one.outbox:
-            self._delivery.waits(connection, now)
+        if one.outbox and not self._delivery.waits(connection, now):
+            poller.wake()
         return waiter
 
     def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
         """The body of a poll's answer; *sock* is watched, where it can be."""
         return Parked(self._server, (opening.uid, opening.client_id), waiter, sock)
 
-    def expire(self, key: tuple[Uid, str], waiter: Waiter) -> bytes | None:
+    def expire(self, key: tuple[Uid, str], waiter: Waiter, at_once: bool = False) -> bytes | None:
         """The answer of a poll whose time is over; None: it was answered just now."""
         poller = self._poller(key)
-        return None if poller is None else poller.expire(waiter)
+        return None if poller is None else poller.expire(waiter, at_once)
 
     def abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
         """The peer of a poll went away."""
@@ -206,17 +206,16 @@ class Polls:
         transport = connection and connection.transport
         return transport if isinstance(transport, Poller) else None
 
-    def may_serve(self, connection: Connection) -> int:
-        """Up to which offset a poller that keeps no cursor may be given events.
+    def note_before_answer(self, connection: Connection) -> None:
+        """Tell the broker which events the parked poll of a client without a cursor is to get.
 
-        The broker is told before they are, so that none is given twice wherever the next
-        poll goes; the transport is woken when it knows.
+        The broker notes exactly the events of one answer, before the client gets it: the next
+        poll goes on behind them, in whatever process. The transport is woken when they are noted.
         """
         page = connection.session.page()
         if page and page[-1].offset > connection.served and not connection.serving:
             connection.serving = True
-            self.hub.background(self._serve, connection, page[-1].offset)
-        return connection.served
+            self.hub.background(self._note, connection, page[-1].offset)
 
     def note_rest(self, connection: Connection) -> None:
         """An empty poll ended: a cursor that the broker keeps must not go stale."""
@@ -228,25 +227,36 @@ class Polls:
             one.told = now
             one.settle(self._broker.watermark())
             connection.serving = True
-            self.hub.background(self._serve, connection, one.acked)
+            self.hub.background(self._note, connection, one.acked)
 
-    def _serve(self, connection: Connection, offset: int) -> None:
+    def _note(self, connection: Connection, offset: int) -> None:
         try:
             ours = self._broker.take(*connection.key, connection.token, offset)
         except BrokerError as error:
             log.warning("uid %r cannot be served: %s", connection.session.uid, error)
-            self.hub.call(self.hub.timer, RETRY, lambda: self._served(connection, 0))
+            self.hub.call(self.hub.timer, RETRY, lambda: self._noted(connection, 0))
             return
-        self.hub.call(self._served, connection, offset if ours else None)
+        self.hub.call(self._noted, connection, offset if ours else None)
 
-    def _served(self, connection: Connection, offset: int | None) -> None:
+    def _noted(self, connection: Connection, offset: int | None) -> None:
         connection.serving = False
         if offset is None:
             self._server.released(*connection.key, connection.token)
             return
         connection.served = max(connection.served, offset)
-        if connection.transport is not None:
-            connection.transport.wake()
+        transport = connection.transport
+        if isinstance(transport, Poller) and not transport.parked:
+            self._take_back(connection)
+        elif transport is not None:
+            transport.wake()
+
+    def _take_back(self, connection: Connection) -> None:
+        """The poll that events were noted for is gone: they are for the next one."""
+        acked = connection.session.acked
+        if connection.served > acked:
+            connection.served = acked
+            connection.serving = True
+            self.hub.background(self._note, connection, acked)
 
     def between_polls(self, connection: Connection) -> None:
         """A poll was answered: the connection lives on for its grace."""

@@ -32,7 +32,7 @@ pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
 # Marked e2e as a whole, but for what has fakes on both sides.
-E2E = {HERE / name for name in ("brokers", "client", "e2e", "hostile", "soak", "wire")}
+E2E = {HERE / name for name in ("brokers", "client", "e2e", "hostile", "sente", "soak", "wire")}
 FAKED = {HERE / "client/test_session.py"}
 
 

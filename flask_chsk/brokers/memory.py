@@ -77,8 +77,8 @@ class MemoryBroker:
         self._drained = 0  # the last offset delivered
         self._forgotten = 0  # the last offset of all histories that are gone
         self._histories: dict[str, History] = {}
-        # user -> client id -> the token of its opening, the digest of its secret
-        self._clients: dict[str | None, dict[str, tuple[str, str]]] = {}
+        # user -> client id -> the token of its opening, its secret's digest, how far it was served
+        self._clients: dict[str | None, dict[str, tuple[str, str, int | None]]] = {}
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
@@ -206,17 +206,20 @@ class MemoryBroker:
     ) -> Arrival:
         with self._lock:
             clients = self._clients.get(uid, {})
-            check_may_act(uid, clients[client_id][1] if client_id in clients else None, digest)
+            held = clients.get(client_id)
+            check_may_act(uid, None if held is None else held[1], digest)
             self._openings += 1
             opening = str(self._openings)
             first = not clients
-            clients[client_id] = (opening, digest)
+            cursor = None if held is None else held[2]
+            clients[client_id] = (opening, digest, None if v1 else cursor)
             self._clients[uid] = clients
             if uid is None:
-                return Arrival(opening, first, {})
+                return Arrival(opening, first, {}, cursor=cursor)
             self._grace.pop(uid, None)
             generation = self._next_generation() if first else 0
-            return Arrival(opening, first, dict(self._topics.get(uid, ())), generation)
+            topics = dict(self._topics.get(uid, ()))
+            return Arrival(opening, first, topics, generation, cursor=cursor)
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         with self._lock:
@@ -288,7 +291,12 @@ class MemoryBroker:
         raise NotImplementedError("it never begins anew")
 
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        return True  # the server keeps it
+        with self._lock:
+            held = self._clients.get(uid, {}).get(client_id)
+            if held is None or held[0] != token:
+                return False
+            self._clients[uid][client_id] = (token, held[1], offset)
+            return True
 
     def farewell(
         self,

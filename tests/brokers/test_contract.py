@@ -287,3 +287,29 @@ def test_a_client_without_a_secret_holds_its_id_too(broker: Broker) -> None:
     assert broker.holder(None, "1") == ""
     with pytest.raises(Refused):
         broker.attach(None, "1", "ws", True, digest="other")
+
+
+def test_what_a_client_without_a_cursor_was_served_is_known_at_its_next_poll(ears: Ears) -> None:
+    broker = ears.broker
+    first = broker.attach("ann", "1", "ajax")
+    assert first is not None
+    offsets = [broker.publish(ANN, f"[:a/b {n}]") or 0 for n in range(3)]
+    assert broker.take("ann", "1", first.token, offsets[2]) is True
+    assert broker.take("ann", "1", first.token, offsets[0]) is True  # the others were not given
+    second = broker.attach("ann", "1", "poll")
+    assert second is not None
+    assert second.cursor == offsets[0]
+    assert broker.take("ann", "1", first.token, offsets[2]) is False
+    third = broker.attach("ann", "1", "poll")
+    assert third is not None
+    assert third.cursor == offsets[0]
+
+
+def test_nothing_is_noted_of_a_client_that_is_not_there(broker: Broker) -> None:
+    arrival = broker.attach("ann", "1", "ajax")
+    assert arrival is not None
+    broker.detach("ann", "1", arrival.token)
+    broker.take("ann", "1", arrival.token, 42)
+    again = broker.attach("ann", "1", "ajax")
+    assert again is not None
+    assert again.cursor is None
