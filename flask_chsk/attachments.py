@@ -117,10 +117,13 @@ class Attachments:
         self.hub.timer(LATER, self._begin)
 
     def had_before(self, uid: Uid) -> bool:
-        """Whether a user of ours is to be let in again quietly."""
-        if not self._waiting or uid is None:
+        """Whether a user was here before the epoch, which the broker does not know yet."""
+        if uid is None:
             return False
-        return any(self._waiting.get(one, False) for one in self._registry.of(uid))
+        if uid in self._gone:
+            return True
+        waiting = self._waiting
+        return bool(waiting) and any(waiting.get(one, False) for one in self._registry.of(uid))
 
     def has_topics_of(self, uid: Uid) -> bool:
         """Whether the broker has yet to be told of topics of a user."""
@@ -198,10 +201,9 @@ class Attachments:
             self.hub.call(self._attached, connection, arrival)
 
     def _say_gone(self, uid: str) -> None:
-        if not self._registry.count(uid):  # else its clients here speak for it
-            generation = self._broker.was_here(uid)
-            if generation:
-                self.hub.call(self._server.user, uid, False, generation)
+        generation = self._broker.was_here(uid)
+        if generation:
+            self.hub.call(self._server.user, uid, False, generation)
 
     def _say_topic(self, uid: str, topic: str) -> None:
         try:

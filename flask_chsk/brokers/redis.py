@@ -623,8 +623,11 @@ class RedisBroker:
             try:
                 self._subscribe({f"t:{topic}" for topic in topics})
             except BrokerUnavailable:
-                with suppress(BrokerUnavailable):
-                    self._redis.call(scripts.DETACH, _bytes(uid or ""), client_id, token)
+                if before is None:  # else it is let in again, with the same token
+                    with suppress(BrokerUnavailable):
+                        args = (_bytes(uid or ""), client_id, token)
+                        went = int(self._redis.call(scripts.DETACH, *args))
+                        self._tell_visit(uid, answer, went)
                 raise
         if answer[0] == b"trial":
             return Arrival("", False, topics, offset=int(answer[1]), trial=True)
@@ -642,6 +645,13 @@ class RedisBroker:
             whole=restored == b"",
             restored=int(restored or 0),
         )
+
+    def _tell_visit(self, uid: str | None, answer: list[Any], went: int) -> None:
+        """A user could not be let in after all: tell what was decided of that."""
+        if uid is not None and went and answer[0] == b"in":
+            if answer[2]:
+                self._hub.call(self._listener.presence, uid, True, int(answer[1]))
+            self._hub.call(self._listener.presence, uid, False, went)
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         held = self._do(self._redis.call, scripts.HOLDER, _bytes(uid or ""), client_id)
