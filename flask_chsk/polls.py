@@ -166,7 +166,7 @@ class Polls:
         if one.v1 and opening.cursor is not None:
             cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
             if cursor is None or (self._broker.local and cursor > self._broker.watermark()):
-                self._history.gap(connection)
+                self._history.owe_gap(connection)
             else:
                 one.resume(cursor)
         one.heard = now

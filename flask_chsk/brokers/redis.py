@@ -216,8 +216,11 @@ class RedisBroker:
         self._compare_clocks(greeting.clock)
         self._hub.call(self._in_epoch, greeting.epoch, greeting.offset, greeting.began)
 
-    def _in_epoch(self, epoch: str, offset: int, began: int) -> None:
-        """Redis itself said so; on the hub."""
+    def _in_epoch(self, epoch: str, offset: int, began: int, heard: bool = False) -> None:
+        """Redis itself said so; on the hub.
+
+        :param heard: by the subscription, so that all of this epoch is heard after it.
+        """
         if epoch not in self._redis.past:
             self._said = (offset, self._hub.now())
         waiting, self._waiting_for_epoch = self._waiting_for_epoch, []
@@ -231,6 +234,7 @@ class RedisBroker:
                 self.counters["epochs"] += 1
             self._listener.reset(began)
             if not first:
+                self._doubts = self._doubts or not heard  # perhaps there were events already
                 self._listener.reattach(quiet=True)
         if self._doubts:  # what was not believed is in history, if it is true
             self._doubts = False
@@ -437,7 +441,7 @@ class RedisBroker:
             epoch, offset, run, *_ = data[2:].split()
             if self._subscriber is not None and self._subscriber.run == run.decode():
                 # All keys were deleted there: no reason to go.
-                self._in_epoch(epoch.decode(), int(offset), int(offset))
+                self._in_epoch(epoch.decode(), int(offset), int(offset), heard=True)
                 self._subscriber.epoch = self._epoch
             else:
                 self._ask()

@@ -21,6 +21,7 @@ if __name__ == "__main__":
     monkey.patch_all()
 
 import argparse
+import contextlib
 import http.client
 import itertools
 import json
@@ -51,6 +52,7 @@ TOPIC = "all"
 FAULTS = ("lost", "repeated", "reordered", "absent", "deaf")
 ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
 AT_ONCE = 25  # events after a missing one within which a gap has to be told: a third of a second
+CALM = 20.0  # seconds to hear everything again
 BETWEEN = 3.0  # seconds from one beginning to the next
 
 
@@ -229,23 +231,23 @@ def storm(
         for sender in senders:
             sender.over.set()
             sender.join()
-        last = [next(Sender.numbers) for _ in range(3)]
         sent = dict(itertools.chain(*(sender.sent.items() for sender in senders)))
-        for to, number in zip(("*", f"#{TOPIC}", "*"), last, strict=True):
-            offset = from_outside(to, number)
-            assert offset is not None
-            sent[number] = (to, offset)
 
-    def deaf() -> int:
-        return sum(one.log[-3:] != last for one in listeners)
+        def deaf() -> int:
+            """How many do not hear three events in a row, when it has settled."""
+            last = [next(Sender.numbers) for _ in range(3)]
+            for to, number in zip(("*", f"#{TOPIC}", "*"), last, strict=True):
+                offset = from_outside(to, number)
+                assert offset is not None
+                sent[number] = (to, offset)
+            with contextlib.suppress(TimeoutError):
+                eventually(lambda: all(one.log[-3:] == last for one in listeners), 3.0)
+            return sum(one.log[-3:] != last for one in listeners)
 
-    came: Counter[str] = Counter(
-        epochs=epochs, sent=len(sent), absent=sum(s.absent for s in senders)
-    )
-    try:
-        eventually(lambda: not deaf(), 15.0)
-    except TimeoutError:
-        came["deaf"] = deaf()
+        came: Counter[str] = Counter(epochs=epochs, absent=sum(s.absent for s in senders))
+        with contextlib.suppress(TimeoutError):
+            eventually(lambda: not deaf(), CALM)
+        came.update(deaf=deaf(), sent=len(sent))
     for one in listeners:
         to_all = ("*", f"#{TOPIC}", one.uid)
         wanted = {number: offset for number, (to, offset) in sent.items() if to in to_all}
