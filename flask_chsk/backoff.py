@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable
 
 BASE = 0.5  # the first wait is at most this long, in seconds
-CAP = 30.0  # no wait is longer
+CAP = 5.0  # no wait is longer, for the first tries: a server that comes back is soon noticed
+LATER = 100  # tries, about four minutes: whoever is away for longer is not asked so often
+LATER_CAP = 30.0
 STABLE = 5.0  # a connection that lasted this long starts the count anew
 
 
@@ -14,12 +16,16 @@ def exp_backoff(
     attempt: int,
     *,
     base: float = BASE,
-    cap: float = CAP,
+    cap: float | None = None,
     random: Callable[[], float] = random.random,
 ) -> float:
     """Seconds to wait before try number *attempt* (0 is the first retry).
 
     Anything from 0 to ``min(cap, base * 2**attempt)``, evenly: a crowd that was cut off
     together does not come back together.
+
+    :param cap: in seconds; None: 5 for the first 100 tries, then 30.
     """
+    if cap is None:
+        cap = CAP if attempt < LATER else LATER_CAP
     return random() * min(cap, base * 2.0 ** min(attempt, 32))

@@ -383,41 +383,58 @@ class ChannelSocket:
         """
         if isinstance(timeout, Mapping):
             timeout, cb = _send_options(timeout)
+        return self._send(event, timeout, cb, key)
+
+    def _send(
+        self,
+        event: Any,
+        timeout: float | None,
+        cb: Any,
+        key: str | bool | None,
+        waits: bool = False,
+    ) -> bool:
         if key is True:
             key = secrets.token_urlsafe(9)
         if key and cb is None:
             cb = _ignore
         item = self._session.item(
-            assert_event(event), cb, REPLY if timeout is None else timeout, key=key or None
+            assert_event(event),
+            cb,
+            REPLY if timeout is None else timeout,
+            key=key or None,
+            waits=waits,
         )
         return self._do(self._session.send, item) and not item.lost
 
     def request(self, event: Any, timeout: float = REPLY, *, key: str | bool | None = None) -> Any:
         """Send ``[id, data]`` and block for its reply.
 
+        While a connection is being opened it waits for that, within its timeout.
+
         :param key: as for :meth:`send`; a cut then costs time, but no answer.
         :raises ReplyTimeout: after *timeout* seconds.
-        :raises ChannelClosed: it was not open, or closed before the reply.
+        :raises ChannelClosed: it is closed, or was closed before the reply.
         :raises ReplyError: the server answered with an error; with its status.
         """
         waiting = _Request()
-        self.send(event, timeout, waiting, key=key)
+        self._send(event, timeout, waiting, key, waits=True)
         waiting.flag.wait()
         reply, details = waiting.reply, waiting.details
         if cb_success(reply):
             return reply
         id = event[0]
-        if reply == TIMEOUT:
-            raise ReplyTimeout(f"{id}: no reply within {timeout:g} s")
-        if reply == CLOSED:
-            raise ChannelClosed(f"{id}: {_why(self.state)}")
         details = details if isinstance(details, dict) else {}
-        raise ReplyError(f"{id}: {details.get('message', ERROR)}", details.get("status"))
+        message = details.get("message")
+        if reply == TIMEOUT:
+            raise ReplyTimeout(f"{id}: {message or 'no reply'} within {timeout:g} s")
+        if reply == CLOSED:
+            raise ChannelClosed(f"{id}: {message or _why(self.state)}")
+        raise ReplyError(f"{id}: {message or ERROR}", details.get("status"))
 
     # coming and going ----------------------------------------------------------------
 
     def connect(self) -> None:
-        """Open, where it is closed."""
+        """Open, where it is closed, and wait no longer, where it waits for the next attempt."""
         self._do(self._session.connect)
 
     def reconnect(self) -> None:
@@ -494,6 +511,8 @@ class ChannelSocket:
                     self._deliver(effect.event, effect.pushed)
                 elif isinstance(effect, s.Replied):
                     self._reply(effect)
+                elif isinstance(effect, s.Dropped):
+                    log.warning("the user changed: %s, which waited, is dropped", effect.item.name)
                 elif isinstance(effect, s.Changed):
                     self._changed(effect.old, effect.new)
                 elif isinstance(effect, s.Open):

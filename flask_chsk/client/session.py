@@ -59,6 +59,8 @@ UPGRADE = 30.0  # seconds from a fallback to the next try of a WebSocket, then d
 UPGRADE_CAP = 600.0
 RETURN = 2.0  # the first wait where WebSockets have worked: then a cut led to Ajax
 AGAIN = 1.0  # seconds until what a failed POST carried is said again
+HURRY = 1.0  # seconds between two waits that connect() cuts short
+REQUESTS = 1000  # that wait for an opening
 BATCH_EVENTS = 64  # half of what the server lets wait for one client's handlers
 KEEP = 100.0  # seconds for which a key holds: the server's 120 less what may be under way
 WOKEN = 5.0  # seconds by which the wall clock runs ahead where the machine slept
@@ -74,6 +76,7 @@ _HELD = 409  # somebody else has this client id
 _SPOKEN = (*_REFUSED, _HELD, 429, 503)
 _NIL_UIDS = ("sente/nil-uid", "taoensso.sente/nil-uid")
 AT_REST = ("closed", "refused", "destroyed")
+_UNKNOWN: Any = object()  # a user of whom the server has not told yet
 _WORDS = (CLOSED, TIMEOUT, ERROR)
 
 
@@ -118,7 +121,8 @@ class Item:
 
     One with a *key* may be said again after a cut: the server dispatches it once, for the
     same user, within the same ``life`` of its counter and until ``keep``. ``lost``: the link
-    that got it did not take it.
+    that got it did not take it. One that ``waits`` is a request: while it is not open, it is
+    held for the next opening, for the same ``user``.
     """
 
     __slots__ = (
@@ -133,7 +137,9 @@ class Item:
         "name",
         "piece",
         "timeout",
+        "user",
         "via",
+        "waits",
     )
 
     def __init__(
@@ -145,6 +151,7 @@ class Item:
         cb: Any = None,
         timeout: float = 0.0,
         key: str | None = None,
+        waits: bool = False,
     ) -> None:
         self.name = name
         self.piece = piece  # the packed event alone
@@ -153,6 +160,8 @@ class Item:
         self.cb = cb
         self.timeout = timeout
         self.key = key
+        self.waits = waits
+        self.user: Any = None
         self.life: Any = None
         self.keep = 0.0
         self.due = 0.0
@@ -242,6 +251,12 @@ class Replied(NamedTuple):
     details: Any = None
 
 
+class Dropped(NamedTuple):
+    """*item* waited for an opening, and then the user was another."""
+
+    item: Item
+
+
 class Changed(NamedTuple):
     """The state became another."""
 
@@ -249,7 +264,7 @@ class Changed(NamedTuple):
     new: State
 
 
-Effect = Open | End | Again | Say | Deliver | Asked | Replied | Changed
+Effect = Open | End | Again | Say | Deliver | Asked | Replied | Dropped | Changed
 
 
 class ClientSession:
@@ -308,6 +323,8 @@ class ClientSession:
         self._offline: list[Item] = []
         self._again: list[Item] = []  # cut off, and to be said again
         self._tries = 0
+        self._hurried = float("-inf")
+        self._user: Any = _UNKNOWN  # whose connection this is
         self._renewed = False  # refused since the last opening, tried again with new credentials
         self._downgraded = False  # WebSockets failed where Ajax works
         self._upgrade_wait = UPGRADE
@@ -347,10 +364,13 @@ class ClientSession:
         *,
         cb_id: str | None = None,
         key: str | None = None,
+        waits: bool = False,
     ) -> Item:
         """*event* packed, in the caller's thread; it waits for a reply where it has a *cb*.
 
         One with a *key* needs a *cb*: only its reply tells that it need not be said again.
+
+        :param waits: it may wait for an opening, whatever ``offline_queue`` says.
 
         :raises PackError: for what cannot be packed, or is over the server's limit.
         """
@@ -374,7 +394,7 @@ class ClientSession:
             size = len(message.encode() if isinstance(message, str) else message)
             if size > limit:
                 raise PackError(f"data: {size} bytes, of the {limit} that the server takes")
-        return Item(id, piece, message, None if cb is None else cb_id, cb, timeout, key)
+        return Item(id, piece, message, None if cb is None else cb_id, cb, timeout, key, waits)
 
     def batch(self, items: list[Item]) -> Data:
         """Events without callbacks as one message."""
@@ -391,14 +411,22 @@ class ClientSession:
             item.due = now + item.timeout
             self._pending[item.id] = item
             heapq.heappush(self._deadlines, (item.due, next(self._sends), item))
-        if status in ("connecting", "waiting") and len(self._offline) < self.options.offline_queue:
-            self._offline.append(item)
+        if status in ("connecting", "waiting") and self._queue(item):
             return True
         if status == "open":
             self._transmit(item, now)
             return True
         self.reply(item, CLOSED)
         return False
+
+    def _queue(self, item: Item) -> bool:
+        """Whether it may wait for an opening."""
+        before = sum(other.waits == item.waits for other in self._offline)
+        if before >= (REQUESTS if item.waits else self.options.offline_queue):
+            return False
+        item.user = self._user
+        self._offline.append(item)
+        return True
 
     def answer(
         self, ask_id: str, now: float, *, value: Any = None, error: str | None = None
@@ -461,6 +489,10 @@ class ClientSession:
 
     def unsent(self, item: Item, now: float) -> None:
         """Its link did not take *item*."""
+        # One that is closing takes nothing more: the next one may.
+        if item.waits and item.via is not None and item.via.kind == "ws" and self._queue(item):
+            item.via = None
+            return
         self.cut_off(item, now)
         item.lost = item not in self._again
 
@@ -470,18 +502,25 @@ class ClientSession:
             return
         if type(reply) is str and reply in _WORDS and not self._has_keywords:
             reply = Keyword(reply)
+        if item in self._offline:
+            self._offline.remove(item)
         self._effects.append(Replied(item, reply, details))
 
     # coming and going ----------------------------------------------------------------
 
     def connect(self, now: float) -> None:
-        """Open, where it is closed."""
-        if self.state["status"] in ("closed", "refused"):
+        """Open, where it is closed, and wait no longer, where it waits for the next attempt."""
+        status = self.state["status"]
+        if status in ("closed", "refused"):
             self.reconnect(now)
+        elif status == "waiting" and now - self._hurried >= HURRY:
+            self._hurried = now
+            self._attempt(now)
 
     def reconnect(self, now: float) -> None:
         """Drop the connection, and open again at once."""
         if self._hang_up(REQUESTED_RECONNECT, "requested-reconnect", now):
+            self._user = _UNKNOWN  # perhaps another from now on
             self._attempt(now)
 
     def disconnect(self, now: float) -> None:
@@ -536,7 +575,7 @@ class ClientSession:
         if link is not None and link.kind == "ws":  # posts answer for themselves
             for item in [item for item in self._pending.values() if item.via is link]:
                 self.cut_off(item, now)
-        self._stop("retry", "ordered", "stable", "upgrade", "again")
+        self._stop("retry", "stable", "upgrade", "again")
 
     def _rest(self, status: str) -> None:
         self._timers.clear()
@@ -555,7 +594,7 @@ class ClientSession:
         wanted = self.options.type
         if kind is None:
             kind = wanted if wanted != "auto" else "ajax" if self._downgraded else "ws"
-        self._stop("retry", "ordered")
+        self._stop("retry")
         self._set(status="connecting", type=kind, udt_next_reconnect=None)
         self._try(kind, now)
 
@@ -667,8 +706,7 @@ class ClientSession:
             wait = self.options.backoff(self._tries)
             self._tries += 1
         self._set(status="waiting", udt_next_reconnect=udt + int(wait * 1000))
-        # A wait that the server asked for is not cut short by waking up.
-        self._timers["retry" if asked is None else "ordered"] = now + wait
+        self._timers["retry"] = now + wait
 
     # receiving -----------------------------------------------------------------------
 
@@ -776,6 +814,7 @@ class ClientSession:
             self.csrf = csrf
         if uid in _NIL_UIDS and isinstance(uid, Keyword):
             uid = None
+        self._user = uid
         gap = link.cursor is not None and recovered is False
         self._set(
             status="open",
@@ -793,8 +832,11 @@ class ClientSession:
             self._say_again(now)
             offline, self._offline = self._offline, []
             for item in offline:
-                if item.id is None or item.id in self._pending:
+                if item.user is _UNKNOWN or item.user == uid:
                     self._transmit(item, now)
+                else:
+                    self._effects.append(Dropped(item))
+                    self.reply(item, CLOSED, {"message": "the user changed"})
 
     # time ----------------------------------------------------------------------------
 
@@ -828,7 +870,9 @@ class ClientSession:
                 self._silent(link, now)
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
-            self.reply(heapq.heappop(deadlines)[2], TIMEOUT)
+            item = heapq.heappop(deadlines)[2]
+            waiting = item in self._offline
+            self.reply(item, TIMEOUT, {"message": "not open yet"} if waiting else None)
 
     def _timer(self, name: str, now: float) -> None:
         if name == "stable":

@@ -41,6 +41,7 @@ except ImportError as error:
 
 REUSED = 1.0  # seconds a connection may rest before it is used again: gunicorn keeps it for 2
 SPARE = 4  # connections kept for the next request
+RETRY_AFTER = 60.0  # seconds; a server that says more is not believed
 MAX_BODY = 64 * 1024 * 1024  # bytes of an answer
 
 # Whatever a network, a proxy or a server that talks rubbish can make of a request.
@@ -70,9 +71,10 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds the server asked to wait."""
+        """Seconds the server asked to wait, 60 at most; None where it asked for no wait."""
         value = self.headers.get("retry-after", "")
-        return float(value) if value.isascii() and value.isdecimal() and len(value) < 6 else None
+        seconds = float(value) if value.isascii() and value.isdecimal() else 0.0
+        return min(seconds, RETRY_AFTER) or None
 
     @property
     def line(self) -> str:

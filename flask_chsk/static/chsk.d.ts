@@ -46,6 +46,10 @@ export interface Close {
     | "ws-error"
     | "clean"
     | "unexpected"
+    /** The browser says that there is no network. */
+    | "offline"
+    /** The page was left; it connects again where the browser kept it and shows it again. */
+    | "pagehide"
     | "refused"
     | "signed-out"
     | "replaced";
@@ -196,7 +200,9 @@ export class ChannelSocket<
     cb?: SendOptions<Calls[Id]["reply"]>["cb"],
   ): boolean;
 
-  /** The reply. Rejects with a ChskError named ReplyTimeout, ChannelClosed or ReplyError. */
+  /** The reply. Rejects with a ChskError named ReplyTimeout, ChannelClosed or ReplyError. While a
+   * connection is being opened it waits for that, within its timeout; what had left when the
+   * connection broke is rejected. */
   request<Id extends keyof Calls & string>(
     event: Event<Id, Calls[Id]["data"]>,
     opts?: { timeoutMs?: number },
@@ -207,7 +213,8 @@ export class ChannelSocket<
   /** Inject an event, as if it had been pushed. */
   put(event: Event): void;
 
-  /** Open, where it is closed. */
+  /** Open, where it is closed, and wait no longer, where it waits for the next attempt (once a
+   * second at most). */
   connect(): void;
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect(): void;
@@ -338,7 +345,8 @@ export function defaultChskUrl(
   location: { href: string } | undefined,
   websocket?: boolean,
 ): string;
-/** Milliseconds before attempt 0, 1, 2 …: exponential, at most 30 s, with full jitter. */
+/** Milliseconds before attempt 0, 1, 2 …: exponential, at most 5 s for some four minutes, then
+ * 30 s, with full jitter. */
 export function expBackoff(attempt: number): number;
 /** Call `fn` after the backoff of this attempt; returns the undo. */
 export function setExpBackoffTimeout(fn: () => void, attempt?: number): () => void;

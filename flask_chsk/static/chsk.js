@@ -18,11 +18,15 @@ const BATCH_CHARS = 65_536;
 const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
 // After an empty poll: it may have ended because a WebSocket that is being tried took over.
 const EMPTY_MS = 250;
+const HURRY_MS = 1_000; // between two waits that connect() cuts short
+const LEFT = 3002; // a close code of ours: the page is hidden or offline, and may come back
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const PONG_MS = 10_000;
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
 const POST_TRIES = 5; // where the server says "later"
 const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
+const REQUESTS = 1000; // that wait for an opening
+const RETRY_AFTER_S = 60; // a server that says more is not believed
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
 const UPGRADE_MS = 30_000;
@@ -55,7 +59,9 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  *   message?: string, retryAfterMs?: number}} Cut
  * A message on its way; with an `id` it waits for its reply.
  * @typedef {{packed: any, id?: string | null, cb?: any,
- *   timeoutMs?: number, timer?: any, via?: Link | null}} Item
+ *   timeoutMs?: number, timer?: any, via?: Link | null, waits?: boolean, uid?: any}} Item
+ * `waits`: it is a request, which may wait for an opening; `uid`: the user whose it is, undefined
+ * where that was not known.
  */
 
 // Values of the seed ---------------------------------------------------------------------
@@ -94,9 +100,11 @@ export const cbSuccess = (reply) => ![CLOSED, TIMEOUT, ERROR].includes(plain(rep
 /** Whether a reply is one of these three. @param {any} reply */
 export const cbError = (reply) => !cbSuccess(reply);
 
-/** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 30 s, and with
- * full jitter, so that many clients do not come back at once. @param {number} attempt */
-export const expBackoff = (attempt) => Math.random() * Math.min(30_000, 500 * 2 ** attempt);
+/** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 5 s for some
+ * four minutes, then 30 s, and with full jitter, so that many clients do not come back at once.
+ * @param {number} attempt */
+export const expBackoff = (attempt) =>
+  Math.random() * Math.min(attempt < 100 ? 5_000 : 30_000, 500 * 2 ** attempt);
 
 /** Call `fn` after the backoff of this attempt; returns its undo. @param {() => void} fn */
 export function setExpBackoffTimeout(fn, attempt = 0) {
@@ -250,7 +258,8 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     if (answer.ok) opts.go?.();
     res.status = answer.status;
     res.contentType = header("content-type");
-    res.retryAfterMs = header("retry-after") * 1000 || undefined;
+    const seconds = Math.max(0, parseInt(header("retry-after")));
+    res.retryAfterMs = Math.min(seconds, RETRY_AFTER_S) * 1000 || undefined;
     const type = opts.respType ?? /edn|json|$/.exec(res.contentType)?.[0];
     const packer = answer.ok && /** @type {any} */ ({ edn, json })[type];
     res.content = await (answer.ok && type === "binary" ? answer.arrayBuffer() : answer.text());
@@ -324,6 +333,9 @@ export class ChannelSocket {
   #posts = 0;
   #sends = 0;
   #tries = 0;
+  #hurriedAt = 0;
+  /** @type {any} The user whose connection this is; undefined till the next handshake says. */
+  #uid;
   #renewed = false; // refused since the last opening, and tried again with new credentials
   #downgraded = false; // WebSockets failed where Ajax works
   #upgradeMs = UPGRADE_MS;
@@ -396,25 +408,39 @@ export class ChannelSocket {
   /** Whether it left, or waits in line. `cb` gets the reply, or one of the three that are not
    * the server's. @param {any} event @param {any} [a] @param {any} [b] */
   send(event, a, b) {
-    const { cb, timeoutMs } = typeof a === "object" && a ? a : { timeoutMs: a, cb: b };
+    return this.#send(event, typeof a === "object" && a ? a : { timeoutMs: a, cb: b });
+  }
+
+  /** @param {any} event @param {any} opts @param {boolean} [waits] */
+  #send(event, { cb, timeoutMs }, waits) {
     assertEvent(event);
     const id = cb ? `c${++this.#sends}` : null;
     /** @type {Item} */
-    const item = { packed: this.#pack(event, id), id, cb, timeoutMs: timeoutMs ?? 10_000 };
+    const item = { packed: this.#pack(event, id), id, cb, timeoutMs: timeoutMs ?? 10_000, waits };
     const { open, status } = this.#state;
-    const queued =
-      /connecting|waiting/.test(status) && this.#offline.length < this.#opts.offlineQueue;
+    const queued = /connecting|waiting/.test(status) && this.#queue(item);
     if (id) {
       this.#pending.set(id, item);
-      item.timer = setTimeout(() => this.#reply(item, TIMEOUT), item.timeoutMs);
+      item.timer = setTimeout(() => {
+        const waiting = this.#offline.includes(item);
+        this.#reply(item, TIMEOUT, waiting && { message: `not open yet: ${event[0]}` });
+      }, item.timeoutMs);
     }
-    if (queued) this.#offline.push(item);
-    else if (open) return this.#transmit(item);
-    else queueMicrotask(() => this.#reply(item, CLOSED));
+    if (open) return this.#transmit(item);
+    if (!queued) queueMicrotask(() => this.#reply(item, CLOSED));
     return queued;
   }
 
-  /** The reply; rejects with ReplyTimeout, ChannelClosed or ReplyError.
+  /** Whether it may wait for an opening. @param {Item} item */
+  #queue(item) {
+    const before = this.#offline.filter(({ waits }) => waits === item.waits).length;
+    if (before >= (item.waits ? REQUESTS : this.#opts.offlineQueue)) return false;
+    item.uid = this.#uid;
+    return this.#offline.push(item) > 0;
+  }
+
+  /** The reply; rejects with ReplyTimeout, ChannelClosed or ReplyError. While a connection is
+   * being opened it waits within its timeout.
    * @param {any} event @param {any} [opts] @returns {Promise<any>} */
   request(event, opts) {
     return new Promise((resolve, reject) => {
@@ -428,21 +454,27 @@ export class ChannelSocket {
         const { message, status } = details ?? {};
         reject(new ChskError(name, message ?? `${why}: ${event[0]}`, { status }));
       };
-      this.send(event, { ...opts, cb });
+      this.#send(event, { ...opts, cb }, true);
     });
   }
 
   // Coming and going --------------------------------------------------------------------
 
-  /** Open, where it is closed. */
+  /** Open, where it is closed, and wait no longer, where it waits for the next attempt. */
   connect() {
-    if (/closed|refused/.test(this.#state.status)) this.reconnect();
+    const { status } = this.#state;
+    if (/closed|refused/.test(status)) this.reconnect();
+    else if (status === "waiting" && Date.now() - this.#hurriedAt >= HURRY_MS) {
+      this.#hurriedAt = Date.now();
+      this.#attempt();
+    }
   }
 
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect() {
     if (this.#gone.signal.aborted) return;
     this.#hangUp(3000, "requested-reconnect");
+    this.#uid = undefined; // perhaps another user's from now on
     this.#listen();
     this.#attempt();
   }
@@ -874,12 +906,13 @@ export class ChannelSocket {
       }
       this.#cursor = { epoch, offset: offsets[0] };
     }
+    this.#uid = plain(uid) === "sente/nil-uid" ? null : uid;
     this.#set({
       status: "open",
       type: link.type,
       everOpened: true,
       firstOpen: !everOpened,
-      uid: plain(uid) === "sente/nil-uid" ? null : uid,
+      uid: this.#uid,
       csrfToken: (this.#access.csrf ??= csrf),
       handshakeData,
     });
@@ -887,7 +920,11 @@ export class ChannelSocket {
     if (recovered === false) this.#deliver(["chsk/gap"], true);
     if (open) return;
     for (const item of this.#offline.splice(0)) {
-      if (!item.id || this.#pending.has(item.id)) this.#transmit(item);
+      if (item.uid === undefined || item.uid === this.#uid) this.#transmit(item);
+      else {
+        log("warn", "the user changed: a message that waited for the connection was dropped");
+        this.#reply(item, CLOSED, { message: "the user changed" });
+      }
     }
   }
 
@@ -942,15 +979,21 @@ export class ChannelSocket {
   #transmit(item) {
     // What was given to the link before arrives before what is sent now.
     item.via = this.#last?.busy ? this.#last : this.#link;
-    const sent = !!item.via?.send(item);
-    if (!sent) this.#reply(item, CLOSED);
-    return sent;
+    if (item.via?.send(item)) return true;
+    if (item.via?.type === "ws" && item.waits && this.#queue(item)) {
+      item.via = null; // that one is closing, and the next may take it
+      return true;
+    }
+    this.#reply(item, CLOSED);
+    return false;
   }
 
   /** @param {Item | undefined} item @param {any} reply @param {any} [details] */
   #reply(item, reply, details) {
     if (!item?.id || !this.#pending.delete(item.id)) return;
     clearTimeout(item.timer);
+    const at = this.#offline.indexOf(item);
+    if (at >= 0) this.#offline.splice(at, 1);
     guarded(() => item.cb(reply, details));
   }
 
@@ -1054,25 +1097,36 @@ export class ChannelSocket {
     this.#awake.abort();
     const { signal } = (this.#awake = new AbortController());
     const { document } = globalThis;
-    /** @param {any} target @param {string} name @param {boolean} hard */
-    const add = (target, name, hard) =>
-      target?.addEventListener?.(
-        name,
-        () => {
-          if (hard || !document?.hidden) this.#wake(hard);
-        },
-        { signal },
-      );
-    add(globalThis, "online", true);
-    add(globalThis, "pageshow", false);
-    add(document, "visibilitychange", false);
+    /** @param {any} target @param {string} name @param {() => void} fn */
+    const add = (target, name, fn) => target?.addEventListener?.(name, fn, { signal });
+    const look = () => document?.hidden || this.#wake(false);
+    add(globalThis, "online", () => this.#wake(true));
+    add(globalThis, "offline", () => {
+      if (this.#link) this.#retry(this.#leave("offline"));
+    });
+    // A page with an open connection is not kept for the way back to it.
+    add(globalThis, "pagehide", () => {
+      const lastClose = this.#leave("pagehide");
+      this.#set({ status: "waiting", lastClose, udtNextReconnect: null });
+    });
+    add(globalThis, "pageshow", look);
+    add(globalThis, "focus", look);
+    add(document, "visibilitychange", look);
+  }
+
+  /** Nothing passes for now: close so that the server still expects this client.
+   * @param {string} reason */
+  #leave(reason) {
+    this.#link?.end(LEFT);
+    this.#drop();
+    return { udt: Date.now(), reason };
   }
 
   /** @param {boolean} hard whether what is open may be dead */
   #wake(hard) {
     const { status, lastClose } = this.#state;
-    // A wait that the server asked for is not cut short.
-    if (status === "waiting" && !lastClose.retryAfterMs) this.#attempt();
+    // A wait that the server asked for is cut short only where the network is another.
+    if (status === "waiting" && (hard || !lastClose.retryAfterMs)) this.#attempt();
     this.#link?.probe(hard);
   }
 }

@@ -203,8 +203,8 @@ def test_a_call_is_put_off_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backoff_is_capped_and_jittered() -> None:
-    waits = [exp_backoff(attempt, random=lambda: 1.0) for attempt in (0, 1, 2, 6, 1000)]
-    assert waits == [0.5, 1.0, 2.0, 30.0, 30.0]
+    waits = [exp_backoff(attempt, random=lambda: 1.0) for attempt in (0, 1, 2, 6, 99, 100, 5000)]
+    assert waits == [0.5, 1.0, 2.0, 5.0, 5.0, 30.0, 30.0]
 
 
 def test_functions_that_no_call_runs_are_refused(parts: client.Parts) -> None:

@@ -14,6 +14,7 @@ from flask_chsk.client.session import (
     ClientSession,
     Cut,
     Deliver,
+    Dropped,
     End,
     Item,
     Link,
@@ -477,11 +478,33 @@ def test_an_id_that_the_application_fixed_is_asked_for_again() -> None:
 def test_a_wait_that_the_server_asked_for_is_kept(world: World) -> None:
     link = world.connect()
     world.call("down", link, Cut(status=503, retry_after=7.0))
-    world.call("woken")
     world.turn(6.9)
     assert world.take(Open) == []
     world.turn(0.2)
     world.tried()
+
+
+@pytest.mark.parametrize("how", ["connect", "woken"])
+def test_a_wait_is_cut_short(world: World, how: str) -> None:
+    world.call("down", world.connect(), Cut(status=503, retry_after=60.0))
+    world.session.take_effects()
+    world.call(how)
+    world.tried()
+
+
+def test_connect_cuts_one_wait_a_second_short(world: World) -> None:
+    link = world.connect()
+    for _ in range(10):
+        world.call("down", link, Cut(status=503, retry_after=60.0))
+        world.session.take_effects()
+        world.call("connect")
+        opened = world.take(Open)
+        if not opened:
+            break
+        link = opened[0].link
+    assert world.status == "waiting"
+    world.turn(1.0)
+    assert world.connect()
 
 
 def test_closed_by_the_application_a_session_is_fresh(world: World) -> None:
@@ -638,6 +661,96 @@ def test_what_timed_out_in_line_is_not_sent(world: World) -> None:
     world.trust(link)
     said = [say.item.data for say in world.take(Say) if say.item.name == "chat/say"]
     assert said == ["[[:chat/say 2] nil]"]
+
+
+def request(world: World, data: Any, timeout: float = 10.0) -> Item:
+    item = world.session.item(Event("chat/say", data), print, timeout, waits=True)
+    world.call("send", item)
+    return item
+
+
+def says(world: World) -> list[Any]:
+    """The data that left."""
+    return [say.item.data[12:-7] for say in world.take(Say) if say.item.name == "chat/say"]
+
+
+def test_a_request_waits_for_the_first_connection_and_the_next(world: World) -> None:
+    link = world.connect()
+    request(world, 1)
+    world.trust(link)
+    assert says(world) == ["1"]
+    world.call("down", link, Cut(1012, "spread=2"))
+    request(world, 2)
+    world.turn(2)
+    world.trust(world.tried(), recovered=True)
+    assert says(world) == ["2"]
+
+
+def test_a_request_waits_where_its_websocket_is_closing() -> None:
+    world = World(type="ws")
+    link = world.open()
+    item = request(world, 1)
+    assert world.take(Say)
+    world.call("unsent", item)  # which the transport says
+    world.call("down", link, Cut(1012, "spread=2"))
+    world.turn(2)
+    world.trust(world.tried(), recovered=True)
+    assert says(world) == ["1"]
+
+
+def test_a_request_that_waited_in_vain_says_why(world: World) -> None:
+    link = world.connect()
+    item = request(world, 1, timeout=1.0)
+    world.turn(1)
+    assert world.take(Replied) == [Replied(item, "chsk/timeout", {"message": "not open yet"})]
+    world.trust(link)
+    assert says(world) == []
+
+
+def test_a_request_does_not_wait_where_nobody_connects(world: World) -> None:
+    request(world, 1)
+    assert world.told() == [("chat/say", "chsk/closed")]
+    world.connect()
+    request(world, 2)
+    world.call("disconnect")
+    assert world.told() == [("chat/say", "chsk/closed"), "closed"]
+
+
+def test_a_request_waits_for_the_user_who_made_it(world: World) -> None:
+    world.call("down", world.open(), Cut(1006))
+    item = request(world, 1)
+    world.turn(1)
+    world.trust(world.tried(), uid="bob", recovered=False)
+    effects = world.session.take_effects()
+    assert Dropped(item) in effects
+    assert Replied(item, "chsk/closed", {"message": "the user changed"}) in effects
+
+
+def test_a_request_of_whoever_signed_in_is_theirs(world: World) -> None:
+    world.call("down", world.open(), Cut(1006))
+    anns = request(world, 1)
+    world.call("reconnect")
+    request(world, 2)
+    world.trust(world.tried(), uid="bob", recovered=False)
+    effects = world.session.take_effects()
+    assert Dropped(anns) in effects
+    said = [e.item.data for e in effects if isinstance(e, Say) and e.item.name == "chat/say"]
+    assert [data[12:13] for data in said] == ["2"]
+
+
+def test_requests_take_no_place_of_sends_that_wait() -> None:
+    world = World(type="ws", offline_queue=1)
+    world.connect()
+    request(world, 0)
+    assert [world.send(["chat/say", n])[0] for n in (1, 2)] == [True, False]
+
+
+def test_a_thousand_requests_may_wait() -> None:
+    world = World(type="ws")
+    world.connect()
+    for n in range(1100):
+        request(world, n)
+    assert len(world.take(Replied)) == 100
 
 
 def test_disconnected_what_waits_in_line_is_told(world: World) -> None:

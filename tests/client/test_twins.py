@@ -249,6 +249,21 @@ def test_a_restart_of_the_server_is_told_the_same(
             assert pair.do("request", ["test/echo", 1], 5000) == 1
 
 
+@pytest.mark.parametrize("kind", ["ws", "ajax"])
+def test_a_request_waits_for_the_connection_the_same(
+    twins: Callable[..., Twins], server: TestServer, kind: str
+) -> None:
+    with Proxy() as proxy:
+        pair = twins(f"{proxy.url}/chsk", kind, wait=0.3)
+        in_vain = pair.do("request", ["test/echo", 1], 200)
+        assert in_vain == {"error": "ReplyTimeout", "status": None}
+        assert pair.do("send", ["test/echo", 1]) is False
+        proxy.backends = [server.port]
+        assert pair.do("request", ["test/echo", 2], 5000) == 2
+        pair.do("break")
+        assert pair.do("request", ["test/echo", 3], 5000) == 3
+
+
 def test_fallback_and_return_are_told_the_same(
     twins: Callable[..., Twins], server: TestServer
 ) -> None:

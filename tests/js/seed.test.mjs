@@ -79,8 +79,8 @@ describe("expBackoff", () => {
   it("doubles up to its cap, with full jitter", (t) => {
     t.mock.method(Math, "random", () => 0.5);
     assert.deepEqual(
-      [0, 1, 2, 5, 6, 7, 5000].map((attempt) => expBackoff(attempt)),
-      [250, 500, 1000, 8000, 15_000, 15_000, 15_000],
+      [0, 1, 2, 3, 4, 99, 100, 5000].map((attempt) => expBackoff(attempt)),
+      [250, 500, 1000, 2000, 2500, 2500, 15_000, 15_000],
     );
     t.mock.method(Math, "random", () => 0);
     assert.equal(expBackoff(9), 0);

@@ -525,7 +525,7 @@ describe("waking up", () => {
     };
   }
 
-  for (const how of ["online", "pageshow", "visibilitychange"]) {
+  for (const how of ["online", "pageshow", "focus", "visibilitychange"]) {
     it(`by ${how} ends the wait for the next attempt`, async (t) => {
       const window = page(t);
       const here = await overWs(t, { backoff: () => 30_000 });
@@ -543,16 +543,80 @@ describe("waking up", () => {
     });
   }
 
-  it("does not end a wait that the server asked for", async (t) => {
+  it("by focus does not end a wait that the server asked for", async (t) => {
     const window = page(t);
     const here = await world(t, { type: "ajax" });
     await here.get.answers("restarting", 503, { "retry-after": "7" });
     assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 7000);
-    window.happens("online");
+    window.happens("focus");
     await here.tick(6999);
     assert.equal(here.gets().length, 1);
     await here.tick(1);
     assert.equal(here.gets().length, 2);
+  });
+
+  it("by online, or connect(), ends that wait, too", async (t) => {
+    const window = page(t);
+    const here = await world(t, { type: "ajax" });
+    for (const end of [() => window.happens("online"), () => here.chsk.connect()]) {
+      const tries = here.gets().length;
+      await here.get.answers("restarting", 503, { "retry-after": "60" });
+      end();
+      await settle();
+      assert.equal(here.gets().length, tries + 1);
+    }
+  });
+
+  it("by connect() is no way to try all the time", async (t) => {
+    const here = await world(t, { type: "ajax", backoff: () => 5000 });
+    here.chsk.watch((_, now) => now.status === "waiting" && here.chsk.connect());
+    for (let second = 0; second < 10; second++) {
+      for (let n = 0; n < 3; n++) if (!here.get.done) await here.get.answers("no", 500);
+      await here.tick(1000);
+    }
+    assert.ok(here.gets().length <= 12, `${here.gets().length} tries in 10 s`);
+  });
+
+  it("is the same where the page was offline: it says so, and comes back by itself", async (t) => {
+    const window = page(t);
+    for (const type of ["ws", "ajax"]) {
+      const here = await (type === "ws" ? overWs : overAjax)(t, { backoff: () => 5000 });
+      window.happens("offline");
+      const { status, lastClose, open } = here.chsk.state;
+      assert.deepEqual([status, lastClose.reason, open], ["waiting", "offline", false]);
+      assert.equal(here.chsk.send(["a/b"]), false);
+      const tries = here.sockets.length + here.gets().length;
+      window.happens("online");
+      await settle();
+      assert.equal(here.sockets.length + here.gets().length, tries + 1);
+      if (type === "ws") assert.equal(here.sockets[0].closedWith, 3002);
+      here.chsk.destroy();
+      mock.timers.reset();
+    }
+  });
+
+  it("finds a page that was left closed, and opens it where it was", async (t) => {
+    const window = page(t);
+    const here = await overWs(t);
+    window.happens("pagehide");
+    assert.equal(here.socket.closedWith, 3002);
+    const { status, lastClose, udtNextReconnect } = here.chsk.state;
+    assert.deepEqual([status, lastClose.reason, udtNextReconnect], ["waiting", "pagehide", null]);
+    await here.tick(60_000);
+    assert.equal(here.sockets.length, 1); // it is frozen, and begins nothing where it is not
+    window.happens("pageshow");
+    await settle();
+    assert.deepEqual([here.sockets.length, here.socket.params.cursor], [2, "e1:10"]);
+  });
+
+  it("leaves a page alone that was closed before it was left", async (t) => {
+    const window = page(t);
+    const here = await overWs(t);
+    here.chsk.disconnect();
+    window.happens("pagehide");
+    window.happens("pageshow");
+    await settle();
+    assert.deepEqual([here.sockets.length, here.chsk.state.status], [1, "closed"]);
   });
 
   it("from sleep ends it, too", async (t) => {
@@ -686,5 +750,128 @@ describe("the application's wishes", () => {
     const [url, protocols] = WebSocket.args;
     assert.match(url, /^wss:\/\/example\.org:8443\/app\/chsk\?client-id=cid&/);
     assert.deepEqual(protocols.slice(2), ["csrf.dG9r"]);
+  });
+});
+
+describe("Retry-After", () => {
+  for (const [said, ms] of [
+    ["7", 7000],
+    ["3000000", 60_000],
+    ["-5", 1000],
+    ["0", 1000],
+    ["soon", 1000],
+    ["0.001", 1000],
+    ["Wed, 21 Oct 2037 07:28:00 GMT", 1000],
+  ]) {
+    it(`of ${said} waits for ${ms} ms`, async (t) => {
+      const here = await world(t, { type: "ajax", backoff: () => 1000 });
+      await here.get.answers("later", 503, { "retry-after": said });
+      assert.equal(here.chsk.state.udtNextReconnect, Date.now() + ms);
+    });
+  }
+
+  it("of a post is bounded, too", async (t) => {
+    const here = await overAjax(t);
+    here.chsk.send(["a/b"]);
+    await settle();
+    await here.post.answers("later", 503, { "retry-after": "3600" });
+    await here.tick(60_000, 20_000);
+    assert.equal(here.posts().length, 2);
+  });
+});
+
+describe("a request", () => {
+  it("waits for the first connection, and for the next", async (t) => {
+    const here = await world(t, { type: "ws" });
+    const first = here.chsk.request(["a/b", 1]);
+    here.socket.opens();
+    assert.deepEqual(here.socket.sent, ['[[:a/b 1] "c1"]']);
+    here.socket.says('[1 "c1"]');
+    assert.equal(await first, 1);
+    here.socket.drops(1012);
+    const next = here.chsk.request(["a/b", 2]);
+    await here.tick(2000);
+    here.socket.opens(RECOVERED);
+    here.socket.says('[2 "c2"]');
+    assert.equal(await next, 2);
+  });
+
+  it("waits where its WebSocket is closing already", async (t) => {
+    const here = await overWs(t);
+    here.socket.readyState = 2;
+    const reply = here.chsk.request(["a/b"]);
+    assert.equal(here.chsk.send(["a/b"]), false);
+    here.socket.drops(1012);
+    await here.tick(2000);
+    here.socket.opens(RECOVERED);
+    here.socket.says('[:ok "c1"]');
+    assert.equal(await reply, "ok");
+  });
+
+  it("waits no longer than its timeout, and says why", async (t) => {
+    const here = await world(t, { type: "ws" });
+    const reply = here.chsk.request(["a/b"], { timeoutMs: 1000 }).catch((error) => error);
+    await here.tick(1000);
+    const { name, message } = await reply;
+    assert.deepEqual([name, message], ["ReplyTimeout", "not open yet: a/b"]);
+    here.socket.opens();
+    assert.deepEqual(here.socket.sent, []);
+  });
+
+  it("that had left when the connection broke is rejected", async (t) => {
+    const here = await overWs(t);
+    const reply = here.chsk.request(["a/b"]);
+    here.socket.drops();
+    await assert.rejects(reply, { name: "ChannelClosed" });
+  });
+
+  it("does not wait where nobody tries to connect", async (t) => {
+    const here = await overWs(t);
+    here.chsk.disconnect();
+    await assert.rejects(here.chsk.request(["a/b"]), { name: "ChannelClosed" });
+    here.chsk.connect();
+    const waiting = here.chsk.request(["a/b"]);
+    here.chsk.disconnect();
+    await assert.rejects(waiting, { name: "ChannelClosed" });
+  });
+
+  it("waits for the user who made it", async (t) => {
+    const bob = '[[:chsk/handshake ["bob" nil nil {:cursor "e1:10" :recovered false}]] nil]';
+    const here = await overWs(t);
+    here.socket.drops();
+    const anns = here.chsk.request(["a/b", "ann"]);
+    await here.tick(1000);
+    here.socket.opens(bob);
+    await assert.rejects(anns, { name: "ChannelClosed", message: "the user changed" });
+    assert.deepEqual(here.socket.sent, []);
+  });
+
+  it("of whoever signed in waits for the connection of theirs", async (t) => {
+    const bob = '[[:chsk/handshake ["bob" nil nil {:cursor "e1:10" :recovered false}]] nil]';
+    const here = await overWs(t);
+    here.socket.drops();
+    const anns = here.chsk.request(["a/b", "ann"]);
+    here.chsk.reconnect(); // signed in as bob
+    here.chsk.request(["a/b", "bob"]).catch(() => {});
+    await settle();
+    here.socket.opens(bob);
+    await assert.rejects(anns, { name: "ChannelClosed" });
+    assert.deepEqual(here.socket.sent, ['[[:a/b "bob"] "c2"]']);
+  });
+
+  it("is one of 1000 that wait, at most", async (t) => {
+    const here = await world(t, { type: "ws" });
+    const lost = [];
+    for (let n = 0; n < 1100; n++) here.chsk.request(["a/b", n]).catch((e) => lost.push(e.name));
+    await settle();
+    assert.deepEqual([lost.length, lost[0]], [100, "ChannelClosed"]);
+  });
+
+  it("takes no place of sends that wait, nor makes them wait", async (t) => {
+    const here = await world(t, { type: "ws", offlineQueue: 1 });
+    here.chsk.request(["a/b"]).catch(() => {});
+    assert.deepEqual([here.chsk.send(["a/c"]), here.chsk.send(["a/c"])], [true, false]);
+    const reply = await new Promise((cb) => here.chsk.send(["a/c"], 1000, cb));
+    assert.equal(reply, "chsk/closed");
   });
 });

@@ -572,7 +572,7 @@ describe("the application", () => {
   });
 
   it("keeps what it sends while closed, in order, where it was asked to", async (t) => {
-    const { chsk, socket } = await world(t, { type: "ws", offlineQueue: 2 });
+    const { chsk, socket } = await world(t, { type: "ws", offlineQueue: 1 });
     const reply = chsk.request(["a/ask"]);
     const sent = [chsk.send(["a/b", 1]), chsk.send(["a/b", 2])];
     assert.deepEqual(sent, [true, false]);
