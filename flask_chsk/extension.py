@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import blinker
-from flask import Flask, current_app, has_app_context, url_for
+from flask import Flask, current_app, has_app_context, has_request_context, url_for
 from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 
@@ -74,6 +74,7 @@ class State:
         self.cookieless = Cookieless(app)
         self._random_key = secrets.token_bytes(32)
         self._serves = False  # requests come to this process
+        self._warned_unserved = False
         self._addresses: dict[Any, Any] = {}  # to which they come
         self._parent_serves = False  # or came to the one that forked it
         self._shares_listener = False
@@ -137,15 +138,33 @@ class State:
         """The server to send by. Clients of a shared broker may be elsewhere: it starts then."""
         if not self.config.broker_url.startswith("memory:"):
             return self.server()
+        if not self._serves:
+            self._warn_unserved()
+        return self.running()
+
+    def acting(self) -> Server:
+        """The server to ask, join or look up members by; it starts where it has not."""
+        if not self._serves and self.config.broker_url.startswith("memory:"):
+            self._warn_unserved()
+        return self.server()
+
+    def _warn_unserved(self) -> None:
+        """Say once that what is sent reaches nobody, where this process serves no requests."""
+        self._warn_child()
         server = self.running()
-        if server is None:
-            self._warn_child()
-        return server
+        if self._warned_unserved or has_request_context() or (server and len(server.registry)):
+            return
+        self._warned_unserved = True
+        log.warning(
+            "this process serves nobody yet, and CHSK_BROKER_URL=memory:// does not reach the"
+            " clients of another one: to send from a task, a cron job or a shell, set"
+            " CHSK_BROKER_URL=redis://… here and in the workers, or use flask_chsk.publisher"
+        )
 
     def _warn_child(self) -> None:
         """Say once that what is sent in a forked child reaches no client of its parent."""
         if self._parent_serves and not self._serves:
-            self._parent_serves = False
+            self._parent_serves, self._warned_unserved = False, True
             log.warning(
                 "this process serves nobody: it was forked by a worker, and CHSK_BROKER_URL=memory://"
                 " does not reach that worker's clients; set CHSK_BROKER_URL=redis://…, or send in"
@@ -368,7 +387,7 @@ class Sender:
         :raises AskTimeout: after *timeout* seconds.
         :raises AskFailed: when its handler raised, or it has none.
         """
-        return self._state().server().asks.ask(as_uid(uid), event, client_id, timeout)
+        return self._state().acting().asks.ask(as_uid(uid), event, client_id, timeout)
 
     def close(
         self,
@@ -409,12 +428,12 @@ class Sender:
         key = as_uid(uid)
         if key is None:
             raise UsageError("anonymous clients cannot join a topic: give them a uid")
-        return self._state().server().broker.join(key, _topic(topic))
+        return self._state().acting().broker.join(key, _topic(topic))
 
     def leave(self, uid: Any, topic: str) -> bool:
         """End a user's membership of *topic*; False where there was none."""
         key = as_uid(uid)
-        return key is not None and self._state().server().broker.leave(key, _topic(topic))
+        return key is not None and self._state().acting().broker.leave(key, _topic(topic))
 
     def publish(self, topic: str, event: Any) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
@@ -425,7 +444,7 @@ class Sender:
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
-        return self._state().server().broker.members(_topic(topic))
+        return self._state().acting().broker.members(_topic(topic))
 
     @property
     def connected_uids(self) -> ConnectedUids:
@@ -435,7 +454,7 @@ class Sender:
 
     def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:
         """Call ``fn(old, new)`` when `connected_uids` changes; returns its undo."""
-        plain(fn, "chsk.watch()")
+        plain(fn, "chsk.watch()", takes="old, new")
         watchers = self._state().watchers
         watchers.append(fn)
 
@@ -452,7 +471,7 @@ class Sender:
 
     def start_router(self, handler: Callable[[EventMessage], object]) -> Callable[[], None]:
         """Call *handler* with each event message of `ch_recv`; returns its stop."""
-        plain(handler, "chsk.start_router()")
+        plain(handler, "chsk.start_router()", takes="ev")
         state = self._state()
         return start_router(state.recv, lambda ev: state.run_plain(handler, ev))
 
@@ -580,12 +599,12 @@ class Chsk(Handlers, Sender):
 
         By default Flask-Login's user where that is set up, else ``session["uid"]``.
         """
-        self.hooks.user_id = plain(fn, "@chsk.user_id")
+        self.hooks.user_id = plain(fn, "@chsk.user_id", takes="")
         return fn
 
     def handshake_data(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register what makes the data that a client gets with its handshake."""
-        self.hooks.handshake_data = plain(fn, "@chsk.handshake_data")
+        self.hooks.handshake_data = plain(fn, "@chsk.handshake_data", takes="")
         return fn
 
     def csrf_token(self, fn: Callable[[], str]) -> Callable[[], str]:
@@ -594,7 +613,7 @@ class Chsk(Handlers, Sender):
         For a page it makes a token where the session has none; for a request of the channel
         socket None says that there is none, which refuses.
         """
-        self.hooks.csrf_token = plain(fn, "@chsk.csrf_token")
+        self.hooks.csrf_token = plain(fn, "@chsk.csrf_token", takes="")
         return fn
 
     def authorize(self, fn: Callable[[], Any]) -> Callable[[], Any]:
@@ -603,12 +622,12 @@ class Chsk(Handlers, Sender):
         What is not true, such as None, is answered with 401. So are a coroutine, a response, and
         Flask-Login's user who is not signed in, which Python takes for true.
         """
-        self.hooks.authorize = plain(fn, "@chsk.authorize")
+        self.hooks.authorize = plain(fn, "@chsk.authorize", takes="")
         return fn
 
     def reject(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register the first check of each request; a true value or a response refuses."""
-        self.hooks.reject = plain(fn, "@chsk.reject")
+        self.hooks.reject = plain(fn, "@chsk.reject", takes="")
         return fn
 
     def pack_default(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -617,7 +636,7 @@ class Chsk(Handlers, Sender):
         It raises for what it does not know either. None is taken for that, too: a function that
         falls off its end would otherwise send nil.
         """
-        self.hooks.pack_default = plain(fn, "@chsk.pack_default")
+        self.hooks.pack_default = plain(fn, "@chsk.pack_default", takes="value")
         for state in self._states:
             state.forget_packers()
         return fn

@@ -71,7 +71,7 @@ def start_router(
 
     :param trace_evs: log each event at DEBUG before it is handled.
     """
-    plain(handler, "start_chsk_router()")
+    plain(handler, "start_chsk_router()", takes="ev")
     stopped = False
 
     def loop() -> None:

@@ -196,10 +196,11 @@ class Handlers:
             raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')
 
         if parse is not None:
-            plain(parse, f"parse of {full}")
+            plain(parse, f"parse of {full}", takes="data")
 
         def register(fn: Function) -> Function:
-            self._add(full, Handler(plain(fn, f'@on("{full}")'), concurrent, parse))
+            plain(fn, f'@on("{full}")', takes="ev")
+            self._add(full, Handler(fn, concurrent, parse))
             return fn
 
         return register
@@ -212,7 +213,7 @@ class Handlers:
 
     def before_event(self, fn: Function) -> Function:
         """Register *fn(ev)* to run before each handler; a value that is not None ends."""
-        self.before.append(plain(fn, "@before_event"))
+        self.before.append(plain(fn, "@before_event", takes="ev"))
         return fn
 
     def after_event(self, fn: Function) -> Function:
@@ -221,7 +222,7 @@ class Handlers:
         None in place of another value is an error, since a function that forgets its ``return``
         would take every reply away; ``raise Reply(None)`` where it is meant.
         """
-        self.after.append(plain(fn, "@after_event"))
+        self.after.append(plain(fn, "@after_event", takes="ev, value"))
         return fn
 
     def errorhandler(self, exception: type[BaseException]) -> Callable[[Function], Function]:
@@ -236,7 +237,8 @@ class Handlers:
             )
 
         def register(fn: Function) -> Function:
-            self.errors[exception] = plain(fn, f"@errorhandler({exception.__name__})")
+            role = f"@errorhandler({exception.__name__})"
+            self.errors[exception] = plain(fn, role, takes="ev, error")
             return fn
 
         return register

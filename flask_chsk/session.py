@@ -530,7 +530,7 @@ def read_sized(composer: Composer, data: Data) -> tuple[Happening, int]:
         begin = data[:BAD_PACKAGE_SHOWN]
         shown = begin if isinstance(begin, str) else begin.decode("latin-1")
         return Received(Event(BAD_PACKAGE, shown)), len(shown)
-    happening = _meaning(value, cb, composer.packer.name)
+    happening = _meaning(value, cb, composer.has_keywords)
     if third is not None and type(third) is dict and isinstance(happening, Received):
         key = third.get("key")
         if isinstance(key, str) and len(key) <= KEY_LENGTH:
@@ -538,8 +538,8 @@ def read_sized(composer: Composer, data: Data) -> tuple[Happening, int]:
     return happening, size
 
 
-def _meaning(value: Any, cb: Any, packer: str) -> Happening:
-    if not is_event(value) or (packer != "json" and not isinstance(value[0], Keyword)):
+def _meaning(value: Any, cb: Any, keywords: bool) -> Happening:
+    if not is_event(value) or (keywords and not isinstance(value[0], Keyword)):
         return Received(Event(BAD_EVENT, value), cb)  # a string is no id where keywords are
     event = as_event(value)
     id = event.id
@@ -557,7 +557,7 @@ def _meaning(value: Any, cb: Any, packer: str) -> Happening:
     elif id == BATCH and type(event.data) is list and len(event.data) <= BATCHED:
         return Batched(
             tuple(
-                x if isinstance(x := _meaning(item, None, packer), Received) else _bad(item)
+                x if isinstance(x := _meaning(item, None, keywords), Received) else _bad(item)
                 for item in event.data
             )
         )

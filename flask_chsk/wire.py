@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import PackError, UnpackError
 from .packers import SHORT_BYTES, Packer
+from .values import Keyword
 
 Data = str | bytes
 """What a packer makes: text, or bytes from a binary one."""
@@ -26,7 +27,8 @@ class Composer:
     """
 
     __slots__ = (
-        *("array", "finish", "key", "nil", "packer", "piece", "unpack_sized", "unpackable", "wire"),
+        *("array", "finish", "has_keywords", "key", "nil", "packer", "piece"),
+        *("unpack_sized", "unpackable", "wire"),
     )
 
     def __init__(self, packer: Packer, wire: Wire) -> None:
@@ -50,6 +52,7 @@ class Composer:
         sized = getattr(packer, "unpack_sized", None)
         self.unpack_sized = self._estimated if sized is None else sized
         self.nil = self.piece(None)
+        self.has_keywords = _has_keywords(packer)  # else a string may be an event id
 
     def _checked(self, value: Any) -> Any:
         self.packer.pack(value)  # raises now, in the caller, before anything is sent
@@ -130,6 +133,13 @@ class Composer:
         cb = message[1] if length > 1 else None
         third = message[2] if length > 2 else None
         return message[0], None if cb is False else cb, third, size
+
+
+def _has_keywords(packer: Packer) -> bool:
+    try:
+        return isinstance(packer.unpack(packer.pack(Keyword("a/b"))), Keyword)
+    except (PackError, UnpackError):  # one of an application's own, which takes less than we send
+        return False
 
 
 @dataclass(frozen=True)

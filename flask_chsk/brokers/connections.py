@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from weakref import WeakSet
 
 from .. import forks
@@ -121,7 +121,7 @@ class Redis:
         query = dict(parse_qsl(split.query))
         prefix = query.pop("prefix", "chsk")
         try:
-            rest = urlunsplit(split._replace(query=urlencode(query)))
+            rest = url.partition("?")[0] + f"?{urlencode(query)}"
             options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
         except ValueError as error:
             raise ConfigError(f"{remedy} ({printable(str(error))})") from None

@@ -294,7 +294,7 @@ class ChannelSocket:
 
     def watch(self, fn: Watcher) -> Callable[[], None]:
         """Call ``fn(old, new)`` on every change of state; returns the undo."""
-        self._watchers.append(plain(fn, "watch()", REMEDY))
+        self._watchers.append(plain(fn, "watch()", REMEDY, takes="old, new"))
         return partial(_remove, self._watchers, fn)
 
     def wait_open(self, timeout: float = REPLY) -> None:
@@ -335,7 +335,7 @@ class ChannelSocket:
                 return fn
 
             return register
-        plain(fn, f"on({id!r})", REMEDY)
+        plain(fn, f"on({id!r})", REMEDY, takes="ev")
         with self.lock:
             self._handlers[id] = [*self._handlers.get(id, ()), fn]
 

@@ -122,7 +122,7 @@ def start_chsk_router(
 
     :param opts: ``{"trace-evs?": True}`` logs each event first, as *trace_evs* does.
     """
-    plain(event_msg_handler, "start_chsk_router()", REMEDY)
+    plain(event_msg_handler, "start_chsk_router()", REMEDY, takes="ev")
     trace = trace_evs or bool(_options(opts or {}).get("trace_evs"))
     stopped = threading.Event()
 

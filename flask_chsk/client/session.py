@@ -310,7 +310,7 @@ class ClientSession:
                 "udt_next_reconnect": None,
             }
         )
-        self._has_keywords = composer.packer.name != "json"
+        self._has_keywords = composer.has_keywords
         self._random = random
         self._new_id = new_id
         self._wall = wall

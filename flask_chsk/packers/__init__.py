@@ -78,21 +78,21 @@ class Packer(Protocol):
 
 
 class _Known(NamedTuple):
-    """Where a packer's class lies, and the extra that installs what it imports."""
+    """Where a packer's class lies."""
 
     module: str
     factory: str
-    extra: str | None = None
 
 
-# Imported when first asked for: nobody needs a codec installed that they do not use.
+# Imported when first asked for: nobody pays for a codec that they do not use.
 _KNOWN = {
     "edn": _Known("edn", "EdnPacker"),
     "json": _Known("json", "JsonPacker"),
-    "transit": _Known("transit", "TransitPacker", extra="transit"),
-    "msgpack": _Known("msgpack", "MsgpackPacker", extra="msgpack"),
+    "transit": _Known("transit", "TransitPacker"),
+    "msgpack": _Known("msgpack", "MsgpackPacker"),
     "gzip": _Known("gzip", "GzipPacker"),
 }
+_GZIP_OF = "gzip-"  # before the name of another packer
 
 
 def make(
@@ -105,30 +105,43 @@ def make(
 ) -> Packer:
     """The packer called *name*, with these limits.
 
+    Of ours, or one that was registered (:func:`flask_chsk.packers.custom.register`); with
+    ``gzip-`` before its name it goes into gzip.
+
     *max_bytes*, *max_depth* and *max_values* bound what is unpacked; None: as many values as fit
     into the bytes. *pack_default* makes of a value that no packer knows one that it does.
 
-    :raises ConfigError: where there is none, or what it imports is not installed.
+    :raises ConfigError: where there is none.
     """
-    known = _KNOWN.get(name)
-    if known is None:
-        raise ConfigError(f"no packer {name!r}; known: {', '.join(_KNOWN)} ({_extras()})")
-    try:
-        factory = getattr(import_module(f".{known.module}", __name__), known.factory)
-    except ImportError as exc:
-        remedy = f": pip install Flask-Chsk[{known.extra}]" if known.extra else ""
-        raise ConfigError(f"packer {name!r} cannot be imported ({exc}){remedy}") from exc
-    packer: Packer = factory(
-        max_bytes=max_bytes,
-        max_depth=max_depth,
-        max_values=max_values,
-        pack_default=pack_default,
+    from .custom import names, registered
+
+    own = registered(name, max_bytes=max_bytes)
+    if own is not None:
+        return own
+    limits: dict[str, Any] = {
+        "max_bytes": max_bytes,
+        "max_depth": max_depth,
+        "max_values": max_values,
+        "pack_default": pack_default,
+    }
+    inner = name.removeprefix(_GZIP_OF)
+    if inner != name and not inner.startswith("gzip"):
+        return _factory("gzip")(make(inner, **limits), **limits)
+    if name in _KNOWN:
+        return _factory(name)(**limits)
+    known = ", ".join([*_KNOWN, *names()])
+    raise ConfigError(
+        f"no packer {name!r}: there are {known}, and each but gzip with {_GZIP_OF} before its"
+        " name; one of your own goes by its name once flask_chsk.packers.custom.register() has it,"
+        " which comes before chsk.init_app(app)"
     )
-    return packer
 
 
-def _extras() -> str:
-    return ", ".join(f"pip install Flask-Chsk[{k.extra}]" for k in _KNOWN.values() if k.extra)
+def _factory(name: str) -> Callable[..., Packer]:
+    known = _KNOWN[name]
+    module = import_module(f".{known.module}", __name__)
+    factory: Callable[..., Packer] = getattr(module, known.factory)
+    return factory
 
 
 # What packers are made of ----------------------------------------------------------------

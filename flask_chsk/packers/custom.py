@@ -34,6 +34,11 @@ def register(packer: Packer) -> None:
     _registered[name] = packer
 
 
+def names() -> list[str]:
+    """The names of the packers that were registered."""
+    return list(_registered)
+
+
 def registered(name: str, *, max_bytes: int = MAX_BYTES) -> Guarded | None:
     """The packer that was registered under *name*, with this limit."""
     packer = _registered.get(name)

@@ -9,10 +9,15 @@ from flask import Flask, request, session
 from flask.typing import ResponseReturnValue
 
 from flask_chsk import Chsk, EventMessage
+from flask_chsk.packers.custom import register
+from tests.client.literals import Literals
 
+register(Literals())
 app = Flask(__name__)
 app.secret_key = "of the tests"
-app.config.update(CHSK_PACKERS=["edn", "json", "transit", "msgpack"])
+app.config.update(
+    CHSK_PACKERS=["edn", "json", "transit", "msgpack", "gzip-msgpack", "literals", "gzip-literals"]
+)
 app.config.update(CHSK_CSRF=False, CHSK_LP_TIMEOUT=2.0, CHSK_REPLY_TIMEOUT=2.0)
 chsk = Chsk(app)
 numbers = count()
