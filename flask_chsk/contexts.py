@@ -9,27 +9,26 @@ from __future__ import annotations
 import io
 import marshal
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask, Request
-from flask.ctx import RequestContext
-from flask.globals import request_ctx
-from flask.sessions import SessionMixin
+from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from .errors import UsageError
+from .internals import Context, UnroutedContext, current_context
+from .readonly import ReadOnlySession
 from .values import StrKey
 
 
 class HandshakeRequest:
     """The request that a WebSocket began with, small while nobody looks at it."""
 
-    __slots__ = ("_context", "_kept")
+    __slots__ = ("_context", "_kept", "_rule")
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any], rule: Rule | None = None) -> None:
         kept = [(k, v) for k, v in environ.items() if type(v) is str and type(k) is str]
         self._kept = marshal.dumps(kept)
+        self._rule = rule
         self._context: EventContext | None = None
 
     @property
@@ -51,7 +50,9 @@ class HandshakeRequest:
             environ["wsgi.version"] = (1, 0)
             environ["wsgi.multithread"] = environ["wsgi.multiprocess"] = False
             environ["wsgi.run_once"] = False
-            context = self._context = EventContext(app, app.request_class(environ))
+            request = app.request_class(environ)
+            request.url_rule, request.view_args = self._rule, {}
+            context = self._context = EventContext(app, request)
         elif context.entered:  # by a handler that runs beside this one
             context = EventContext(app, context.request)
         else:
@@ -68,8 +69,8 @@ class PostRequest(HandshakeRequest):
 
     __slots__ = ()
 
-    def __init__(self, environ: dict[str, Any]) -> None:
-        super().__init__({key: environ[key] for key in environ if key not in _OF_THE_BODY})
+    def __init__(self, environ: dict[str, Any], rule: Rule | None = None) -> None:
+        super().__init__({key: environ[key] for key in environ if key not in _OF_THE_BODY}, rule)
 
     def context(self, app: Flask) -> EventContext:
         """A context for one event; nothing of it is kept for the events of the same POST."""
@@ -81,96 +82,28 @@ class PostRequest(HandshakeRequest):
 _OF_THE_BODY = frozenset(["CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"])
 
 
-class ReadOnlySession(SessionMixin):
-    """The session of a connection's request, opened when read; writing it raises.
-
-    There is no response on which a changed cookie could travel (the seed's note: a single
-    request and session persists over the whole connection).
-    """
-
-    def __init__(self, app: Flask, request: Request) -> None:
-        self._app = app
-        self._request = request
-        self._opened: Any = None
-        self.modified = False
-
-    def _session(self) -> Any:
-        if self._opened is None:
-            interface = self._app.session_interface
-            opened = interface.open_session(self._app, self._request)
-            self._opened = interface.make_null_session(self._app) if opened is None else opened
-        return self._opened
-
-    def forget(self) -> None:
-        """Open the session anew when it is read again."""
-        self._opened = None
-
-    def __getitem__(self, key: str) -> Any:
-        return self._session()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._session())
-
-    def __len__(self) -> int:
-        return len(self._session())
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._session()
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._refuse(key)
-
-    def __delitem__(self, key: str) -> None:
-        self._refuse(key)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value of *key*, where there is one."""
-        if key not in self:
-            self._refuse(key)
-        return self[key]
-
-    def _refuse(self, key: str) -> None:
-        raise UsageError(
-            f"session[{key!r}] cannot be changed in a channel socket handler: no response"
-            " carries the cookie. Change it in an ordinary route, then call chsk.reconnect()"
-            " in the page"
-        )
-
-
-class EventContext(RequestContext):
+class EventContext(UnroutedContext, Context):
     """A request context for one event: no routing, and a session to read."""
 
     def __init__(self, app: Flask, request: Request) -> None:
         self._read_only = ReadOnlySession(app, request)
-        super().__init__(app, request.environ, request, self._read_only)
-
-    @property
-    def entered(self) -> bool:
-        """Whether a handler runs in it."""
-        return bool(self._cv_tokens)
+        super().__init__(app, request, self._read_only)
 
     def renew(self) -> None:
         """Make it as new: nothing of the event before is left."""
         self._read_only.forget()
-        self.flashes = None
-        self._after_request_functions = []
+        super().renew()
 
-    def match_request(self) -> None:
-        """The request was routed when it came."""
-
-
-def swap_session(session: SessionMixin) -> SessionMixin:
-    """Set the current request's session; returns the one before."""
-    context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
-    name = "_session" if hasattr(context, "_session") else "session"  # since Flask 3.1.3
-    before: SessionMixin = getattr(context, name)
-    setattr(context, name, session)
-    return before
+    def copy(self) -> EventContext:
+        """Another one of the same request and session, as for ``copy_current_request_context``."""
+        copied = EventContext(self.app, self.request)
+        copied._read_only.take(self._read_only)
+        return copied
 
 
 def in_event() -> bool:
     """Whether the current request context is that of an event, not of a view."""
-    return isinstance(request_ctx._get_current_object(), EventContext)  # type: ignore[attr-defined]
+    return isinstance(current_context(), EventContext)
 
 
 def response_value(value: Any) -> Any:

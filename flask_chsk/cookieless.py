@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request, request_finished
 
-from .contexts import swap_session
+from .internals import call_last, swap_session
 from .logs import logger
 
 log = logger("flask_chsk.cookies")
@@ -42,8 +42,7 @@ class Cookieless:
         self.paths: set[str] = set()
         self.blueprints: set[str] = set()
         self._told: set[tuple[str, str]] = set()
-        # Flask calls these in reverse order, and then saves the session.
-        app.after_request_funcs.setdefault(None, []).insert(0, self._put_session_aside)
+        call_last(app, self._put_session_aside)
         request_finished.connect(self._finish, app)  # after everything that could set a cookie
 
     def own_request(self) -> bool:

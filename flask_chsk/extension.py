@@ -33,6 +33,7 @@ from .hooks import Hooks
 from .hub import Hub, starting
 from .interrupts import from_signal
 from .logs import logger
+from .neighbours import Neighbours
 from .packers.edn import EdnPacker
 from .plain import REMEDY, plain
 from .recv import RecvQueue, start_router
@@ -72,6 +73,7 @@ class State:
         self._recv: RecvQueue | None = None
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.cookieless = Cookieless(app)
+        self.neighbours = Neighbours(app)
         self._random_key = secrets.token_bytes(32)
         self._serves = False  # requests come to this process
         self._warned_unserved = False
@@ -560,9 +562,7 @@ class Chsk(Handlers, Sender):
         app.register_blueprint(blueprint)
         state.cookieless.paths.add(checked.path)
         state.cookieless.blueprints.add(blueprint.name)
-        csrf = app.extensions.get("csrf")
-        if csrf is not None:
-            csrf.exempt(blueprint)  # we check ourselves, on GET and WebSocket too
+        state.neighbours.blueprints.append(blueprint)
 
     def _state(self) -> State:
         if has_app_context():

@@ -116,7 +116,7 @@ class Endpoint:
             bearer = security.subprotocol_value(offered, "auth")
             if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
                 request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
-            kept = _checked(HandshakeRequest(request.environ))
+            kept = _checked(HandshakeRequest(request.environ, request.url_rule))
             server, opening, _ = self._open(kept, offered)
             entered = server.enter(opening, "ws")
             if entered is None:
@@ -155,7 +155,7 @@ class Endpoint:
         """Take a message in; answer it, or wait for its reply."""
         try:
             data = self._posted()
-            kept = _checked(PostRequest(request.environ))
+            kept = _checked(PostRequest(request.environ, request.url_rule))
             server, opening, origin = self._open(kept)
             server.check_may_act(opening)
             if data is None:

@@ -27,6 +27,9 @@ LADDER = [
     # `Chsk.test_client` reaches for testing, which is made of all the others here.
     [
         "contexts",
+        "internals",
+        "neighbours",
+        "readonly",
         "form",
         "hooks",
         "cookieless",
