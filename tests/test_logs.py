@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flask_chsk import Chsk, ConfigError
+from flask_chsk import Chsk, ConfigError, dispatch
 from flask_chsk.closes import REPLACED, Closes
 from flask_chsk.errors import BrokerUnavailable, ReplyError
 from flask_chsk.logs import Sparse, logger
@@ -50,6 +50,7 @@ class Lines(logging.Handler):
 def lines() -> Iterator[Lines]:
     handler, root = Lines(), logging.getLogger("flask_chsk")
     root.addHandler(handler)
+    dispatch.sparse._kinds.clear()  # what other tests logged within the minute
     level = root.level
     root.setLevel(logging.DEBUG)
     yield handler
