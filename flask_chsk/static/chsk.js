@@ -15,6 +15,8 @@ export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
 const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
 const BATCH_CHARS = 65_536;
+const BESIDE_MS = 1_000; // of silence of a WebSocket that is tried: then Ajax is tried beside it
+const BRIEF = 2; // WebSockets in a row that were cut within STABLE_MS: then Ajax for a while
 const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
 // After an empty poll: it may have ended because a WebSocket that is being tried took over.
 const EMPTY_MS = 250;
@@ -314,7 +316,8 @@ export class ChannelSocket {
   /** @type {any} */ #state;
   /** @type {string} */ #path;
   /** @type {Link | null} The trusted one. */ #link = null;
-  /** @type {Link | null} The one that is being tried. */ #candidate = null;
+  /** @type {Set<Link>} Those that are being tried: one, or a poll beside a WebSocket. */
+  #trials = new Set();
   /** @type {Link | null} One that was replaced, and still posts what it was given. */ #last = null;
   /** @type {Map<string, Item>} */ #pending = new Map();
   /** @type {Item[]} */ #offline = [];
@@ -337,7 +340,10 @@ export class ChannelSocket {
   /** @type {any} The user whose connection this is; undefined till the next handshake says. */
   #uid;
   #renewed = false; // refused since the last opening, and tried again with new credentials
+  /** @type {string | undefined} The transport that worked last, in this tab. */ #works;
   #downgraded = false; // WebSockets failed where Ajax works
+  /** @type {Cut | null} How Ajax failed beside a WebSocket. */ #failed = null;
+  #brief = 0; // WebSockets in a row that were cut soon
   #upgradeMs = UPGRADE_MS;
   #openedAt = NaN; // till it is closed
   #switchedAt = NaN; // from one link to another
@@ -350,6 +356,8 @@ export class ChannelSocket {
     this.#packer = /** @type {any} */ ({ edn: ednPacker(opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = opts.clientId ?? randomText();
+    this.#works = remembered(this.#path);
+    this.#downgraded = type === "auto" && this.#works === "ajax";
     this.chRecv = new RecvChannel(recvBuf);
     this.#state = {
       status: "closed",
@@ -499,9 +507,10 @@ export class ChannelSocket {
 
   /** For tests: as if the network had cut the connection. */
   breakConnection() {
-    const link = this.#link ?? this.#candidate;
-    link?.end(3001);
-    if (link) this.#down(link, { reason: UNEXPECTED });
+    for (const link of this.#link ? [this.#link] : [...this.#trials]) {
+      link.end(3001);
+      this.#down(link, { reason: UNEXPECTED });
+    }
   }
 
   /** @param {number} code @param {string} reason */
@@ -517,8 +526,8 @@ export class ChannelSocket {
   #drop() {
     const link = this.#link;
     this.#turn++;
-    this.#candidate?.end();
-    this.#candidate = this.#link = null;
+    this.#endTrials();
+    this.#link = null;
     this.#last = link ?? this.#last;
     this.#stop("retry");
     this.#stop("upgrade");
@@ -526,6 +535,12 @@ export class ChannelSocket {
       // Posts answer for themselves.
       if (item.via === link && link?.type === "ws") this.#reply(item, CLOSED);
     }
+  }
+
+  #endTrials() {
+    this.#stop("beside");
+    for (const link of this.#trials) link.end();
+    this.#trials.clear();
   }
 
   /** @param {string} status */
@@ -543,6 +558,7 @@ export class ChannelSocket {
     const { type: wanted, WebSocket } = this.#opts;
     type ??= wanted !== "auto" ? wanted : this.#downgraded || !WebSocket ? "ajax" : "ws";
     this.#stop("retry");
+    this.#failed = null;
     this.#set({ status: "connecting", type, udtNextReconnect: null });
     this.#try(type);
   }
@@ -552,7 +568,7 @@ export class ChannelSocket {
     const turn = ++this.#turn;
     const asked = await this.#ask();
     if (turn !== this.#turn) return;
-    if (asked) this.#candidate = type === "ajax" ? this.#polling() : this.#webSocket();
+    if (asked) this.#trials.add(type === "ajax" ? this.#polling() : this.#webSocket());
     else if (this.#link) this.#upgradeLater();
     else this.#retry({ reason: UNEXPECTED });
   }
@@ -560,7 +576,10 @@ export class ChannelSocket {
   /** @param {Link} link */
   #adopt(link) {
     const old = this.#link;
-    this.#candidate = null;
+    this.#trials.delete(link);
+    // A WebSocket is still tried where Ajax was sooner.
+    if (link.type === "ws") this.#endTrials();
+    this.#stop("beside");
     this.#link = link;
     link.wants = 0;
     if (old) {
@@ -570,9 +589,11 @@ export class ChannelSocket {
     }
     this.#renewed = false;
     this.#openedAt = Date.now();
-    this.#downgraded = this.#opts.type === "auto" && link.type === "ajax";
-    if (!this.#downgraded) this.#upgradeMs = RETURN_MS;
-    else if (this.#opts.WebSocket) this.#upgradeLater();
+    const auto = this.#opts.type === "auto";
+    if (auto && this.#works !== link.type) remembered(this.#path, (this.#works = link.type));
+    this.#downgraded = auto && link.type === "ajax";
+    if (!this.#downgraded) this.#upgradeMs = this.#brief ? this.#upgradeMs : RETURN_MS;
+    else if (this.#opts.WebSocket && !this.#trials.size) this.#upgradeLater();
     for (const frame of link.held) this.#receive(link, frame);
   }
 
@@ -583,25 +604,37 @@ export class ChannelSocket {
 
   /** A link ended by itself, or came to nothing. @param {Link} link @param {Cut} cut */
   #down(link, cut) {
-    const trial = link === this.#candidate;
+    const trial = this.#trials.delete(link);
     if (!trial && link !== this.#link) return;
     const udt = Date.now();
     const { code = 0 } = cut;
-    if (link.type === "ws") this.#set({ lastWsClose: { udt, ...cut } });
+    const ws = link.type === "ws";
+    if (ws) this.#set({ lastWsClose: { udt, ...cut } });
+    // Codes that a server says mean what they say. Any other end may be the fault of something
+    // between that lets no WebSocket through, or none for long.
+    const spoken = code >= 4000 || [1000, 1012, 1013].includes(code);
+    const blocked = ws && this.#opts.type === "auto" && !spoken;
+    let instead = blocked && !this.#failed; // of this, Ajax
     if (trial) {
-      this.#candidate = null;
+      if (code === 4001) this.#upgradeMs = RETURN_MS; // by our own poll: WebSockets work
       if (this.#link) return this.#upgradeLater(); // the poll goes on, and nobody noticed
-      // Codes that a server says mean what they say. Any other end may be the fault of something
-      // between that lets no WebSocket through.
-      const spoken = code >= 4000 || [1000, 1012, 1013].includes(code);
-      if (link.type === "ws" && this.#opts.type === "auto" && !spoken) {
-        this.#set({ lastClose: { udt, reason: "downgrading-ws-to-ajax" } });
-        return this.#attempt("ajax");
+      if (this.#trials.size) {
+        if (!ws) this.#failed = cut;
+        return;
       }
       this.#downgraded = false; // neither worked, so nothing is known of WebSockets
+      cut = this.#failed ?? cut;
+    } else {
+      const brief = udt - this.#openedAt < STABLE_MS;
+      if (ws && !brief) this.#upgradeMs = RETURN_MS;
+      if (ws) this.#brief = brief ? this.#brief + Number(blocked) : 0;
+      instead &&= this.#brief >= BRIEF;
+      if (instead) this.#upgradeMs = Math.max(this.#upgradeMs, UPGRADE_MS);
     }
     this.#drop();
-    this.#retry(cut);
+    if (!instead) return this.#retry(cut);
+    this.#set({ lastClose: { udt, reason: "downgrading-ws-to-ajax" } });
+    this.#attempt("ajax");
   }
 
   /** @param {Cut} cut */
@@ -666,6 +699,11 @@ export class ChannelSocket {
       link.send({ packed });
       after(withinMs, () => fail({ code: 4000, reason: "ws-ping-timeout" }));
     };
+    // Where none has worked yet, Ajax is tried beside it after some silence.
+    const beside = () => {
+      if (this.#link || this.#opts.type !== "auto" || this.#works === "ws") return;
+      this.#later("beside", BESIDE_MS, () => this.#trials.add(this.#polling()));
+    };
     const failed = (/** @type {any} */ ev) => {
       reason = "ws-error";
       this.#set({ lastWsError: { udt: Date.now(), ev } });
@@ -690,6 +728,7 @@ export class ChannelSocket {
       ws.binaryType = "arraybuffer";
       ws.onopen = () => {
         link.send({ packed });
+        if (this.#timers.has("beside")) beside();
       };
       ws.onmessage = (/** @type {any} */ ev) => {
         this.#frame(link, ev.data);
@@ -708,6 +747,7 @@ export class ChannelSocket {
       failed(error);
     }
     after(ws ? CONNECT_MS : 0, () => fail({ reason }));
+    if (ws) beside();
     return link;
   }
 
@@ -738,7 +778,9 @@ export class ChannelSocket {
     const run = async () => {
       while (!ended) {
         poll = new AbortController();
-        const shake = link.wants || null;
+        // Without it, a server that has a WebSocket of ours leaves that alone.
+        const beside = [...this.#trials].some((one) => one !== link);
+        const shake = beside && !this.#state.everOpened ? null : link.wants || null;
         const { success, status, error, content, retryAfterMs } = await this.#http("get", {
           params: { cursor: this.#here(), n: ++this.#polls, "handshake?": shake },
           timeoutMs: Math.max(this.#opts.lpTimeoutMs, (this.#server["lp-timeout-ms"] ?? 0) + 5000),
@@ -836,7 +878,7 @@ export class ChannelSocket {
   #frame(link, data) {
     const frame = this.#unpack(data);
     const [value, cb] = frame;
-    if (link !== this.#candidate) this.#receive(link, frame);
+    if (!this.#trials.has(link)) this.#receive(link, frame);
     else {
       // What an untrusted link says counts only when it is trusted: if it fails, the next one
       // begins at the same cursor, and nothing is lost or doubled.
@@ -1151,6 +1193,20 @@ function cursorOf(text) {
 /** What the page's `<meta name="chsk">` says. @returns {any} */
 const meta = () =>
   /** @type {any} */ (globalThis.document)?.querySelector('meta[name="chsk"]')?.dataset;
+
+/** The transport that worked last for this path in this tab, of late. @param {string} path
+ * @param {string} [type] to be remembered @returns {string | undefined} */
+function remembered(path, type) {
+  const key = `chsk ${path}`;
+  try {
+    const { sessionStorage } = globalThis;
+    if (type) sessionStorage.setItem(key, `${type} ${Date.now()}`);
+    const [was, at] = sessionStorage.getItem(key)?.split(" ") ?? [];
+    if (Date.now() - Number(at) < UPGRADE_CAP_MS) return was;
+  } catch {
+    // There is none, or the page may not use it.
+  }
+}
 
 /** 128 random bits in base64url. */
 function randomText() {

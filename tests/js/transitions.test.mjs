@@ -212,9 +212,11 @@ describe("auto", () => {
     assert.equal(lastClose.reason, "downgrading-ws-to-ajax");
   });
 
-  it("falls back after 5 s where nothing comes, or nothing comes back", async (t) => {
+  it("falls back after 5 s where nothing comes back any more, though WebSockets worked", async (t) => {
     for (const until of ["", "open", "handshake"]) {
-      const here = await world(t);
+      const here = await overWs(t, { type: "auto" });
+      here.socket.drops(4002);
+      await here.tick(1000);
       if (until) here.socket.open();
       if (until === "handshake") here.socket.says(HANDSHAKE);
       await here.tick(4999);
@@ -225,6 +227,140 @@ describe("auto", () => {
       here.chsk.destroy();
       mock.timers.reset();
     }
+  });
+
+  it("tries Ajax beside a WebSocket that says nothing for a second", async (t) => {
+    const here = await world(t);
+    await here.tick(999);
+    assert.equal(here.calls.length, 0);
+    await here.tick(1);
+    assert.equal(here.get.params["handshake?"], undefined); // evicts no WebSocket
+    await here.get.answers(HANDSHAKE);
+    assert.deepEqual([here.chsk.state.open, here.chsk.state.type], [true, "ajax"]);
+    await here.tick(4000);
+    assert.equal(here.sockets.length, 1);
+    assert.equal(here.socket.closedWith, 4000);
+    assert.equal(here.chsk.state.type, "ajax");
+    await here.idles(30_000);
+    assert.equal(here.sockets.length, 2); // the next try
+  });
+
+  it("tries Ajax beside one that opened and says nothing more", async (t) => {
+    const here = await world(t);
+    await here.tick(900);
+    here.socket.open();
+    await here.tick(999);
+    assert.equal(here.calls.length, 0);
+    await here.tick(1);
+    assert.equal(here.gets().length, 1);
+  });
+
+  it("prefers the WebSocket that is slow, but sooner", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    // The server has this WebSocket already: it says so, and is asked again.
+    await here.get.answers("[:chsk/timeout nil]");
+    await here.tick(250);
+    assert.equal(here.gets().length, 2);
+    here.socket.opens();
+    assert.equal(here.chsk.state.type, "ws");
+    assert.equal(here.get.aborted, true);
+    await here.tick(20_000);
+    assert.deepEqual([here.sockets.length, here.gets().length], [1, 2]);
+  });
+
+  it("takes over the WebSocket that comes after Ajax", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.type, "ajax");
+    here.socket.opens(RECOVERED);
+    assert.deepEqual([here.chsk.state.type, here.sockets.length], ["ws", 1]);
+  });
+
+  it("asks for a handshake once the WebSocket beside has failed", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    await here.get.answers("[:chsk/timeout nil]");
+    here.socket.drops();
+    await here.tick(250);
+    assert.equal(here.get.params["handshake?"], "1");
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.type, "ajax");
+  });
+
+  it("soon tries again a WebSocket that was replaced by the poll beside it", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    here.socket.drops(4001);
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.type, "ajax");
+    await here.tick(2000);
+    assert.equal(here.sockets.length, 2);
+  });
+
+  it("waits for the WebSocket where Ajax fails beside it, and tries Ajax no more then", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    await here.get.answers("no", 503, { "retry-after": "7" });
+    assert.equal(here.chsk.state.status, "connecting");
+    here.socket.drops();
+    assert.equal(here.chsk.state.status, "waiting");
+    assert.equal(here.chsk.state.udtNextReconnect, Date.now() + 7000);
+    assert.equal(here.gets().length, 1);
+  });
+
+  it("ends both where it is told to", async (t) => {
+    for (const end of ["disconnect", "destroy", "reconnect"]) {
+      const here = await world(t);
+      await here.tick(1000);
+      here.chsk[end]();
+      await settle();
+      assert.equal(here.get.aborted, true);
+      assert.notEqual(here.sockets[0].closedWith, null);
+      assert.equal(here.sockets.length, end === "reconnect" ? 2 : 1);
+      here.chsk.destroy();
+      mock.timers.reset();
+    }
+  });
+
+  it("remembers for the tab what worked, for ten minutes", async (t) => {
+    const stored = new Map();
+    globalThis.sessionStorage = {
+      getItem: (key) => stored.get(key) ?? null,
+      setItem: (key, value) => stored.set(key, value),
+    };
+    t.after(() => delete globalThis.sessionStorage);
+    const first = await downgraded(t);
+    first.chsk.destroy();
+    mock.timers.reset();
+    const next = await world(t);
+    assert.deepEqual([next.sockets.length, next.gets().length], [0, 1]);
+    await next.get.answers(HANDSHAKE);
+    await next.idles(30_000);
+    next.socket.opens(RECOVERED); // WebSockets pass by now
+    next.chsk.destroy();
+    mock.timers.reset();
+    const third = await world(t);
+    assert.deepEqual([third.sockets.length, third.gets().length], [1, 0]);
+    await third.tick(4999);
+    assert.equal(third.gets().length, 0); // they worked, so nothing is tried beside
+    third.chsk.destroy();
+    mock.timers.reset();
+    stored.forEach((_, key) => stored.set(key, `ajax ${1_000_000 - 600_000}`));
+    const late = await world(t);
+    assert.deepEqual([late.sockets.length, late.gets().length], [1, 0]);
+  });
+
+  it("does without the tab's memory where that is forbidden", async (t) => {
+    Object.defineProperty(globalThis, "sessionStorage", {
+      configurable: true,
+      get() {
+        throw new Error("SecurityError");
+      },
+    });
+    t.after(() => delete globalThis.sessionStorage);
+    assert.equal((await downgraded(t)).chsk.state.open, true);
   });
 
   it("falls back where there is no WebSocket at all, or none can be made", async (t) => {
@@ -272,6 +408,80 @@ describe("auto", () => {
       ["chsk/handshake", ["ann", null, null]],
       ["a/x", 1],
     ]);
+  });
+});
+
+describe("WebSockets that are cut soon", () => {
+  /** Cut after 300 ms, twice. */
+  async function flapping(t) {
+    const here = await overWs(t, { type: "auto" });
+    await here.tick(300, 300);
+    here.socket.drops();
+    await here.tick(1000);
+    here.socket.opens(RECOVERED);
+    await here.tick(300, 300);
+    here.socket.drops();
+    await settle();
+    return here;
+  }
+
+  it("give way to Ajax at once after the second", async (t) => {
+    const here = await flapping(t);
+    assert.equal(here.get.params["handshake?"], "1");
+    assert.equal(here.get.params.cursor, "e1:10");
+    await here.get.answers(RECOVERED);
+    assert.deepEqual([here.chsk.state.open, here.chsk.state.type], [true, "ajax"]);
+  });
+
+  it("are tried again ever more seldom, and Ajax is back at once", async (t) => {
+    const here = await flapping(t);
+    await here.get.answers(RECOVERED);
+    for (const seconds of [30, 60, 120, 240, 480, 600, 600]) {
+      const tries = here.sockets.length;
+      await here.idles(seconds * 1000 - 1000);
+      assert.equal(here.sockets.length, tries, `${seconds} s`);
+      await here.tick(1000);
+      assert.equal(here.sockets.length, tries + 1, `${seconds} s`);
+      here.socket.opens(RECOVERED);
+      assert.equal(here.chsk.state.type, "ws");
+      await here.tick(300, 300);
+      here.socket.drops();
+      await settle();
+      assert.equal(here.get.params["handshake?"], "1");
+      await here.get.answers(RECOVERED);
+    }
+  });
+
+  it("are trusted again once one has lasted", async (t) => {
+    const here = await flapping(t);
+    await here.get.answers(RECOVERED);
+    await here.idles(30_000);
+    here.socket.opens(RECOVERED);
+    await here.tick(5000);
+    here.socket.drops();
+    assert.equal(here.chsk.state.status, "waiting");
+    await here.tick(1000);
+    assert.equal(here.chsk.state.type, "ws");
+  });
+
+  it("by the server's own word say nothing of the way", async (t) => {
+    const here = await overWs(t, { type: "auto" });
+    for (let n = 0; n < 4; n++) {
+      here.socket.drops(1012);
+      await here.tick(2000);
+      here.socket.opens(RECOVERED);
+    }
+    assert.deepEqual([here.chsk.state.type, here.gets().length], ["ws", 0]);
+  });
+
+  it("are all there is where the application wants nothing else", async (t) => {
+    const here = await overWs(t);
+    for (let n = 0; n < 4; n++) {
+      here.socket.drops();
+      await here.tick(1000);
+      here.socket.opens(RECOVERED);
+    }
+    assert.deepEqual([here.chsk.state.type, here.gets().length], ["ws", 0]);
   });
 });
 
