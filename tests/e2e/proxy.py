@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-Upgrades = Literal["pass", "refuse", "hang", "strip", "mute"]
+Upgrades = Literal["pass", "refuse", "hang", "strip", "mute", "drop"]
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 BUFFER = 256 * 1024  # bytes held in one direction before its source is no longer read
@@ -40,7 +40,11 @@ class Proxy:
     :ivar backends: ports of 127.0.0.1, taken in turn; none: connections are reset.
     :ivar upgrades: what becomes of a WebSocket upgrade: ``"pass"``; ``"refuse"`` with the status
         :attr:`refusal`; ``"hang"``, no answer at all; ``"strip"``, it arrives as a plain GET;
-        ``"mute"``, the 101 comes back, and after it nothing.
+        ``"mute"``, the 101 comes back, and after it nothing; ``"drop"``, the server answers, and
+        the connection is reset before the client hears of it.
+    :ivar ws_life: seconds after which each upgraded connection is reset; None for never.
+    :ivar ws_delay: seconds for which what the server says on an upgraded connection is held back
+        at its beginning.
     :ivar idle: seconds without a byte after which a connection is closed; None for never.
     :ivar one_request: each connection carries one request, so that requests, not connections,
         take turns among the backends.
@@ -54,6 +58,8 @@ class Proxy:
         idle: float | None = None,
         one_request: bool = False,
         http: bool = True,
+        ws_life: float | None = None,
+        ws_delay: float = 0.0,
     ) -> None:
         self.backends = list(backends)
         self.upgrades: Upgrades = upgrades
@@ -61,6 +67,8 @@ class Proxy:
         self.idle = idle
         self.one_request = one_request
         self.http = http
+        self.ws_life = ws_life
+        self.ws_delay = ws_delay
         self.accepted = 0  # connections taken in, those that a cut turned away not counted
         self.upgraded = 0  # upgrade requests seen, whatever became of them
         self.turned_away = 0  # connections that came while cut
@@ -180,6 +188,15 @@ class Proxy:
                 latest = time.monotonic() - self.idle
                 for link in [link for link in self._links if link.used < latest]:
                     link.close()
+            if not self._hung:
+                self._look_at_upgraded(time.monotonic())
+
+    def _look_at_upgraded(self, now: float) -> None:
+        for link in [link for link in self._links if link.upgraded is not None]:
+            if self.ws_life is not None and now - link.upgraded > self.ws_life:
+                link.abort()
+            elif now - link.upgraded > self.ws_delay:
+                link.release()
 
     def _end(self) -> None:
         self._closed = True
@@ -239,7 +256,10 @@ class _Link:
         self.backend = _Side(None)
         self.head: bytearray | None = bytearray()  # None: complete, and passed on
         self.mute = False  # of the answer, only the head reaches the client
+        self.drop = False  # the answer resets it
         self.answer: bytearray | None = bytearray()  # as far as that head; None behind it
+        self.upgraded: float | None = None  # since when it is
+        self.held: bytearray | None = None  # from the server, to be released later
         self.used = time.monotonic()
         self.watch()
 
@@ -297,8 +317,18 @@ class _Link:
                 other.shut = True
                 other.sock.shutdown(socket.SHUT_WR)
 
+    def release(self) -> None:
+        if self.held is not None:
+            self.client.waiting += self.held
+            self.held = None
+            self.watch()
+
     def _from_backend(self, data: bytes) -> None:
-        if not self.mute:
+        if self.drop:
+            self.abort()
+        elif self.held is not None:
+            self.held += data
+        elif not self.mute:
             self.client.waiting += data
         elif self.answer is not None:
             self.answer += data
@@ -336,6 +366,10 @@ class _Link:
             if proxy.upgrades == "strip":
                 head = _without(head, b"upgrade", b"connection") + b"\r\nConnection: close"
             self.mute = proxy.upgrades == "mute"
+            self.drop = proxy.upgrades == "drop"
+            self.upgraded = time.monotonic()
+            if proxy.ws_delay:
+                self.held = bytearray()
         elif proxy.one_request:
             head = _without(head, b"connection") + b"\r\nConnection: close"
         sock = socket.socket()

@@ -27,6 +27,9 @@ import { ChannelSocket } from "{{ url_for('chsk.static', filename='chsk.js') }}"
 window.heard = [];
 window.gaps = 0;
 window.chsk = new ChannelSocket(undefined, { backoff: () => 200 });
+window.ChannelSocket = ChannelSocket;
+window.states = [];
+window.chsk.watch((_, now) => window.states.push(now));
 window.chsk.on("chat/said", (ev) => { window.heard.push(ev.data); });
 window.chsk.on("chsk/gap", () => { window.gaps += 1; });
 </script>
