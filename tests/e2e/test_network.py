@@ -50,7 +50,6 @@ class Room:
     def request(self) -> object:
         return self.page.evaluate("window.chsk.request(['chat/say', 'hello'], {timeoutMs: 5000})")
 
-
     def states(self, field: str) -> list[object]:
         """What *field* of the state was, change by change."""
         states: list[object] = self.page.evaluate(
