@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from _socket import MSG_DONTWAIT, MSG_PEEK
+from _socket import MSG_PEEK
 from _socket import socket as _NativeSocket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +42,8 @@ _starting = _allocate_lock()
 
 _hubs: dict[tuple[int, int], Hub] = {}  # by process and thread
 
+# Windows has no such flag; the sockets of a gevent server do not block there either.
+DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 SWEEP = 0.25  # seconds between looks at the deadlines: keep-alive needs no finer grain
 IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
 THREADS = 32  # native threads that run handlers where there are no greenlets
@@ -408,7 +410,7 @@ def _peek(fileno: int) -> bytes:
     """The next byte that a socket has to read, which stays there; nothing at its end."""
     native = _NativeSocket(fileno=fileno)
     try:
-        return native.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        return native.recv(1, MSG_PEEK | DONT_WAIT)
     finally:
         native.detach()
 

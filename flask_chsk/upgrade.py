@@ -22,6 +22,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
+import gevent
 import gevent.socket
 from flask import Response
 from gevent import monkey
@@ -102,6 +103,8 @@ def check(environ: Mapping[str, Any]) -> str:
         raise errors.Refused(
             501, "No WebSockets under this server: use gunicorn -k gevent, or long-polling."
         )
+    if not hasattr(_socket, "socketpair"):
+        raise errors.Refused(501, "No WebSockets on Windows: use long-polling.")
     return key
 
 
@@ -208,6 +211,7 @@ class _Void:
 
     def __init__(self) -> None:
         self._server_end, self._our_end = _socket.socketpair()
+        self._our_end.setblocking(False)
         self._our_end.shutdown(socket.SHUT_WR)
 
     def replace(self, sock: socket.socket) -> _socket.socket:
@@ -232,7 +236,7 @@ class _Void:
     def close(self) -> None:
         # Closed over unread bytes, it would make the server's next read an error instead of an end.
         with contextlib.suppress(OSError):  # nothing there, or closed already
-            self._our_end.recv(65536, socket.MSG_DONTWAIT)
+            self._our_end.recv(65536)
         self._our_end.close()
         self._server_end.close()
 
@@ -296,6 +300,18 @@ def socket_of(environ: Mapping[str, Any]) -> socket.socket | None:
             or getattr(getattr(_reader_of(environ), "raw", None), "_sock", None)  # pywsgi
         )
     return cast("socket.socket | None", found)
+
+
+def serves_one_at_a_time(environ: Mapping[str, Any]) -> bool:
+    """Whether the server takes its next request when this one has ended, as gunicorn's sync does.
+
+    A server whose socket is not known is not judged.
+    """
+    return (
+        socket_of(environ) is not None
+        and not environ.get("wsgi.multithread")
+        and not isinstance(gevent.getcurrent(), gevent.Greenlet)
+    )
 
 
 def plain_socket(environ: Mapping[str, Any]) -> socket.socket | None:

@@ -137,6 +137,13 @@ class Endpoint:
     def poll(self) -> BaseResponse:
         """Answer a handshake or a poll, or park it."""
         try:
+            if upgrade.serves_one_at_a_time(request.environ):
+                raise Refused(
+                    501,
+                    "no long-polling here: this server handles one request at a time, so one"
+                    " waiting poll would block it. Run gunicorn -k gevent, or -k gthread"
+                    " --threads 100 (WebSockets work as it is)",
+                )
             server, opening, origin = self._open(None)
             if request.method == "HEAD":  # nobody would read what a poll takes
                 return self._answer(opening.composer, b"", origin)

@@ -38,10 +38,10 @@ def _gunicorn(worker: str, *more: str, tls: bool = False) -> Kind:
     return Kind([*gunicorn, "-k", worker, *more, *secure, "--access-logfile", "-", "APP"], tls=tls)
 
 
-def _flask(*more: str, tls: bool = False) -> Kind:
+def _flask(*more: str, tls: bool = False, run: str = "--with-threads") -> Kind:
     flask = [sys.executable, "-m", "flask", "--app", "APP", *more]
     secure = ["--cert", "CERT", "--key", "KEY"] if tls else []
-    return Kind([*flask, "run", "--port", "0", "--no-reload", *secure], tls=tls)
+    return Kind([*flask, "run", run, "--port", "0", "--no-reload", *secure], tls=tls)
 
 
 def _here(kind: str, tls: bool = False) -> Kind:
@@ -61,6 +61,7 @@ KINDS = {
     "pywsgi-websocket": _here("pywsgi-websocket"),
     "flask-run": _flask(),
     "flask-debug": _flask("--debug"),
+    "flask-run-one": _flask(run="--without-threads"),
     "werkzeug-patched": _here("werkzeug-patched"),
 }
 

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.e2e
 
 CONNECTS = int(os.environ.get("CONNECTS", "20"))  # of each of two rounds
 
-# gunicorn's sync worker serves one request at a time: a parked poll would be all it does.
-SERVERS = [kind for kind in {**KINDS, **SECURE_KINDS} if kind != "gunicorn-sync"]
+# These serve one request at a time and refuse polls: tests/test_habits.py.
+ONE_AT_A_TIME = ("gunicorn-sync", "flask-run-one")
+SERVERS = [kind for kind in {**KINDS, **SECURE_KINDS} if kind not in ONE_AT_A_TIME]
 
 
 @pytest.fixture(scope="module", params=SERVERS)

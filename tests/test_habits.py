@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import logging
+import pkgutil
 import re
+import runpy
+import subprocess
+import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from pydantic import BaseModel
 
-from flask_chsk import Chsk, ConfigError
+from flask_chsk import Chsk, ConfigError, packers
+from tests.peer import Peer
+from tests.process import ROOT
+from tests.servers import running
 
 
 def new_app(**config: Any) -> Flask:
@@ -177,3 +187,70 @@ def test_views_and_tests_are_not_told_so(
         chsk.send("ann", ["a/b", 1])
         assert ann.received == [["a/b", 1]]
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+# Servers and systems ---------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+def test_without_what_windows_lacks_flask_run_serves_by_long_polling() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.windows"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == (
+        "open by ajax\nreply True\npush True\n",
+        0,
+    ), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["gunicorn-sync", "flask-run-one"])
+def test_a_server_of_one_request_at_a_time_has_websockets_and_refuses_polls(
+    kind: str, tmp_path: Path
+) -> None:
+    with running(kind, "tests.chsk_app:app", tmp_path / "log") as server:
+        ann, bob = Peer(server.port, uid="ann", v="1"), Peer(server.port, uid="bob", v="1")
+        ann.open()
+        for params in ({"handshake?": "1"}, {}):
+            status, text = bob._http("GET", f"/chsk?{bob.query(**params)}", None, 10.0)
+            assert (status, text) == (
+                501,
+                "no long-polling here: this server handles one request at a time, so one waiting"
+                " poll would block it. Run gunicorn -k gevent, or -k gthread --threads 100"
+                " (WebSockets work as it is)\n",
+            )
+        assert ann.ask("[:test/echo 1]") == 1
+        assert ann.post("[:test/echo 2]", ":ajax") == 2
+        bob.open()
+        assert bob.ask("[:test/echo 3]") == 3
+        ann.cut()
+        bob.cut()
+        assert "refused with 501: no long-polling here" in server.log
+
+
+def test_pyinstaller_finds_every_packer_and_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    vars(hooks).update(
+        collect_submodules=lambda name: [
+            one.name
+            for one in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}.")
+        ],
+        collect_data_files=lambda name, includes: [
+            path.name
+            for path in Path(str(importlib.import_module(name).__file__)).parent.glob(includes[0])
+        ],
+    )
+    monkeypatch.setitem(sys.modules, "PyInstaller", types.ModuleType("PyInstaller"))
+    monkeypatch.setitem(sys.modules, "PyInstaller.utils", types.ModuleType("PyInstaller.utils"))
+    monkeypatch.setitem(sys.modules, "PyInstaller.utils.hooks", hooks)
+    point, *_ = importlib.metadata.entry_points(group="pyinstaller40", name="hook-dirs")
+    (folder,) = point.load()()
+    found = runpy.run_path(str(Path(folder) / "hook-flask_chsk.py"))
+    wanted = {f"flask_chsk.packers.{known.module}" for known in packers._KNOWN.values()}
+    assert wanted <= set(found["hiddenimports"])
+    assert {"chsk.js", "edn.js", "msgpack.js", "transit.js"} <= set(found["datas"])
