@@ -45,15 +45,21 @@ def find_chromium(playwright: Playwright) -> str | None:
     return own if Path(own).exists() else None
 
 
-def launch(playwright: Playwright) -> Browser:
+def launch(playwright: Playwright, keeps_pages: bool = False) -> Browser:
     """A headless Chromium with a profile of its own, gone when it is closed.
 
+    :param keeps_pages: for the way back to them, which Playwright turns off otherwise.
     :raises FileNotFoundError: there is none.
     """
     path = find_chromium(playwright)
     if path is None:
         raise FileNotFoundError(f"no Chromium: none of {', '.join(NAMES)}, none of Playwright")
-    return playwright.chromium.launch(executable_path=path, headless=True, args=list(ARGUMENTS))
+    return playwright.chromium.launch(
+        executable_path=path,
+        headless=True,
+        args=list(ARGUMENTS),
+        ignore_default_args=["--disable-back-forward-cache"] if keeps_pages else None,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from tests.e2e.browser import launch
 from tests.e2e.proxy import Proxy
@@ -104,15 +104,21 @@ def proxy_to() -> Iterator[Callable[..., Proxy]]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One headless Chromium for all tests; without one they skip, under CI they fail."""
+def playwright() -> Iterator[Playwright]:
+    """What starts browsers."""
     with sync_playwright() as playwright:
-        try:
-            browser = launch(playwright)
-        except FileNotFoundError as error:
-            missing(str(error))
-        yield browser
-        browser.close()
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """One headless Chromium for all tests; without one they skip, under CI they fail."""
+    try:
+        browser = launch(playwright)
+    except FileNotFoundError as error:
+        missing(str(error))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, Playwright
 
+from tests.e2e.browser import launch
 from tests.e2e.proxy import Proxy, Upgrades
 from tests.process import Server
 
@@ -208,3 +209,28 @@ def test_a_new_page_may_reconnect_at_once(room: Room) -> None:
         room.wait_open("ws")
         assert room.request() == {"ok": True}
     assert "refused" not in room.states("status")
+
+
+@pytest.mark.parametrize("type", ["ws", "ajax"])
+def test_a_page_that_was_left_is_kept_and_goes_on(
+    playwright: Playwright, chromium: Browser, gunicorn: Callable[..., Server], type: str
+) -> None:
+    server = gunicorn(APP)
+    browser = launch(playwright, keeps_pages=True)  # *chromium* skips where there is none
+    try:
+        page = browser.new_page()
+        page.goto(f"{server.url}/login/ann?type={type}")
+        page.wait_for_function("window.chsk?.state.open")
+        page.evaluate("window.addEventListener('pageshow', (ev) => (window.kept = ev.persisted))")
+        page.goto(f"{server.url}/presence")
+        page.go_back(wait_until="commit")
+        page.wait_for_function("window.kept")
+        page.wait_for_function("window.chsk.state.open")
+        reasons = page.evaluate("window.states.map((state) => state.lastClose?.reason ?? null)")
+        assert "pagehide" in reasons
+        reply = page.evaluate("window.chsk.request(['chat/say', 'hello'])")
+        assert reply == {"ok": True}
+        with urllib.request.urlopen(f"{server.url}/presence", timeout=10) as answer:
+            assert json.load(answer) == ["ann came"]
+    finally:
+        browser.close()

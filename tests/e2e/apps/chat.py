@@ -18,6 +18,7 @@ app = Flask(__name__)
 app.secret_key = "of the tests"
 chsk = Chsk(app, ws_kalive=float(os.environ.get("CHAT_KALIVE", "25")))
 numbers = count()
+presence: list[str] = []
 
 PAGE = """<!doctype html>
 <title>Chat</title>
@@ -26,7 +27,8 @@ PAGE = """<!doctype html>
 import { ChannelSocket } from "{{ url_for('chsk.static', filename='chsk.js') }}";
 window.heard = [];
 window.gaps = 0;
-window.chsk = new ChannelSocket(undefined, { backoff: () => 200 });
+const type = new URLSearchParams(location.search).get("type") ?? "auto";
+window.chsk = new ChannelSocket(undefined, { type, backoff: () => 200 });
 window.ChannelSocket = ChannelSocket;
 window.states = [];
 window.chsk.watch((_, now) => window.states.push(now));
@@ -44,7 +46,7 @@ def room() -> ResponseReturnValue:
 @app.get("/login/<name>")
 def login(name: str) -> ResponseReturnValue:
     session["uid"] = name
-    return redirect(url_for("room"))
+    return redirect(url_for("room", **request.args))
 
 
 @app.post("/say")
@@ -53,6 +55,21 @@ def say_from_a_view() -> ResponseReturnValue:
     for number in said:
         chsk.broadcast(["chat/said", number])
     return said
+
+
+@app.get("/presence")
+def told() -> ResponseReturnValue:
+    return presence
+
+
+@chsk.on("chsk/uidport-open")
+def came(ev: EventMessage) -> None:
+    presence.append(f"{ev.uid} came")
+
+
+@chsk.on("chsk/uidport-close")
+def went(ev: EventMessage) -> None:
+    presence.append(f"{ev.uid} went")
 
 
 @chsk.on("chat/say")
