@@ -517,6 +517,11 @@ class ServerSession:
         return self.composer.message(WS_PING, None, self.cursor(watermark, now))
 
 
+def is_unreadable(happening: Happening) -> bool:
+    """Whether it is no message at all, which the application hears as ``chsk/bad-package``."""
+    return isinstance(happening, Received) and happening.event.id == BAD_PACKAGE
+
+
 def read_message(composer: Composer, data: Data) -> Happening:
     """One message of a client, by POST or frame, as what it means (PROTOCOL 5)."""
     return read_sized(composer, data)[0]

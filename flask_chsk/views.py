@@ -28,7 +28,7 @@ from .interrupts import from_signal
 from .logs import Sparse, logger
 from .longpoll import body
 from .server import Server
-from .session import read_sized
+from .session import is_unreadable, read_sized
 from .wire import Composer
 
 if TYPE_CHECKING:
@@ -171,6 +171,12 @@ class Endpoint:
             # A handler of its own runs for each, and makes a request again of what is kept.
             size += RUNNING_BYTES + 2 * kept.size
             answer = server.hub.run(server.inbound.posted, opening, happening, size)
+            if opening.v1 and is_unreadable(happening):  # Sente's clients read a 200 everywhere
+                raise Refused(
+                    400,
+                    "the message cannot be read: POST one [event callback], packed by the packer"
+                    f" {opening.composer.packer.name}",
+                )
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, str | bytes):
