@@ -38,6 +38,7 @@ LADDER = [
         "cli",
         "extension",
         "testing",
+        "__pyinstaller",
     ],
     ["__init__"],
 ]
