@@ -699,7 +699,7 @@ class ChannelSocket:
                 if link.kind == "ajax":
                     link.cursor = session.cursor
                 params.update(cursor=link.cursor, n=self._polls)
-            if link.kind == "ajax" and link.wants:
+            if link.kind == "ajax" and session.shakes(link):
                 params["handshake?"] = 1
         return params
 

@@ -6,7 +6,7 @@ The other end of :mod:`flask_chsk.session`, on the same names and numbers; the t
 to be done about it. It never sends an event twice and never delivers one twice.
 
 A link is one WebSocket or one series of polls. There is at most one that is trusted
-(``link``) and one that is being tried (``candidate``).
+(``link``), one that is being tried (``candidate``), and polls beside that (``beside``).
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ UPGRADE = 30.0  # seconds from a fallback to the next try of a WebSocket, then d
 UPGRADE_CAP = 600.0
 RETURN = 2.0  # the first wait where WebSockets have worked: then a cut led to Ajax
 AGAIN = 1.0  # seconds until what a failed POST carried is said again
+BESIDE = 1.0  # seconds of silence of a WebSocket that is tried: then polls are tried beside it
+BRIEF = 2  # WebSockets in a row that were cut within STABLE: then polls for a while
 HURRY = 1.0  # seconds between two waits that connect() cuts short
 REQUESTS = 1000  # that wait for an opening
 BATCH_EVENTS = 64  # half of what the server lets wait for one client's handlers
@@ -289,6 +291,7 @@ class ClientSession:
         self.client_id = options.client_id or new_id()
         self.link: Link | None = None
         self.candidate: Link | None = None
+        self.beside: Link | None = None  # polls that are tried beside a WebSocket
         self.last: Link | None = None  # replaced, and may still post what it was given
         self.resume: str | None = None
         self.server: dict[Any, Any] = {}  # what the server told of itself
@@ -326,7 +329,11 @@ class ClientSession:
         self._hurried = float("-inf")
         self._user: Any = _UNKNOWN  # whose connection this is
         self._renewed = False  # refused since the last opening, tried again with new credentials
+        self._works: Kind | None = None  # the transport that worked last
         self._downgraded = False  # WebSockets failed where Ajax works
+        self._failed: Cut | None = None  # how polls failed beside a WebSocket
+        self._brief = 0  # WebSockets in a row that were cut soon
+        self._adopted = float("-inf")  # when the link was
         self._upgrade_wait = UPGRADE
         self._upgraded = float("-inf")
         self._ping = self.item(Event(WS_PING), cb_id=PING)
@@ -535,10 +542,10 @@ class ClientSession:
 
     def cut(self, now: float) -> None:
         """As if the network had cut the connection."""
-        link = self.link or self.candidate
-        if link is not None:
-            self._effects.append(End(link, BROKEN))
-            self.down(link, Cut(), now)
+        for link in (self.link,) if self.link is not None else (self.candidate, self.beside):
+            if link is not None:
+                self._effects.append(End(link, BROKEN))
+                self.down(link, Cut(), now)
 
     def woken(self, now: float) -> None:
         """The machine slept, or the network changed: what is open may be dead."""
@@ -568,14 +575,15 @@ class ClientSession:
     def _drop(self, now: float) -> None:
         """No link any more, nor one that is being tried; what is next begins afresh."""
         link = self.link
-        if self.candidate is not None:
-            self._effects.append(End(self.candidate, NORMAL))
-        self.link = self.candidate = None
-        self.last = link
+        for tried in (self.candidate, self.beside):
+            if tried is not None:
+                self._effects.append(End(tried, NORMAL))
+        self.link = self.candidate = self.beside = None
+        self.last = link or self.last
         if link is not None and link.kind == "ws":  # posts answer for themselves
             for item in [item for item in self._pending.values() if item.via is link]:
                 self.cut_off(item, now)
-        self._stop("retry", "stable", "upgrade", "again")
+        self._stop("retry", "stable", "upgrade", "beside", "again")
 
     def _rest(self, status: str) -> None:
         self._timers.clear()
@@ -595,6 +603,7 @@ class ClientSession:
         if kind is None:
             kind = wanted if wanted != "auto" else "ajax" if self._downgraded else "ws"
         self._stop("retry")
+        self._failed = None
         self._set(status="connecting", type=kind, udt_next_reconnect=None)
         self._try(kind, now)
 
@@ -603,18 +612,39 @@ class ClientSession:
         link = self.candidate = Link(kind, self.cursor)
         if kind == "ws":
             link.due = now + self.options.connect_timeout
+            # Where none has worked yet, polls are tried beside it after some silence.
+            if self.link is None and self.options.type == "auto" and self._works != "ws":
+                self._timers["beside"] = now + BESIDE
         self._effects.append(Open(link))
+
+    def shakes(self, link: Link) -> bool:
+        """Whether a poll asks for a handshake, which evicts a WebSocket of ours at the server.
+
+        Without it, a server that has one leaves that alone.
+        """
+        alone = link is not self.beside or self.candidate is None or self.state["ever_opened"]
+        return bool(link.wants and alone)
 
     def opened(self, link: Link, now: float) -> None:
         """The server accepted a WebSocket: see whether bytes pass both ways."""
         link.opened = True
+        if "beside" in self._timers:
+            self._timers["beside"] = now + BESIDE
         if link is self.candidate or link is self.link:
             self._effects.append(Say(link, self._ping))
 
     def _adopt(self, link: Link, now: float) -> None:
         old = self.link
-        self.candidate = None
+        self._stop("beside")
+        if link is self.beside:
+            self.beside = None  # the WebSocket is still tried
+        else:
+            self.candidate = None
+            if self.beside is not None:
+                self._effects.append(End(self.beside, NORMAL))
+                self.beside = None
         self.link = link
+        self._adopted = now
         link.wants = 0
         if old is not None:
             self._effects.append(End(old, NORMAL))
@@ -622,11 +652,12 @@ class ClientSession:
             self._upgraded = now
         self._renewed = False
         self._timers["stable"] = now + STABLE
+        self._works = link.kind
         self._downgraded = self.options.type == "auto" and link.kind == "ajax"
-        if self._downgraded:
+        if not self._downgraded:
+            self._upgrade_wait = self._upgrade_wait if self._brief else RETURN
+        elif self.candidate is None:
             self._upgrade_later(now)
-        else:
-            self._upgrade_wait = RETURN
         self._heard(link, now)
         held, link.held = link.held, []
         for frame in held:
@@ -638,7 +669,7 @@ class ClientSession:
 
     def down(self, link: Link, cut: Cut, now: float) -> None:
         """*link* ended by itself."""
-        if link is not self.candidate and link is not self.link:
+        if not self._knows(link):
             return
         udt = self._udt(now)
         if link.kind == "ws":
@@ -646,28 +677,55 @@ class ClientSession:
                 self._set(last_ws_error={"udt": udt, "error": cut.error})
             close = {"udt": udt, "code": cut.code, "reason": cut.reason, "clean": cut.clean}
             self._set(last_ws_close=close)
-        if link is self.candidate:
-            self.candidate = None
-            self._failed(link, cut, now)
-        else:
-            self._drop(now)
-            self._retry(cut, now)
-
-    def _failed(self, link: Link, cut: Cut, now: float) -> None:
-        """*link* came to nothing."""
-        if self.link is not None:
-            self._upgrade_later(now)  # the polls go on, and nobody noticed
-            return
         # What a server says it means. Any other end may be the fault of something between
-        # that lets no WebSocket through.
+        # that lets no WebSocket through, or none for long.
         code = cut.code or 0
         spoken = code >= 4000 or code in (NORMAL, RESTART, TRY_LATER) or cut.status in _SPOKEN
-        if link.kind == "ws" and self.options.type == "auto" and not spoken:
-            self._set(last_close={"udt": self._udt(now), "reason": "downgrading-ws-to-ajax"})
+        blocked = link.kind == "ws" and self.options.type == "auto" and not spoken
+        if link is self.link:
+            instead = self._ended_soon(link, blocked, now)
+        else:
+            if link is self.beside:
+                self.beside = None
+                if self.candidate is not None:
+                    self._failed = cut
+                    return
+            else:
+                self.candidate = None
+            if cut.code == REPLACED:
+                self._upgrade_wait = RETURN  # by our own polls: WebSockets work
+            if self.link is not None:
+                self._upgrade_later(now)  # the polls go on, and nobody noticed
+                return
+            if self.beside is not None:
+                return
+            self._downgraded = False  # neither worked, so nothing is known of WebSockets
+            instead = blocked and self._failed is None
+            cut = self._failed or cut
+        self._drop(now)
+        if instead:
+            self._set(last_close={"udt": udt, "reason": "downgrading-ws-to-ajax"})
             self._attempt(now, "ajax")
-            return
-        self._downgraded = False  # neither worked, so nothing is known of WebSockets
-        self._retry(cut, now)
+        else:
+            self._retry(cut, now)
+
+    def _ended_soon(self, link: Link, blocked: bool, now: float) -> bool:
+        """Whether WebSockets are cut so soon that polls are the better way for a while."""
+        if link.kind == "ajax":
+            return False
+        if now - self._adopted >= STABLE:
+            self._brief = 0
+            self._upgrade_wait = RETURN
+        elif blocked:
+            self._brief += 1
+        if not blocked or self._brief < BRIEF:
+            return False
+        self._upgrade_wait = max(self._upgrade_wait, UPGRADE)
+        return True
+
+    def _knows(self, link: Link) -> bool:
+        """Whether *link* is in use, or being tried."""
+        return link is self.link or link is self.candidate or link is self.beside
 
     def _retry(self, cut: Cut, now: float) -> None:
         udt = self._udt(now)
@@ -722,7 +780,7 @@ class ClientSession:
 
     def receive(self, link: Link, data: Data, now: float) -> str | None:
         """Take one message of *link* in; its value, where that is a word."""
-        if link is not self.link and link is not self.candidate:
+        if not self._knows(link):
             return None
         try:
             frame = self.composer.read(data)
@@ -767,7 +825,7 @@ class ClientSession:
                 self._passes(epoch, offsets[0])
             return
         for index, event in enumerate(events):
-            if link is not self.link and link is not self.candidate:
+            if not self._knows(link):
                 return  # it was closed by what came before
             if index < len(offsets) and not self._passes(epoch, offsets[index]):
                 continue
@@ -879,6 +937,9 @@ class ClientSession:
             self._tries = 0
         elif name == "again":
             self._say_again(now)
+        elif name == "beside":
+            self.beside = Link("ajax", self.cursor)
+            self._effects.append(Open(self.beside))
         elif name == "upgrade":
             if self.candidate is None:
                 self._try("ws", now)

@@ -252,10 +252,14 @@ def test_where_websockets_fail_polls_are_tried_at_once(auto: World, cut: Cut) ->
 
 def test_a_websocket_that_says_nothing_is_given_up(auto: World) -> None:
     link = auto.connect()
+    auto.trust(link)
+    auto.call("down", link, Cut(4002))
+    auto.turn(1)
+    link = auto.tried()
     auto.call("opened", link)
     auto.shake(link)  # but no pong: bytes pass one way only
     auto.turn(4.9)
-    assert auto.take(Open) == []
+    assert auto.take(Open) == []  # WebSockets worked: nothing is tried beside
     auto.turn(0.2)
     effects = auto.session.take_effects()
     assert End(link, 4000) in effects
@@ -276,8 +280,113 @@ def test_a_websocket_that_says_nothing_is_given_up(auto: World) -> None:
 def test_what_the_server_says_itself_changes_no_transport(auto: World, cut: Cut) -> None:
     link = auto.connect()
     auto.call("down", link, cut)
-    auto.turn(4.5)
-    assert {effect.link.kind for effect in auto.take(Open)} == {"ws"}
+    auto.take(Open)
+    auto.turn(auto.session.state["udt_next_reconnect"] / 1000 - 1_000_000 - auto.now)
+    assert [effect.link.kind for effect in auto.take(Open)] == ["ws"]
+
+
+def beside(world: World) -> tuple[Link, Link]:
+    """A WebSocket that says nothing, and the polls that are tried beside it."""
+    ws = world.connect()
+    world.turn(0.9)
+    assert world.take(Open) == []
+    world.turn(0.2)
+    (opened,) = world.take(Open)
+    assert (opened.link.kind, world.session.candidate) == ("ajax", ws)
+    return ws, opened.link
+
+
+def test_polls_are_tried_beside_a_websocket_that_says_nothing(auto: World) -> None:
+    ws, polls = beside(auto)
+    assert auto.session.shakes(polls) is False  # it evicts no WebSocket
+    auto.shake(polls)
+    assert (auto.session.link, auto.session.state["type"]) == (polls, "ajax")
+    auto.turn(4)
+    assert End(ws, 4000) in auto.session.take_effects()
+    assert (auto.status, auto.session.link) == ("open", polls)
+    auto.turn(30)
+    assert auto.tried().kind == "ws"
+
+
+def test_a_slow_websocket_is_preferred(auto: World) -> None:
+    ws, polls = beside(auto)
+    auto.say(polls, Keyword("chsk/timeout"))  # the server has the WebSocket
+    auto.trust(ws)
+    assert (auto.session.link, auto.session.beside) == (ws, None)
+    assert End(polls, 1000) in auto.session.take_effects()
+
+
+def test_a_websocket_that_comes_after_polls_takes_over(auto: World) -> None:
+    ws, polls = beside(auto)
+    auto.shake(polls)
+    auto.trust(ws, recovered=True, cursor="e1:100")
+    assert (auto.session.link, auto.session.state["type"]) == (ws, "ws")
+
+
+def test_once_the_websocket_has_failed_polls_ask_for_a_handshake(auto: World) -> None:
+    ws, polls = beside(auto)
+    auto.call("down", ws, Cut(1006))
+    assert auto.session.shakes(polls) is True
+    auto.shake(polls)
+    assert auto.session.link is polls
+
+
+def test_where_polls_fail_beside_it_the_websocket_is_waited_for(auto: World) -> None:
+    ws, polls = beside(auto)
+    auto.call("down", polls, Cut(status=503, retry_after=7.0))
+    assert auto.status == "connecting"
+    auto.call("down", ws, Cut(1006))
+    assert (auto.status, auto.close["status"]) == ("waiting", 503)
+    assert auto.take(Open) == []
+
+
+def test_disconnected_it_ends_both_that_are_tried(auto: World) -> None:
+    ws, polls = beside(auto)
+    auto.call("disconnect")
+    assert {End(ws, 1000), End(polls, 1000)} <= {
+        effect for effect in auto.session.take_effects() if isinstance(effect, End)
+    }
+
+
+def flap(world: World) -> Link:
+    """Two WebSockets that are cut after 0.3 s; the link that is tried then."""
+    world.open()
+    world.turn(0.3)
+    world.call("down", world.session.link, Cut(1006))
+    world.turn(2)
+    world.trust(world.tried(), recovered=True)
+    world.turn(0.3)
+    world.session.take_effects()
+    world.call("down", world.session.link, Cut(1006))
+    return world.tried()
+
+
+def test_websockets_that_are_cut_soon_give_way_to_polls(auto: World) -> None:
+    link = flap(auto)
+    assert link.kind == "ajax"
+    for seconds in (30, 60, 120, 240, 480, 600, 600):
+        auto.trust(link, recovered=True)
+        auto.session.take_effects()
+        auto.turn(seconds - 0.1)
+        assert auto.take(Open) == []
+        auto.turn(0.2)
+        auto.trust(auto.tried(), recovered=True)
+        assert auto.session.state["type"] == "ws"
+        auto.turn(0.3)
+        auto.session.take_effects()
+        auto.call("down", auto.session.link, Cut(1006))
+        link = auto.tried()
+        assert link.kind == "ajax"
+
+
+def test_a_websocket_that_lasted_is_trusted_again(auto: World) -> None:
+    auto.trust(flap(auto), recovered=True)
+    auto.session.take_effects()
+    auto.turn(30.1)
+    auto.trust(auto.tried(), recovered=True)
+    auto.turn(5)
+    auto.call("down", auto.session.link, Cut(1006))
+    assert auto.status == "waiting"
 
 
 def test_over_polls_a_websocket_is_tried_again_ever_more_rarely(auto: World) -> None:

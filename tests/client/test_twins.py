@@ -288,6 +288,27 @@ def test_fallback_and_return_are_told_the_same(
     assert "chsk/gap" not in [note[0] for note in told]
 
 
+def test_behind_an_upgrade_that_hangs_both_tell_the_same(
+    twins: Callable[..., Twins], server: TestServer
+) -> None:
+    with Proxy(server.port, upgrades="hang") as proxy:
+        pair = twins(f"{proxy.url}/chsk", "auto")
+        pair.do("over", "ajax")
+        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert [note[0] for note in pair.told()] == ["connecting", "open", "chsk/handshake"]
+        assert proxy.upgraded == 2
+
+
+def test_behind_a_proxy_that_cuts_websockets_both_do_the_same(
+    twins: Callable[..., Twins], server: TestServer
+) -> None:
+    with Proxy(server.port, ws_life=0.3) as proxy:
+        pair = twins(f"{proxy.url}/chsk", "auto", wait=0.05)
+        pair.do("over", "ajax")
+        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert proxy.upgraded == 4
+
+
 # What no page may see of a WebSocket's refusal, JavaScript cannot tell: so not over "ws".
 @pytest.mark.parametrize("kind", ["auto", "ajax"])
 @pytest.mark.parametrize("status", [401, 403, 413, 429, 500, 503])
