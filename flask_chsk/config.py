@@ -11,7 +11,9 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .errors import ConfigError
 
@@ -29,6 +31,7 @@ class Config:
     packer: str = "edn"  # for clients that name none: Sente's default
     packers: tuple[str, ...] = ("edn", "json")
     wire: str = "1.21"
+    naive_datetimes: tzinfo | None = None  # the zone they are in; None: they are refused
 
     allowed_origins: tuple[str, ...] | str | None = None  # None: same origin; "*": any
     csrf: bool = True
@@ -170,6 +173,22 @@ def _wire(key: str, value: Any) -> str:
     return str(value)
 
 
+def _zone(key: str, value: Any) -> tzinfo | None:
+    if value is None or isinstance(value, tzinfo):
+        return value
+    if not isinstance(value, str):
+        raise ConfigError(f'{key} must be None, a tzinfo or a name such as "UTC", not {value!r}')
+    if value.upper() == "UTC":
+        return timezone.utc  # needs no database of zones
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f'{key}: there is no zone {value!r}: write "UTC", or a name such as "Europe/Berlin";'
+            " where the system has no zones, pip install tzdata"
+        ) from None
+
+
 def _names(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple | set | frozenset) or not value or not _all_text(value):
         raise ConfigError(f'{key} must be a list of names such as ["edn", "json"], not {value!r}')
@@ -215,6 +234,7 @@ _CHECKS: dict[str, Check] = {
     "packer": _text,
     "packers": _names,
     "wire": _wire,
+    "naive_datetimes": _zone,
     "allowed_origins": _origins,
     "csrf": _flag,
     "ws_kalive": _seconds(0.1, 3600),

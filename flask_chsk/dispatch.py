@@ -17,12 +17,14 @@ from .interrupts import from_signal
 from .logs import Sparse, logger
 from .printable import error_line
 from .replies import ReplyChannel
-from .router import Channel, EventMessage, Handler, Handlers
+from .router import Channel, EventMessage, Handler, Handlers, RefusedByParse
+from .twice import imported_again
 
 log = logger("flask_chsk.dispatch")
 sparse = Sparse(log)
 
 
+MOST_NAMED = 8  # ids in a line of the log
 EVENT_BYTES = 800  # that each event holds which waits: its message, its job, its way back
 RUNNING_BYTES = 12 * 1024  # and one that runs: its greenlet, and the context of its request
 
@@ -323,12 +325,6 @@ class Dispatcher:
             if job.handler is None:
                 self._unhandled(ev, channel)
                 return
-            if job.handler.parse is not None:
-                try:
-                    ev.data = job.handler.parse(ev.data)
-                except Exception as error:
-                    self._refused_by_parse(ev, channel, error)
-                    return
             value = self._host.run(job.handler, ev, job.request)
             if channel is not None and ev.wants_reply:
                 if ev.deferred:
@@ -339,6 +335,9 @@ class Dispatcher:
             self._answer_error(ev, channel, 401, "signed out")
             if ev.client_id is not None:
                 self._hub.call(self._signed_out, ev.uid, ev.client_id)
+        except RefusedByParse as refused:
+            assert refused.__cause__ is not None
+            self._refused_by_parse(ev, channel, refused.__cause__)
         except BaseException as error:  # what ends a handler ends nothing else
             if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
                 raise
@@ -364,7 +363,7 @@ class Dispatcher:
             channel.error(status, message)
 
     def _refused_by_parse(
-        self, ev: EventMessage, channel: ReplyChannel | None, error: Exception
+        self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException
     ) -> None:
         self._counters["refused_by_parse"] += 1
         # One kind for all ids that "*" takes: those are the peer's words.
@@ -397,10 +396,31 @@ class Dispatcher:
         self._counters["unhandled"] += 1
         if not ev.id.startswith("chsk/uidport"):
             id = str(ev.id)
-            words = "no handler for %s (from uid %r): add @chsk.on(%r)"
+            words = "no handler for %s (from uid %r): add @chsk.on(%r); %s"
             # One kind, whatever the id: ids are the peer's words.
-            sparse.warning("no handler", words, id, ev.uid, id)
+            sparse.warning("no handler", words, id, ev.uid, id, _Known(self._handlers, id))
         self._answer_error(ev, channel, 404, f"no handler for {ev.id}")
+
+
+class _Known:
+    """Words about the ids that have handlers: made when they are logged, once a minute at most."""
+
+    def __init__(self, handlers: Handlers, id: str) -> None:
+        self._handlers = handlers
+        self._id = id
+
+    def __str__(self) -> str:
+        names = self._handlers.nearest(self._id, MOST_NAMED)
+        more = len(self._handlers.handlers) - len(names)
+        known = ", ".join(names) + (f" and {more} more" if more else "")
+        words = f"handlers there are: {known}" if names else "there are no handlers"
+        again = imported_again()
+        if again is not None:
+            words += (
+                f". This script runs twice, as __main__ and as {again}, and each has a Chsk of its"
+                f" own: start it with flask --app {again} run, or make chsk in another module"
+            )
+        return words
 
 
 def _next(jobs: deque[Job]) -> Job | None:

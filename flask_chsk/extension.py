@@ -7,6 +7,7 @@ and starts nothing; the server of a process starts at its first request.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ from .hub import Hub, starting
 from .interrupts import from_signal
 from .logs import logger
 from .neighbours import Neighbours
+from .packers import PackDefault
 from .packers.edn import EdnPacker
 from .plain import REMEDY, plain
 from .recv import RecvQueue, start_router
@@ -118,6 +121,11 @@ class State:
         app = self._app()
         assert app is not None
         return app
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is still an application."""
+        return self._app() is not None
 
     # the server of this process ----------------------------------------------------------
 
@@ -281,7 +289,7 @@ class State:
                 packer,
                 max_bytes=config.max_message_bytes,
                 max_values=config.max_message_values,
-                pack_default=self.hooks.pack_default,
+                pack_default=self._pack_default,
             )
             composer = Composer(made, WIRES[config.wire])
             self._composers[packer, config.wire] = composer
@@ -290,7 +298,21 @@ class State:
     @property
     def canonical(self) -> EdnPacker:
         """A packer of events as the broker keeps them."""
-        return EdnPacker(bytes_tag=True, pack_default=self.hooks.pack_default)
+        return EdnPacker(bytes_tag=True, pack_default=self._pack_default)
+
+    @property
+    def _pack_default(self) -> PackDefault | None:
+        """What makes packable values of others: CHSK_NAIVE_DATETIMES, then ``pack_default``."""
+        zone, default = self.config.naive_datetimes, self.hooks.pack_default
+        if zone is None:
+            return default
+
+        def with_zone(value: Any) -> Any:
+            if isinstance(value, datetime):
+                return value.replace(tzinfo=zone)
+            return NotImplemented if default is None else default(value)
+
+        return with_zone
 
     def forget_packers(self) -> None:
         """Make them anew when they are needed: ``pack_default`` was registered."""
@@ -569,15 +591,23 @@ class Chsk(Handlers, Sender):
             state = current_app.extensions.get("chsk")
             if state is not None:
                 return state  # type: ignore[no-any-return]
-        states = list(self._states)
+        states = self._alive()
+        if len(states) > 1:
+            gc.collect()  # an application is in circles, which outlive a test by themselves
+            states = self._alive()
         if len(states) == 1:
             return states[0]
         if not states:
             raise UsageError("no application yet: call chsk.init_app(app) first")
+        names = ", ".join(sorted(state.app.name for state in states))
         raise UsageError(
-            f"{len(states)} applications use this Chsk and none is current: use"
-            " chsk.bind(app).send(…), or app.app_context()"
+            f"{len(states)} applications use this Chsk and none is current: {names}. Call it in a"
+            " view or a handler, within app.app_context(), or as chsk.bind(app).send(…). In a test:"
+            " with app.app_context() around the call, or an app fixture with scope='session'"
         )
+
+    def _alive(self) -> list[State]:
+        return [state for state in self._states if state.is_alive]
 
     def bind(self, app: Flask) -> Bound:
         """The same, for *app*, wherever it is called."""

@@ -6,8 +6,10 @@ Before- and after-functions and error handlers work as Flask's do.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .errors import ConfigError, UsageError
@@ -148,6 +150,10 @@ class Channel:
 Function = Callable[..., Any]
 
 
+class RefusedByParse(Exception):
+    """What a handler's ``parse`` raised and no error handler took: its ``__cause__``."""
+
+
 @dataclass(frozen=True)
 class Handler:
     """One registered function. *concurrent*: not held back by this client's other events."""
@@ -155,6 +161,7 @@ class Handler:
     fn: Function
     concurrent: bool = False
     parse: Function | None = None
+    modules: tuple[Handlers, ...] = ()  # which it was registered with, the innermost first
 
 
 class Handlers:
@@ -186,8 +193,9 @@ class Handlers:
 
         :param concurrent: run it beside this client's other handlers, not after them.
         :param parse: makes ``ev.data`` (for example a pydantic model's
-            ``model_validate``); what it refuses is answered with status 400.
-        :raises ConfigError: for an id that is none, or that is taken.
+            ``model_validate``). What it raises goes to the error handlers; where none takes it,
+            the event is answered with status 400.
+        :raises ConfigError: for an id that is none, or that another function has taken.
         """
         if not isinstance(id, str):
             raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {id!r}')
@@ -206,10 +214,13 @@ class Handlers:
         return register
 
     def _add(self, id: str, handler: Handler) -> None:
-        if id in self.handlers:
-            taken = getattr(self.handlers[id].fn, "__qualname__", self.handlers[id].fn)
-            raise ConfigError(f"{id!r} has a handler already: {taken}")
-        self.handlers[id] = handler
+        known = self.handlers.setdefault(id, handler)
+        if known == handler:
+            return  # registered again, as by a second create_app()
+        taken = getattr(known.fn, "__qualname__", known.fn)
+        again = taken == getattr(handler.fn, "__qualname__", handler.fn)
+        remedy = "; define it once, outside of create_app(), or make one Chsk for each application"
+        raise ConfigError(f"{id!r} has a handler already: {taken}{remedy if again else ''}")
 
     def before_event(self, fn: Function) -> Function:
         """Register *fn(ev)* to run before each handler; a value that is not None ends."""
@@ -246,12 +257,10 @@ class Handlers:
     def register(self, handlers: Handlers) -> None:
         """Take another module's handlers in; its before, after and error functions too.
 
-        Those hold for its own ids only.
+        Those hold for its own ids only. A second call with the same module changes nothing.
         """
         for id, handler in handlers.handlers.items():
-            if handlers.before or handlers.after or handlers.errors:
-                handler = Handler(_within(handlers, handler.fn), handler.concurrent, handler.parse)
-            self._add(id, handler)
+            self._add(id, replace(handler, modules=(*handler.modules, handlers)))
 
     def find(self, id: str) -> Handler | None:
         """The handler that takes *id*."""
@@ -260,20 +269,42 @@ class Handlers:
             handler = self.handlers.get(REST)
         return handler
 
+    def nearest(self, id: str, most: int) -> list[str]:
+        """Ids that have handlers, those most like *id* first."""
+        return difflib.get_close_matches(id[:255], self.handlers, most, cutoff=0)
+
     def run(self, handler: Handler, ev: EventMessage) -> Any:
         """The reply that *handler* makes of *ev*.
 
+        :raises RefusedByParse: for data that its ``parse`` refuses.
         :raises Exception: what no error handler took.
         """
+        if handler.parse is not None:
+            try:
+                ev.data = handler.parse(ev.data)
+            except Reply as reply:
+                return reply.value
+            except Exception as error:
+                for module in (*handler.modules, self):
+                    refused = _error_handler(module.errors, error)
+                    if refused is not None:
+                        return refused(ev, error)
+                raise RefusedByParse from error
+        fn = handler.fn
+        for module in handler.modules:
+            fn = partial(module._run, fn)
+        return self._run(fn, ev)
+
+    def _run(self, fn: Function, ev: EventMessage) -> Any:
         try:
-            return self._around(handler.fn, ev)
+            return self._around(fn, ev)
         except Reply as reply:
             return reply.value
         except Exception as error:
-            fn = _error_handler(self.errors, error)
-            if fn is None:
+            handler = _error_handler(self.errors, error)
+            if handler is None:
                 raise
-            return fn(ev, error)
+            return handler(ev, error)
 
     def _around(self, fn: Function, ev: EventMessage) -> Any:
         value: Any = None
@@ -293,16 +324,6 @@ class Handlers:
                 )
             value = reply
         return value
-
-
-def _within(handlers: Handlers, fn: Function) -> Function:
-    inner = Handler(fn)
-
-    def run(ev: EventMessage) -> Any:
-        return handlers.run(inner, ev)
-
-    run.__qualname__ = getattr(fn, "__qualname__", "handler")
-    return run
 
 
 def _error_handler(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,6 +18,15 @@ KEYS: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "packer": ([("edn", "edn"), ("json", "json")], ["", None, 7]),
     "packers": ([(["edn"], ("edn",)), (("json", "edn"), ("json", "edn"))], ["edn", [], [7], None]),
     "wire": ([(each, each) for each in ("1.21", "1.18", "1.17", "1.0")], ["1.20", 1.21, None]),
+    "naive_datetimes": (
+        [
+            (None, None),
+            ("UTC", timezone.utc),
+            (timezone.utc, timezone.utc),
+            ("Europe/Berlin", ZoneInfo("Europe/Berlin")),
+        ],
+        ["Nowhere/Land", "../etc", "", 2, True],
+    ),
     "allowed_origins": (
         [
             (None, None),

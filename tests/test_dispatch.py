@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 import pytest
 from gevent import GreenletExit, Timeout
 
-from flask_chsk.dispatch import EVENT_BYTES, Dispatcher, SignedOut
+from flask_chsk.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
 from flask_chsk.errors import PackError
 from flask_chsk.event import Event
 from flask_chsk.hub import Hub
@@ -312,6 +313,46 @@ def test_an_event_without_a_handler_is_told_so() -> None:
     bench.work()
     assert back.answers == [(404, "no handler for no/handler")]
     assert (bench.counters["unhandled"], bench.counters["errors_404"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "known"),
+    [
+        ([], "there are no handlers"),
+        (["order/list", "chat/say"], "handlers there are: chat/say, order/list"),
+        (
+            [f"order/n{n}" for n in range(20)] + ["chat/say"],
+            "handlers there are: chat/say, order/n",
+        ),
+    ],
+)
+def test_the_log_names_the_ids_that_have_handlers(
+    ids: list[str], known: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sparse._kinds.clear()
+    bench = Bench()
+    bench.handlers.handlers.clear()
+    for id in ids:
+        bench.handlers.on(id)(lambda ev: None)
+    bench.take(id="chat/sya")
+    bench.work()
+    [line] = caplog.messages
+    add = "no handler for chat/sya (from uid 'ann'): add @chsk.on('chat/sya'); "
+    assert line.startswith(add + known)
+    assert line.endswith(" and 13 more") == (len(ids) > 20)
+    assert len(line) < 300
+
+
+def test_the_log_says_that_the_script_runs_twice(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse._kinds.clear()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+    bench = Bench()
+    bench.take(id="chat/say")
+    bench.work()
+    words = f"runs twice, as __main__ and as {__name__}, and each has a Chsk of its own"
+    assert words in caplog.text
 
 
 def test_a_reply_that_cannot_be_sent_is_an_error_in_one_line(

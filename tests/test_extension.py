@@ -7,24 +7,29 @@ import json
 import logging
 import re
 import weakref
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import (
     Flask,
     Response,
+    current_app,
     flash,
     g,
     get_flashed_messages,
     jsonify,
+    redirect,
     render_template_string,
     session,
     url_for,
 )
 from flask_login import LoginManager, UserMixin, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from flask_chsk import (
     ALL_USERS_WITHOUT_UID,
@@ -83,6 +88,41 @@ def test_of_two_applications_one_has_to_be_named() -> None:
     assert chsk.bind(one).send("ann", ["a/b", 1]) is None
     assert chsk.bind(two).send("ann", ["a/b", 2]) is not None
     assert ann.received == [["a/b", 2]]
+
+
+def test_the_error_names_the_applications_and_what_to_do() -> None:
+    chsk = Chsk()
+    alive = [new_app(), new_app()]
+    for app in alive:
+        chsk.init_app(app)
+    gone = new_app()
+    chsk.init_app(gone)
+    del gone
+    with pytest.raises(UsageError) as error:
+        chsk.broadcast(["a/b"])
+    assert str(error.value) == (
+        "2 applications use this Chsk and none is current: tests.test_extension,"
+        " tests.test_extension. Call it in a view or a handler, within app.app_context(), or as"
+        " chsk.bind(app).send(…). In a test: with app.app_context() around the call, or an app"
+        " fixture with scope='session'"
+    )
+
+
+def test_an_application_of_the_test_before_is_not_alive() -> None:
+    chsk = Chsk()
+
+    def create_app() -> Flask:
+        app = new_app()
+        chsk.init_app(app)
+        app.itself = app  # type: ignore[attr-defined]
+        return app
+
+    for n in range(3):
+        app = create_app()
+        ann = chsk.test_client(app.test_client(), uid="ann")
+        assert chsk.broadcast(["a/b", n]) is not None
+        assert ann.received == [["a/b", n]]
+        del app, ann
 
 
 def test_before_init_app_the_remedy_is_named() -> None:
@@ -344,6 +384,39 @@ def test_parse_is_pydantics(chsk: Chsk) -> None:
     assert no.value.status == 400
 
 
+def test_the_errors_of_a_form_are_the_reply(app: Flask, chsk: Chsk) -> None:
+    class Say(BaseModel):
+        text: str = Field(min_length=1)
+        to: int = 0
+
+        @field_validator("text")
+        @classmethod
+        def clean(cls, text: str) -> str:
+            if "spam" in text:
+                raise ValueError("no spam")
+            return text
+
+    @chsk.on("chat/say", parse=Say.model_validate)
+    def say(ev: Any) -> Any:
+        return {"ok": True}
+
+    @chsk.errorhandler(ValidationError)
+    def invalid(ev: Any, error: ValidationError) -> Any:
+        assert current_app == app
+        return {"errors": error.errors()}
+
+    ann = chsk.test_client(uid="ann")
+    assert ann.request(["chat/say", {"text": "hi"}]) == {"ok": True}
+    wrong = ann.request(["chat/say", {"text": "", "to": "x"}])["errors"]
+    assert [(one["type"], one["loc"], one["input"]) for one in wrong] == [
+        ("string_too_short", ["text"], ""),
+        ("int_parsing", ["to"], "x"),
+    ]
+    [wrong] = ann.request(["chat/say", {"text": "spam"}])["errors"]
+    assert (wrong["msg"], wrong["ctx"]) == ("Value error, no spam", {"error": "no spam"})
+    assert "refused_by_parse" not in chsk.stats()
+
+
 def test_contexts_live_as_long_as_an_event(
     app: Flask, chsk: Chsk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,6 +476,25 @@ def test_a_response_travels_as_status_headers_and_body(app: Flask, chsk: Chsk) -
     assert (told["status"], told["body"], told["headers"]["x-a"]) == (418, "né", "b")
 
 
+def test_what_a_view_returns_is_made_a_response_by_make_response(app: Flask, chsk: Chsk) -> None:
+    app.add_url_rule("/orders", "orders", lambda: "")
+    returned: dict[str, Callable[[], Any]] = {
+        "tuple": lambda: ({"id": 7}, 201),
+        "made": lambda: app.make_response(({"id": 7}, 201)),
+        "jsonify": lambda: jsonify(id=7),
+        "redirect": lambda: redirect(url_for("orders")),
+    }
+    chsk.on("a/b")(lambda ev: returned[ev.data]())
+    ann = chsk.test_client()
+    assert ann.request(["a/b", "tuple"]) == [{"id": 7}, 201]
+    made = ann.request(["a/b", "made"])
+    assert (made["status"], made["body"]) == (201, {"id": 7})
+    assert ann.request(["a/b", "jsonify"])["body"] == {"id": 7}
+    moved = ann.request(["a/b", "redirect"])
+    assert moved["status"] in (302, 303)  # since Flask 3.2
+    assert moved["headers"]["location"] == "/orders"
+
+
 def test_ch_recv_takes_what_no_handler_took(chsk: Chsk) -> None:
     taken: list[Any] = []
     stop = chsk.start_router(lambda ev: taken.append(ev.reply(ev.data)))
@@ -421,6 +513,43 @@ def test_pack_default_makes_values_packable(chsk: Chsk) -> None:
     ann = chsk.test_client(uid="ann")
     chsk.send("ann", ["a/b", 1 + 2j])
     assert ann.received == [["a/b", {"complex": [1.0, 2.0]}]]
+
+
+@pytest.mark.parametrize("packer", ["edn", "json", "transit", "msgpack", "gzip"])
+def test_datetimes_without_a_zone_are_in_the_zone_of_the_setting(packer: str) -> None:
+    noon = datetime(2026, 7, 1, 12)
+    app = new_app(CHSK_NAIVE_DATETIMES="Europe/Berlin", CHSK_PACKERS=[packer], CHSK_PACKER=packer)
+    chsk = Chsk(app)
+    packed: Any = app.extensions["chsk"].composer(packer, app.extensions["chsk"].config).packer
+    zoned = noon.replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    assert packed.pack({"at": noon}) == packed.pack({"at": zoned})
+    with pytest.raises(PackError, match=r"^data: object of type complex$"):
+        packed.pack(1j)
+
+    @chsk.pack_default
+    def default(value: Any) -> Any:
+        return [value.real, value.imag]
+
+    packed = app.extensions["chsk"].composer(packer, app.extensions["chsk"].config).packer
+    assert packed.pack([noon, 1j]) == packed.pack([zoned, [0.0, 1.0]])
+
+
+def test_datetimes_of_a_database_reach_clients(chsk: Chsk) -> None:
+    noon = datetime(2026, 7, 1, 12)
+    chsk.on("a/b")(lambda ev: noon)
+    ann = chsk.test_client(uid="ann")
+    with pytest.raises(PackError, match="CHSK_NAIVE_DATETIMES"):
+        chsk.send("ann", ["a/b", noon])
+
+    @chsk.pack_default
+    def default(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=timezone.utc)
+        raise TypeError(value)
+
+    chsk.send("ann", ["a/b", noon])
+    assert ann.received == [["a/b", noon.replace(tzinfo=timezone.utc)]]
+    assert ann.request(["a/b"]) == noon.replace(tzinfo=timezone.utc)
 
 
 # Among other extensions ----------------------------------------------------------------------

@@ -17,7 +17,18 @@ PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 
 # Lowest first. A layer may import itself (each module the ones it builds on) and what is below.
 LADDER = [
-    ["errors", "values", "uids", "event", "config", "backoff", "plain", "printable", "interrupts"],
+    [
+        "errors",
+        "values",
+        "uids",
+        "event",
+        "config",
+        "backoff",
+        "plain",
+        "printable",
+        "interrupts",
+        "twice",
+    ],
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router"],
     ["intake", "topics", "rates", "security"],

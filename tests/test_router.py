@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
 
 from flask_chsk.errors import ConfigError, PackError
 from flask_chsk.event import Event
-from flask_chsk.router import Channel, EventMessage, Handlers, Reply, is_event_msg
+from flask_chsk.router import (
+    Channel,
+    EventMessage,
+    Handlers,
+    RefusedByParse,
+    Reply,
+    is_event_msg,
+)
 from flask_chsk.values import Keyword
 
 
@@ -279,3 +287,110 @@ def test_defer_keeps_the_reply_open() -> None:
     assert not ev.deferred
     ev.defer()
     assert ev.deferred and ev.wants_reply
+
+
+# Checked data --------------------------------------------------------------------------------
+
+
+def test_what_parse_raises_goes_to_the_nearest_error_handler() -> None:
+    chat, chsk = Handlers("chat"), Handlers()
+
+    @chat.on("say", parse=int)
+    @chsk.on("a/b", parse=int)
+    def say(ev: Any) -> Any:
+        return ev.data
+
+    @chsk.errorhandler(ValueError)
+    def outer(ev: Any, error: ValueError) -> Any:
+        return ["outer", ev.data, str(error)[:7]]
+
+    chsk.register(chat)
+    assert [run(chsk, "a/b", "7"), run(chsk, data="7")] == [7, 7]
+    assert run(chsk, "a/b", "x") == run(chsk, data="x") == ["outer", "x", "invalid"]
+    chat.errorhandler(Exception)(lambda ev, error: "inner")
+    assert run(chsk, data="x") == "inner"
+    assert run(chsk, "a/b", "x") == ["outer", "x", "invalid"]
+
+
+def test_what_no_error_handler_takes_was_refused_by_parse() -> None:
+    handlers = Handlers()
+    handlers.on("a/b", parse=int)(print)
+    handlers.errorhandler(TypeError)(lambda ev, error: "not a number")
+    assert run(handlers, "a/b", None) == "not a number"
+    with pytest.raises(RefusedByParse) as refused:
+        run(handlers, "a/b", "x")
+    assert isinstance(refused.value.__cause__, ValueError)
+
+
+def test_parse_may_reply() -> None:
+    def parse(data: Any) -> Any:
+        raise Reply(["no", data])
+
+    handlers = Handlers()
+    handlers.on("a/b", parse=parse)(print)
+    assert run(handlers, "a/b", 1) == ["no", 1]
+
+
+# Registered again ----------------------------------------------------------------------------
+
+
+def test_the_same_function_may_be_registered_again() -> None:
+    chat, chsk = Handlers("chat"), Handlers()
+    seen = []
+
+    @chat.on("say", parse=int)
+    def say(ev: Any) -> Any:
+        return ev.data
+
+    @chat.before_event
+    def before(ev: Any) -> None:
+        seen.append(ev.data)
+
+    for _ in range(2):
+        chsk.register(chat)
+        chat.on("say", parse=int)(say)
+    assert run(chsk, data="7") == 7
+    assert seen == [7]
+
+
+def test_another_function_or_another_check_is_no_second_registration() -> None:
+    chsk = Handlers()
+
+    def say(ev: Any) -> Any:
+        return ev.data
+
+    chsk.on("chat/say")(say)
+    for taken in (
+        lambda: chsk.on("chat/say", parse=int)(say),
+        lambda: chsk.on("chat/say", concurrent=True)(say),
+        lambda: chsk.on("chat/say")(lambda ev: None),
+        lambda: chsk.on("chat/say")(wraps(say)(lambda ev: None)),
+    ):
+        with pytest.raises(ConfigError, match=r"'chat/say' has a handler already: .*say"):
+            taken()
+    other = Handlers("chat")
+    other.on("say")(say)
+    with pytest.raises(ConfigError, match="'chat/say' has a handler already"):
+        chsk.register(other)
+
+
+def test_a_function_that_create_app_defines_again_is_told_where_to_go() -> None:
+    chsk = Handlers()
+
+    def create_app() -> None:
+        @chsk.on("chat/say")
+        def say(ev: Any) -> None: ...
+
+    create_app()
+    with pytest.raises(
+        ConfigError, match=r"define it once, outside of create_app\(\), or make one"
+    ):
+        create_app()
+
+
+def test_what_a_module_gets_after_its_registration_holds() -> None:
+    chat, chsk = Handlers("chat"), Handlers()
+    chat.on("say")(lambda ev: ev.data)
+    chsk.register(chat)
+    chat.after_event(lambda ev, value: value + 1)
+    assert run(chsk, data=1) == 2

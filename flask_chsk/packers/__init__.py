@@ -263,24 +263,62 @@ class BuiltinPacker(ABC, Generic[Data]):
             return dict(value)
         if isinstance(value, Set):
             return frozenset(value)
+        if isinstance(value, ValueError | AssertionError):  # of checks, as in pydantic's errors()
+            return str(value)
+        if self.pack_default is None:
+            raise PackError(_type(value))
+        return self._by_default(value)
+
+    def _by_default(self, value: Any) -> Any:
+        """What ``pack_default`` makes of *value*.
+
+        :raises PackError: where it makes nothing.
+        """
+        assert self.pack_default is not None
+        try:
+            known = self.pack_default(value)
+        except OF_CODE as exc:
+            if from_signal(exc):
+                raise
+            raise PackError(f"{_type(value)}: pack_default said {short(repr(exc))}") from exc
+        if known is None:  # a function that falls off its end would send nil
+            raise PackError(f"{_type(value)}: pack_default returned None")
+        if known is NotImplemented:
+            raise PackError(_type(value))
+        return known
+
+    def _zoned(self, value: datetime) -> Any:
+        """What ``pack_default`` makes of *value*, a datetime without a zone.
+
+        :raises PackError: where it makes nothing, or a datetime without a zone.
+        """
         if self.pack_default is not None:
-            try:
-                known = self.pack_default(value)
-            except OF_CODE as exc:
-                if from_signal(exc):
-                    raise
-                raise PackError(f"{_type(value)}: pack_default said {short(repr(exc))}") from exc
-            if known is None:  # a function that falls off its end would send nil
-                raise PackError(f"{_type(value)}: pack_default returned None")
-            return known
+            known = self._by_default(value)
+            if not isinstance(known, datetime) or known.utcoffset() is not None:
+                return known
         raise PackError(_type(value))
+
+    def _with_zone(
+        self, write: Callable[[datetime], Data], write_other: Callable[[Any, int], Data]
+    ) -> Callable[[datetime], Data]:
+        """*write*, which is given datetimes with a zone only."""
+
+        def write_any(value: datetime) -> Data:
+            if value.utcoffset() is None:
+                return write_other(self._zoned(value), self.max_pack_depth)
+            return write(value)
+
+        return write_any
 
     def _native_key(self, key: Any) -> Any:
         """*key*, or what it is made of, as this packer writes it."""
         for _ in range(self.max_pack_depth):
-            if type(key) in self.native:
+            if type(key) is datetime and key.utcoffset() is None:
+                key = self._zoned(key)
+            elif type(key) in self.native:
                 return key
-            key = self._plainer(key)
+            else:
+                key = self._plainer(key)
         raise PackError(f"{_type(key)}: pack_default makes no plain key of it")
 
     def _culprit(self, value: Any, root: str, depth: int) -> str | None:
@@ -378,16 +416,6 @@ _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Fraction, lambda f: Fraction(f.numerator, f.denominator)),
     (bytes, bytes),
 )
-
-
-def aware(value: datetime) -> datetime:
-    """*value*, which says what time it is everywhere.
-
-    :raises PackError: where it does not.
-    """
-    if value.utcoffset() is None:
-        raise PackError("naive datetime; give it a zone, as datetime.now(timezone.utc) does")
-    return value
 
 
 def read_map(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
@@ -521,6 +549,11 @@ class Cache(dict[K, V]):
 
 
 def _type(value: Any) -> str:
+    if isinstance(value, datetime):
+        return (
+            "naive datetime; give it a zone, as datetime.now(timezone.utc) does, or set"
+            ' CHSK_NAIVE_DATETIMES, such as to "UTC"'
+        )
     return f"object of type {type(value).__qualname__}"
 
 

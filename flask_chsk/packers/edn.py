@@ -35,7 +35,6 @@ from . import (
     Cache,
     PackDefault,
     all_differ,
-    aware,
     read_map,
     read_set,
     short,
@@ -553,7 +552,7 @@ def _write_fraction(value: Fraction) -> str:
 
 
 def _write_inst(value: datetime) -> str:
-    moment = aware(value).astimezone(timezone.utc).replace(tzinfo=None)
+    moment = value.astimezone(timezone.utc).replace(tzinfo=None)
     # Milliseconds, as Clojure prints them, wherever they are enough.
     unit = "microseconds" if moment.microsecond % 1000 else "milliseconds"
     return f'#inst "{moment.isoformat(timespec=unit)}-00:00"'
@@ -614,10 +613,10 @@ class EdnPacker(BuiltinPacker[str]):
             pack_default=pack_default,
         )
         self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": _read_uuid}
-        self._scalars = _SCALARS
+        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_inst, self._any)}
         if bytes_tag:
             self._tags["chsk/bytes"] = _read_bytes
-            self._scalars = {**_SCALARS, bytes: _write_bytes}
+            self._scalars[bytes] = _write_bytes
         self._context = _Context(self._tags, 0)  # of messages without namespaced maps
         self._collections: dict[type, Callable[[Any, int], str]] = {
             **dict.fromkeys((list, tuple), self._vector),

@@ -19,12 +19,12 @@ from uuid import UUID
 
 from ..errors import PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol
-from . import SHORT, SHORT_BYTES, VALUE_BYTES, BuiltinPacker, aware, short, shown, too_many_values
+from . import SHORT, SHORT_BYTES, VALUE_BYTES, BuiltinPacker, short, shown, too_many_values
 
 _STRINGS = frozenset([str, Keyword, StrKey, Symbol, Char])
 _SCALARS = _STRINGS | {NoneType, bool, int, float}
 _AS_PLAIN: dict[type, Callable[[Any], Any]] = {
-    datetime: lambda value: aware(value).isoformat(),
+    datetime: datetime.isoformat,
     UUID: str,
     Decimal: str,
     set: list,
@@ -178,6 +178,8 @@ class JsonPacker(BuiltinPacker[str]):
         return self._plain(self._plainer(value), depth - 1)
 
     def _plainer(self, value: Any) -> Any:
+        if type(value) is datetime and value.utcoffset() is None:
+            return self._zoned(value)
         as_plain = _AS_PLAIN.get(type(value))
         return super()._plainer(value) if as_plain is None else as_plain(value)
 

@@ -35,7 +35,6 @@ from . import (
     Cache,
     PackDefault,
     all_differ,
-    aware,
     read_map,
     read_set,
     short,
@@ -533,7 +532,7 @@ def _write_fraction(value: Fraction) -> bytes:
 
 
 def _write_timestamp(value: datetime) -> bytes:
-    since = aware(value) - _EPOCH
+    since = value - _EPOCH
     seconds = since.days * 86_400 + since.seconds
     return _extension(_TIMESTAMP, _timestamp96.pack(since.microseconds * 1000, seconds))
 
@@ -583,6 +582,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
             max_values=max_values,
             pack_default=pack_default,
         )
+        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_timestamp, self._any)}
         self._collections: dict[type, Callable[[Any, int], bytes]] = {
             **dict.fromkeys((list, tuple), self._vector),
             **dict.fromkeys((dict, FrozenMap), self._map),
@@ -622,7 +622,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         return self._any(value, self.max_pack_depth)
 
     def _any(self, value: Any, depth: int) -> bytes:
-        write = _SCALARS.get(type(value))
+        write = self._scalars.get(type(value))
         return write(value) if write is not None else self._collection(value, depth)
 
     def _collection(self, value: Any, depth: int) -> bytes:
@@ -640,7 +640,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         return _extension(_SET, self.array(parts))
 
     def _all(self, value: Iterable[Any], depth: int) -> list[bytes]:
-        scalars = _SCALARS
+        scalars = self._scalars
         parts = []
         for item in value:
             write = scalars.get(type(item))
@@ -648,7 +648,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         return parts
 
     def _map(self, value: Mapping[Any, Any], depth: int) -> bytes:
-        scalars = _SCALARS
+        scalars = self._scalars
         bytes_of = _key_bytes
         parts: list[bytes] = []
         named = True

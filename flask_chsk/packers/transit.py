@@ -33,7 +33,6 @@ from . import (
     Cache,
     PackDefault,
     all_differ,
-    aware,
     read_map,
     read_set,
     short,
@@ -542,7 +541,7 @@ def _write_fraction(value: Fraction) -> str:
 
 
 def _write_instant(value: datetime) -> str:
-    since = aware(value) - _EPOCH
+    since = value - _EPOCH
     if since.microseconds % 1000:
         moment = value.astimezone(timezone.utc).replace(tzinfo=None)
         return f'"~t{moment.isoformat(timespec="microseconds")}Z"'
@@ -618,6 +617,7 @@ class TransitPacker(BuiltinPacker[str]):
         for tag in self._tags:
             if not _is_own(tag):
                 raise ConfigError(f"Transit has a type for the tag {tag!r}: name yours otherwise")
+        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_instant, self._any)}
         self._collections: dict[type, Callable[[Any, int], str]] = {
             **dict.fromkeys((list, tuple), self._vector),
             **dict.fromkeys((dict, FrozenMap), self._map),
@@ -649,7 +649,7 @@ class TransitPacker(BuiltinPacker[str]):
         return text if text[0] == "[" else f"{_QUOTE}{text}]"
 
     def _any(self, value: Any, depth: int) -> str:
-        write = _SCALARS.get(type(value))
+        write = self._scalars.get(type(value))
         return write(value) if write is not None else self._collection(value, depth)
 
     def _collection(self, value: Any, depth: int) -> str:
@@ -667,7 +667,7 @@ class TransitPacker(BuiltinPacker[str]):
         return '["~#set",[' + ",".join(parts) + "]]"
 
     def _all(self, value: Iterable[Any], depth: int) -> list[str]:
-        scalars = _SCALARS
+        scalars = self._scalars
         parts = []
         for item in value:
             write = scalars.get(type(item))
@@ -675,7 +675,7 @@ class TransitPacker(BuiltinPacker[str]):
         return parts
 
     def _map(self, value: Mapping[Any, Any], depth: int) -> str:
-        scalars = _SCALARS
+        scalars = self._scalars
         text_of = _key_text
         parts: list[str] = []
         named = composite = True

@@ -246,6 +246,82 @@ def test_pack_default_makes_the_unknown_known(make_packer: Make) -> None:
 
 
 @BOTH
+def test_pack_default_may_leave_a_value_unknown(make_packer: Make) -> None:
+    with pytest.raises(PackError, match=r"^data: object of type Foo$"):
+        make_packer(pack_default=lambda value: NotImplemented).pack(Foo())
+
+
+NAIVE, AWARE = datetime(2026, 1, 1, 12), datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+class OwnDatetime(datetime):
+    """A type of its own, as pandas' Timestamp is."""
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("default", "known"),
+    [
+        (lambda value: value.replace(tzinfo=timezone.utc), AWARE),
+        (lambda value: value.isoformat(), NAIVE.isoformat()),
+        (lambda value: {"at": [value.year]}, {"at": [2026]}),
+    ],
+)
+def test_pack_default_is_asked_for_datetimes_without_a_zone(
+    make_packer: Make, default: Any, known: Any
+) -> None:
+    packer = make_packer(pack_default=default)
+    own = OwnDatetime(2026, 1, 1, 12)
+    assert packer.pack([{"a": NAIVE, "b": own}]) == packer.pack([{"a": known, "b": known}])
+    assert packer.pack([AWARE]) == make_packer().pack([AWARE])
+    if not isinstance(known, dict):
+        try:
+            written = packer.pack({known: 1, "b": 2})
+        except PackError:
+            written = None  # JSON has no keys that are no strings
+        if written is not None:
+            assert packer.pack({NAIVE: 1, "b": 2}) == written
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("default", "why"),
+    [
+        (None, ""),
+        (lambda value: NotImplemented, ""),
+        (lambda value: value, ""),
+        (lambda value: None, ": pack_default returned None"),
+        (lambda value: 1 / 0, ": pack_default said ZeroDivisionError"),
+    ],
+)
+def test_a_datetime_that_stays_without_a_zone_is_refused(
+    make_packer: Make, default: Any, why: str
+) -> None:
+    remedy = 'naive datetime; give it a zone, .* CHSK_NAIVE_DATETIMES, such as to "UTC"'
+    for value in ([NAIVE], [OwnDatetime(2026, 1, 1)]):
+        with pytest.raises(PackError, match=rf"^data\[0\]: {remedy}{why}"):
+            make_packer(pack_default=default).pack(value)
+    with pytest.raises(PackError, match=rf"^data: key .*{remedy}{why}"):
+        make_packer(pack_default=default).pack({NAIVE: 1})
+
+
+@BOTH
+def test_a_pack_default_that_goes_round_in_circles_is_ended(make_packer: Make) -> None:
+    with pytest.raises(PackError):
+        make_packer(pack_default=lambda value: [value]).pack(NAIVE)
+
+
+@BOTH
+def test_the_error_of_a_check_is_its_text(make_packer: Make) -> None:
+    packer = make_packer()
+    assert packer.pack([ValueError("too short"), AssertionError("no")]) == packer.pack(
+        ["too short", "no"]
+    )
+    with pytest.raises(PackError, match="object of type KeyError"):
+        packer.pack(KeyError("secret"))
+
+
+@BOTH
 def test_a_pack_default_that_never_ends_is_ended(make_packer: Make) -> None:
     with pytest.raises(PackError, match=r"data\[0\]: nested"):
         make_packer(pack_default=lambda value: Foo()).pack([Foo()])
