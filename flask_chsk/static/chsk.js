@@ -13,6 +13,7 @@ import { Keyword, PackError, Tagged, edn, ednPacker, isName, json } from "./edn.
 
 export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
+const ASK_MS = 10_000; // for csrfToken, auth and chskUrl to say something
 const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
 const BATCH_CHARS = 65_536;
 const BESIDE_MS = 1_000; // of silence of a WebSocket that is tried: then Ajax is tried beside it
@@ -22,6 +23,7 @@ const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
 const EMPTY_MS = 250;
 const HURRY_MS = 1_000; // between two waits that connect() cuts short
 const LEFT = 3002; // a close code of ours: the page is hidden or offline, and may come back
+const LONGEST_MS = 2 ** 31 - 1; // of a timer; over it, and that is Infinity, too, it fires at once
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const PONG_MS = 10_000;
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
@@ -93,6 +95,55 @@ export function assertEvent(x) {
   throw new ChskError("BadEvent", `an event is ["ns/name", data], not ${String(x)}`);
 }
 
+/** What travels in a header may be nothing else than this. @param {any} token */
+function assertToken(token) {
+  if (token == null || (typeof token === "string" && /^[ -~]*$/.test(token))) return token;
+  throw new TypeError("must be a string of ASCII characters; encode others, as base64");
+}
+
+/** @param {any} fn */
+function assertFunction(fn) {
+  if (typeof fn !== "function") throw new TypeError(`not a function: ${fn}`);
+}
+
+/** @param {any} url */
+function assertUrl(url) {
+  if (url && typeof url === "string") return url;
+  throw new TypeError(`must return a URL, not ${url}`);
+}
+
+/** Throw a TypeError that names the option that cannot be. @param {any} opts */
+function assertOptions(opts) {
+  const number = (/** @type {any} */ x) => typeof x === "number" && x >= 0;
+  const positive = (/** @type {any} */ x) => number(x) && x > 0;
+  const callable = (/** @type {any} */ x) => typeof x === "function";
+  /** @type {[string, string, (x: any) => any][]} */
+  const wanted = [
+    ["type", '"auto", "ws" or "ajax"', (x) => ["auto", "ws", "ajax"].includes(x)],
+    ["packer", '"edn", "json" or a packer', (x) => x === "edn" || x === "json" || x?.unpack],
+    ["clientId", "1 to 64 of A-Za-z0-9_-", (x) => x == null || /^[\w-]{1,64}$/.test(x)],
+    ["wsKaliveMs", "milliseconds", positive],
+    ["lpTimeoutMs", "milliseconds", positive],
+    ["recvBuf", "a number", positive],
+    ["offlineQueue", "a number", number],
+    ["backoff", "a function", callable],
+    ["chskUrl", "a function", callable],
+  ];
+  for (const [name, what, holds] of wanted) {
+    if (!holds(opts[name])) throw new TypeError(`${name}: ${what}, not ${opts[name]}`);
+  }
+  for (const name of ["csrfToken", "auth"]) {
+    try {
+      if (!callable(opts[name]?.then ?? opts[name])) assertToken(opts[name]);
+    } catch (error) {
+      throw named(name, error);
+    }
+  }
+}
+
+/** `error`, and whose it is. @param {string} name @param {any} error */
+const named = (name, error) => new TypeError(`${name}: ${error?.message ?? error}`);
+
 /** Whether `x` is what `chRecv` gives. @param {any} x */
 export const isEventMsg = (x) => isEvent(x?.event);
 
@@ -113,6 +164,9 @@ export function setExpBackoffTimeout(fn, attempt = 0) {
   const timer = setTimeout(fn, expBackoff(attempt));
   return () => clearTimeout(timer);
 }
+
+/** @param {() => void} fn @param {number} ms */
+const after = (fn, ms) => setTimeout(fn, Math.min(ms, LONGEST_MS));
 
 /** Where the server is: `path`, which may be a whole URL, as seen from the page.
  * @param {string} path @param {any} location @param {boolean} [websocket] */
@@ -201,6 +255,10 @@ export class RecvChannel {
   [Symbol.asyncIterator]() {
     return this.items();
   }
+
+  get [Symbol.toStringTag]() {
+    return "RecvChannel";
+  }
 }
 
 /** Call `handler` with each event-msg of `chRecv`, one after another; returns the stop.
@@ -243,7 +301,7 @@ function withQuery(url, params) {
 async function http(fetch, url, { method = "get", params, headers, body, signal, ...opts }) {
   const abort = new AbortController();
   const cut = () => abort.abort("abort");
-  const timer = setTimeout(() => abort.abort("timeout"), opts.timeoutMs ?? 60_000);
+  const timer = after(() => abort.abort("timeout"), opts.timeoutMs ?? 60_000);
   signal?.addEventListener("abort", cut);
   /** @type {any} */
   const res = { success: false, status: null, error: null, content: null };
@@ -311,9 +369,11 @@ const DEFAULTS = {
 };
 
 export class ChannelSocket {
+  /** A snapshot; every change makes a new one. @type {any} */ state;
   /** @type {any} */ #opts;
   /** @type {any} */ #packer;
   /** @type {any} */ #state;
+  /** @type {(() => any)[]} Of users' functions, which wait for the end of a step. */ #calls = [];
   /** @type {string} */ #path;
   /** @type {Link | null} The trusted one. */ #link = null;
   /** @type {Set<Link>} Those that are being tried: one, or a poll beside a WebSocket. */
@@ -331,6 +391,8 @@ export class ChannelSocket {
   /** @type {any} What requests need: `{csrf, auth, wsUrl, url}`. */ #access = {};
   #awake = new AbortController(); // ends listening to the page
   #gone = new AbortController(); // ends posts
+  #asking = false; // for credentials: the application's functions are running
+  #steps = 0; // within one another, under way
   #turn = 0; // attempts that an `await` outlived know by it
   #polls = 0;
   #posts = 0;
@@ -349,13 +411,17 @@ export class ChannelSocket {
   #switchedAt = NaN; // from one link to another
 
   /** @param {string} [path] @param {any} [opts] */
-  constructor(path, opts = {}) {
+  constructor(path, opts) {
     const { WebSocket, fetch, location } = globalThis;
-    this.#opts = { WebSocket, fetch, location, ...DEFAULTS, ...opts };
-    const { packer, type, recvBuf } = this.#opts;
-    this.#packer = /** @type {any} */ ({ edn: ednPacker(opts), json })[packer] ?? packer;
+    this.#opts = { WebSocket, fetch, location, ...DEFAULTS };
+    for (const [name, value] of Object.entries(opts ?? {})) {
+      if (value !== undefined) this.#opts[name] = value;
+    }
+    assertOptions(this.#opts);
+    const { packer, type, recvBuf, clientId } = this.#opts;
+    this.#packer = /** @type {any} */ ({ edn: ednPacker(this.#opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
-    this.clientId = opts.clientId ?? randomText();
+    this.clientId = clientId ?? randomText();
     this.#works = remembered(this.#path);
     this.#downgraded = type === "auto" && this.#works === "ajax";
     this.chRecv = new RecvChannel(recvBuf);
@@ -373,13 +439,23 @@ export class ChannelSocket {
       lastClose: null,
       udtNextReconnect: null,
     };
+    Object.defineProperty(this, "state", { get: () => this.#state });
+    // Each call is a step. Methods know their object: they work as callbacks, and where a framework
+    // put a Proxy around it, through which nobody sees private members.
+    const methods = /** @type {any} */ (this);
+    for (const name of Object.getOwnPropertyNames(ChannelSocket.prototype)) {
+      const method = methods[name];
+      if (name === "constructor" || typeof method !== "function") continue;
+      const value = (/** @type {any[]} */ ...args) => this.#step(() => method.apply(this, args));
+      Object.defineProperty(this, name, { value, writable: true, configurable: true });
+    }
     // Rendered on a server, there is nothing to connect to, and nobody to wait for it.
     if (location || /^http/.test(this.#path)) this.connect();
   }
 
-  /** A snapshot; every change makes a new one. */
-  get state() {
-    return this.#state;
+  /** To Vue and Alpine: this is no plain object, so they leave it as it is. */
+  get [Symbol.toStringTag]() {
+    return "ChannelSocket";
   }
 
   // Events ------------------------------------------------------------------------------
@@ -387,6 +463,15 @@ export class ChannelSocket {
   /** Call `fn(ev)` for events of this id, "*" for those that no other takes; returns the undo.
    * @param {string} id @param {(ev: any) => any} fn */
   on(id, fn) {
+    id = plain(id);
+    if (id !== "*" && !isName(id, true)) {
+      throw new ChskError(
+        "BadEvent",
+        `on(${JSON.stringify(id)}): an id has a namespace, as in on("chat/say", fn); "*" takes ` +
+          'all others. The connection is told to watch(fn) and on("chsk/state", fn)',
+      );
+    }
+    assertFunction(fn);
     const fns = this.#handlers.get(id) ?? new Set();
     this.#handlers.set(id, fns.add(fn));
     return () => {
@@ -397,6 +482,7 @@ export class ChannelSocket {
   /** Call `fn(old, now)` on every change of state; returns the undo.
    * @param {(old: any, now: any) => void} fn */
   watch(fn) {
+    assertFunction(fn);
     this.#watchers.add(fn);
     return () => {
       this.#watchers.delete(fn);
@@ -420,19 +506,21 @@ export class ChannelSocket {
   }
 
   /** @param {any} event @param {any} opts @param {boolean} [waits] */
-  #send(event, { cb, timeoutMs }, waits) {
+  #send(event, { cb, timeoutMs: ms }, waits) {
     assertEvent(event);
+    const timeoutMs = ms ?? 10_000;
+    if (!(timeoutMs >= 0)) throw new TypeError(`timeoutMs: milliseconds, not ${ms}`);
     const id = cb ? `c${++this.#sends}` : null;
     /** @type {Item} */
-    const item = { packed: this.#pack(event, id), id, cb, timeoutMs: timeoutMs ?? 10_000, waits };
+    const item = { packed: this.#pack(event, id), id, cb, timeoutMs, waits };
     const { open, status } = this.#state;
     const queued = /connecting|waiting/.test(status) && this.#queue(item);
     if (id) {
       this.#pending.set(id, item);
-      item.timer = setTimeout(() => {
+      item.timer = after(() => {
         const waiting = this.#offline.includes(item);
         this.#reply(item, TIMEOUT, waiting && { message: `not open yet: ${event[0]}` });
-      }, item.timeoutMs);
+      }, timeoutMs);
     }
     if (open) return this.#transmit(item);
     if (!queued) queueMicrotask(() => this.#reply(item, CLOSED));
@@ -480,7 +568,9 @@ export class ChannelSocket {
 
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect() {
-    if (this.#gone.signal.aborted) return;
+    // From the application's own `csrfToken`, `auth` or `chskUrl`: it is connecting already.
+    const again = this.#asking && this.#state.status === "connecting";
+    if (this.#gone.signal.aborted || again) return;
     this.#hangUp(3000, "requested-reconnect");
     this.#uid = undefined; // perhaps another user's from now on
     this.#listen();
@@ -500,9 +590,11 @@ export class ChannelSocket {
     this.#hangUp(1000, "requested-disconnect");
     this.#gone.abort();
     this.#rest("destroyed");
-    this.#handlers.clear();
-    this.#watchers.clear();
-    this.chRecv.close();
+    this.#call(() => {
+      this.#handlers.clear();
+      this.#watchers.clear();
+      this.chRecv.close();
+    });
   }
 
   /** For tests: as if the network had cut the connection. */
@@ -548,6 +640,8 @@ export class ChannelSocket {
     this.#awake.abort();
     for (const name of this.#timers.keys()) this.#stop(name);
     for (const item of this.#pending.values()) this.#reply(item, CLOSED);
+    const { length } = this.#offline.filter((item) => !item.id);
+    if (length) log("warn", `${status}: ${length} events that waited to be sent were dropped`);
     this.#offline = [];
     this.#last = null;
     this.#set({ status, udtNextReconnect: null });
@@ -555,6 +649,11 @@ export class ChannelSocket {
 
   /** @param {string} [type] */
   #attempt(type) {
+    this.#step(() => this.#begin(type));
+  }
+
+  /** @param {string} [type] */
+  #begin(type) {
     const { type: wanted, WebSocket } = this.#opts;
     type ??= wanted !== "auto" ? wanted : this.#downgraded || !WebSocket ? "ajax" : "ws";
     this.#stop("retry");
@@ -566,11 +665,13 @@ export class ChannelSocket {
   /** Begin a link; it counts once it is trusted. @param {string | undefined} type */
   async #try(type) {
     const turn = ++this.#turn;
-    const asked = await this.#ask();
+    const message = await this.#ask();
     if (turn !== this.#turn) return;
-    if (asked) this.#trials.add(type === "ajax" ? this.#polling() : this.#webSocket());
-    else if (this.#link) this.#upgradeLater();
-    else this.#retry({ reason: UNEXPECTED });
+    this.#step(() => {
+      if (!message) this.#trials.add(type === "ajax" ? this.#polling() : this.#webSocket());
+      else if (this.#link) this.#upgradeLater();
+      else this.#retry({ reason: UNEXPECTED, message });
+    });
   }
 
   /** @param {Link} link */
@@ -594,7 +695,6 @@ export class ChannelSocket {
     this.#downgraded = auto && link.type === "ajax";
     if (!this.#downgraded) this.#upgradeMs = this.#brief ? this.#upgradeMs : RETURN_MS;
     else if (this.#opts.WebSocket && !this.#trials.size) this.#upgradeLater();
-    for (const frame of link.held) this.#receive(link, frame);
   }
 
   #upgradeLater() {
@@ -604,6 +704,11 @@ export class ChannelSocket {
 
   /** A link ended by itself, or came to nothing. @param {Link} link @param {Cut} cut */
   #down(link, cut) {
+    this.#step(() => this.#ended(link, cut));
+  }
+
+  /** @param {Link} link @param {Cut} cut */
+  #ended(link, cut) {
     const trial = this.#trials.delete(link);
     if (!trial && link !== this.#link) return;
     const udt = Date.now();
@@ -660,12 +765,27 @@ export class ChannelSocket {
       this.clientId = randomText();
       this.#resume = undefined; // it was the old one's
     }
+    const turn = this.#turn;
     const spread = Number(/spread=(\d+)/.exec(message ?? "")?.[1] ?? 2) * 1000;
     const ms =
       (renamed ? null : retryAfterMs) ??
-      (renew ? 0 : code === 1012 ? Math.random() * spread : this.#opts.backoff(this.#tries++));
+      (renew ? 0 : code === 1012 ? Math.random() * spread : this.#backoff());
+    if (turn !== this.#turn) return; // the application said what to do, from `backoff`
     this.#set({ status: "waiting", udtNextReconnect: udt + ms });
     this.#later("retry", ms, () => this.#attempt());
+  }
+
+  /** Milliseconds, as the application says. */
+  #backoff() {
+    const attempt = this.#tries++;
+    try {
+      const ms = this.#opts.backoff(attempt);
+      if (ms >= 0) return ms;
+      throw new TypeError(`must return milliseconds, not ${ms}`);
+    } catch (error) {
+      report(named("backoff", error));
+      return expBackoff(attempt);
+    }
   }
 
   // Links -------------------------------------------------------------------------------
@@ -686,9 +806,9 @@ export class ChannelSocket {
     let pinging = false;
     let reason = UNEXPECTED;
 
-    const after = (/** @type {number} */ ms, /** @type {() => void} */ fn) => {
+    const next = (/** @type {number} */ ms, /** @type {() => void} */ fn) => {
       clearTimeout(timer);
-      timer = setTimeout(fn, ms);
+      timer = after(fn, ms);
     };
     const fail = (/** @type {Cut} */ cut) => {
       link.end(4000);
@@ -697,7 +817,7 @@ export class ChannelSocket {
     const ping = (/** @type {number} */ withinMs) => {
       pinging = true;
       link.send({ packed });
-      after(withinMs, () => fail({ code: 4000, reason: "ws-ping-timeout" }));
+      next(withinMs, () => fail({ code: 4000, reason: "ws-ping-timeout" }));
     };
     // Where none has worked yet, Ajax is tried beside it after some silence.
     const beside = () => {
@@ -735,7 +855,7 @@ export class ChannelSocket {
         if (link.wants || link !== this.#link) return;
         heardAt = Date.now();
         pinging = false;
-        after(wsKaliveMs, () => ping(PONG_MS));
+        next(wsKaliveMs, () => ping(PONG_MS));
       };
       ws.onerror = failed;
       ws.onclose = (/** @type {any} */ ev) => {
@@ -746,7 +866,7 @@ export class ChannelSocket {
     } catch (error) {
       failed(error);
     }
-    after(ws ? CONNECT_MS : 0, () => fail({ reason }));
+    next(ws ? CONNECT_MS : 0, () => fail({ reason }));
     if (ws) beside();
     return link;
   }
@@ -803,6 +923,7 @@ export class ChannelSocket {
       link.busy = true;
       await null; // what is sent in one go leaves in one batch
       for (let item; (item = queue.shift());) {
+        if (!this.#wanted(item)) continue;
         const some = [item.packed];
         let chars = item.packed.length;
         while (
@@ -833,10 +954,10 @@ export class ChannelSocket {
         params: { n: ++this.#posts, ...(binary ? { "binary?": true } : { ppstr: packed }) },
         body: binary ? packed : undefined,
         timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
-        signal: this.#gone.signal,
+        signal: id ? this.#gone.signal : undefined, // for a reply that nobody waits for
         go,
       };
-      for (let tries = 1; ; tries++) {
+      for (let tries = 1; this.#wanted(item); tries++) {
         const { success, status, error, content, retryAfterMs } = await this.#http("post", call);
         if (success) {
           const [reply, , details] = this.#unpack(content);
@@ -844,7 +965,7 @@ export class ChannelSocket {
         }
         // These were not looked at, so they may be said again.
         if (/40[13]/.test(status) && tries < 2) await this.#ask();
-        else if (/429|503/.test(status) && tries < POST_TRIES) {
+        else if (/429|503/.test(status) && tries < POST_TRIES && !this.#gone.signal.aborted) {
           await this.#sleep(retryAfterMs ?? 1000);
         } else {
           log("warn", "a post failed:", content ?? error);
@@ -885,7 +1006,10 @@ export class ChannelSocket {
       link.held.push(frame);
       const ids = eventsOf(value).map((event) => plain(event?.[0]));
       if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) {
-        if (!--link.wants) this.#adopt(link);
+        if (!--link.wants) {
+          this.#adopt(link);
+          for (const frame of link.held.splice(0)) this.#receive(link, frame);
+        }
       }
     }
     return plain(value);
@@ -893,6 +1017,7 @@ export class ChannelSocket {
 
   /** @param {Link} link @param {any[]} frame */
   #receive(link, [value, cb, third]) {
+    if (link !== this.#link) return; // a handler, or the server, has closed it
     const events = cb == null ? eventsOf(value) : [];
     const { epoch, offsets } = cursorOf(third);
     // A frame without events tells how far there is nothing more.
@@ -903,10 +1028,10 @@ export class ChannelSocket {
       this.#deliver(["chsk/ws-ping"]);
     }
     events.forEach((event, i) => {
-      // A handler, or the server, may have closed it.
       if (link !== this.#link) return;
       if (i in offsets && !this.#passes(epoch, offsets[i])) return;
-      guarded(() => this.#event(link, event)); // odd data shall not end a link
+      // Odd data shall not end a link.
+      guarded(() => this.#step(() => this.#event(link, event)));
     });
   }
 
@@ -929,7 +1054,7 @@ export class ChannelSocket {
         link.end();
         return this.#down(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
       case "chsk/ask":
-        return this.#answer(data);
+        return this.#call(() => this.#answer(data));
     }
     this.#deliver(asEvent(event), true);
   }
@@ -988,9 +1113,11 @@ export class ChannelSocket {
   #deliver([key, ...data], pushed) {
     const id = plain(key);
     const event = [id, ...data];
-    const fns = this.#handlers.get(id) ?? this.#handlers.get("*");
-    if (fns) for (const fn of fns) guarded(() => fn(message(event)));
-    else this.chRecv.put(message(pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event));
+    this.#call(() => {
+      const fns = this.#handlers.get(id) ?? this.#handlers.get("*");
+      if (fns) for (const fn of fns) guarded(() => fn(message(event)));
+      else this.chRecv.put(message(pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event));
+    });
   }
 
   // Sending -----------------------------------------------------------------------------
@@ -1036,7 +1163,13 @@ export class ChannelSocket {
     clearTimeout(item.timer);
     const at = this.#offline.indexOf(item);
     if (at >= 0) this.#offline.splice(at, 1);
-    guarded(() => item.cb(reply, details));
+    this.#call(() => item.cb(reply, details));
+  }
+
+  /** Whether it has no reply yet, or expects none: a request that was rejected is not sent.
+   * @param {Item} item */
+  #wanted({ id }) {
+    return !id || this.#pending.has(id);
   }
 
   // Circumstances -----------------------------------------------------------------------
@@ -1080,29 +1213,81 @@ export class ChannelSocket {
     });
   }
 
-  /** Ask the page, or the application, where to go with which tokens; whether they said. */
+  /** Ask the page, or the application, where to go with which tokens; what went wrong. */
   async #ask() {
     const { csrfToken = meta()?.csrfToken, auth: bearer, chskUrl, location } = this.#opts;
-    const asked = await guarded(() =>
-      Promise.all([
-        ...[csrfToken, bearer].map((x) => (typeof x === "function" ? x() : x)),
-        ...[true, false].map((websocket) => chskUrl(this.#path, location, websocket)),
-      ]),
+    const url = (/** @type {boolean} */ websocket) => () =>
+      chskUrl(this.#path, location, websocket);
+    this.#asking = true;
+    const asked = Promise.all([
+      this.#option("csrfToken", csrfToken, assertToken),
+      this.#option("auth", bearer, assertToken),
+      this.#option("chskUrl", url(true), assertUrl),
+      this.#option("chskUrl", url(false), assertUrl),
+    ]);
+    this.#asking = false;
+    try {
+      const [csrf, auth, wsUrl, url] = await asked;
+      this.#access = { csrf, auth, wsUrl, url };
+    } catch (error) {
+      report(error);
+      return /** @type {Error} */ (error).message;
+    }
+  }
+
+  /** What an option says, or its function, in time.
+   * @param {string} name @param {any} said @param {(said: any) => any} check */
+  async #option(name, said, check) {
+    const timer = {};
+    const late = new Promise((_, reject) =>
+      this.#later(timer, ASK_MS, () => reject(new Error(`nothing within ${ASK_MS / 1000} s`))),
     );
-    if (!asked) return false;
-    const [csrf, auth, wsUrl, url] = asked;
-    this.#access = { csrf, auth, wsUrl, url };
-    return true;
+    try {
+      return check(await Promise.race([typeof said === "function" ? said() : said, late]));
+    } catch (error) {
+      throw named(name, error);
+    } finally {
+      this.#stop(timer);
+    }
   }
 
   /** @param {any} patch */
   #set(patch) {
     const old = this.#state;
+    if (Object.keys(patch).every((name) => patch[name] === old[name])) return;
     const now = { ...old, ...patch };
     now.open = now.status === "open";
     this.#state = Object.freeze(now);
-    for (const fn of this.#watchers) guarded(() => fn(old, now));
+    for (const fn of this.#watchers) this.#call(() => this.#watchers.has(fn) && fn(old, now));
     this.#deliver(["chsk/state", now]);
+  }
+
+  // Users' functions --------------------------------------------------------------------
+  //
+  // They may call anything of this object. So none runs in the midst of a step: it is called when
+  // the outermost step is done, after those that were to be called before.
+
+  /** @template T @param {() => T} fn */
+  #step(fn) {
+    this.#steps++;
+    try {
+      return fn();
+    } finally {
+      this.#steps--;
+      this.#callAll();
+    }
+  }
+
+  /** Call a user's function as soon as no step is under way. @param {() => any} fn */
+  #call(fn) {
+    this.#calls.push(fn);
+    this.#callAll();
+  }
+
+  #callAll() {
+    while (!this.#steps && this.#calls.length) {
+      guarded(/** @type {() => any} */ (this.#calls.shift()));
+    }
   }
 
   /** @param {any} name @param {number} ms @param {() => void} fn */
@@ -1110,9 +1295,9 @@ export class ChannelSocket {
     this.#stop(name);
     const run = () => {
       this.#timers.delete(name);
-      fn();
+      this.#step(fn);
     };
-    this.#timers.set(name, setTimeout(run, ms));
+    this.#timers.set(name, after(run, ms));
   }
 
   /** @param {any} name */
@@ -1131,8 +1316,8 @@ export class ChannelSocket {
     const tick = () => {
       const due = Date.now() + TICK_MS;
       this.#later("tick", TICK_MS, () => {
-        if (Date.now() - due > TICK_MS) this.#wake(true);
         tick();
+        if (Date.now() - due > TICK_MS) this.#wake(true);
       });
     };
     tick();
@@ -1140,7 +1325,8 @@ export class ChannelSocket {
     const { signal } = (this.#awake = new AbortController());
     const { document } = globalThis;
     /** @param {any} target @param {string} name @param {() => void} fn */
-    const add = (target, name, fn) => target?.addEventListener?.(name, fn, { signal });
+    const add = (target, name, fn) => 
+      target?.addEventListener?.(name, () => this.#step(fn), { signal });
     const look = () => document?.hidden || this.#wake(false);
     add(globalThis, "online", () => this.#wake(true));
     add(globalThis, "offline", () => {

@@ -96,6 +96,7 @@ class Call {
     return settle();
   }
   fails() {
+    this.done = true;
     this.reject(new TypeError("network"));
     return settle();
   }
@@ -104,6 +105,25 @@ class Call {
 /** Until nothing is left to do but wait. */
 export async function settle() {
   for (let i = 0; i < 8; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Whose timers of the mocked clock are running; ends with the mock. */
+function countTimers() {
+  const { setTimeout, clearTimeout } = globalThis;
+  const running = new Set();
+  globalThis.setTimeout = (fn, ms) => {
+    const timer = setTimeout(() => {
+      running.delete(timer);
+      fn();
+    }, ms);
+    running.add(timer);
+    return timer;
+  };
+  globalThis.clearTimeout = (timer) => {
+    running.delete(timer);
+    clearTimeout(timer);
+  };
+  return running;
 }
 
 /** A channel socket in a world of its own; ends with the test. */
@@ -116,6 +136,7 @@ export async function world(t, opts = {}) {
     return call.answered;
   };
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  const timers = countTimers();
   const chsk = new ChannelSocket(PATH, {
     WebSocket: FakeSocket,
     fetch,
@@ -136,6 +157,11 @@ export async function world(t, opts = {}) {
     gets: () => calls.filter((call) => call.method === "GET"),
     posts: () => calls.filter((call) => call.method === "POST"),
     sockets: FakeSocket.all,
+    timers,
+    /** Connections that are not closed, and polls that wait for their end. */
+    connections: () =>
+      FakeSocket.all.filter((one) => one.readyState !== 3).length +
+      here.gets().filter((call) => !call.aborted && !call.done).length,
     get socket() {
       return FakeSocket.all.at(-1);
     },

@@ -364,7 +364,7 @@ describe("auto", () => {
   });
 
   it("falls back where there is no WebSocket at all, or none can be made", async (t) => {
-    const without = await world(t, { WebSocket: undefined });
+    const without = await world(t, { WebSocket: null });
     assert.equal(without.gets().length, 1);
     without.chsk.destroy();
     mock.timers.reset();
