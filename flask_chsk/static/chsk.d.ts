@@ -107,9 +107,11 @@ export interface Options {
   /** New for every page load by default; 1 to 64 of `A-Za-z0-9_-`. One that is fixed here is used
    * by one page at a time. */
   clientId?: string;
-  /** Default: the `<meta name="chsk">` of the page. Asked before every connection. */
+  /** Default: the `<meta name="chsk">` of the page. Asked before every connection; ASCII, and
+   * within 10 s. */
   csrfToken?: MaybeAsync<string | null | undefined>;
-  /** A bearer token, for clients without cookies. Asked before every connection. */
+  /** A bearer token, for clients without cookies. Asked before every connection; ASCII, and within
+   * 10 s. */
   auth?: MaybeAsync<string | null | undefined>;
   /** More parameters, the application's own: in the query of a GET, in the form of a POST. */
   params?: { [name: string]: string | number | boolean | null | undefined };
@@ -129,15 +131,19 @@ export interface Options {
   offlineQueue?: number;
   /** Milliseconds before attempt 0, 1, 2 … */
   backoff?: (attempt: number) => number;
-  chskUrl?: (path: string, location: { href: string } | undefined, websocket: boolean) => string;
+  chskUrl?: (
+    path: string,
+    location: { href: string } | undefined,
+    websocket: boolean,
+  ) => string | Promise<string>;
   /** In place of the global ones. */
-  WebSocket?: any;
+  WebSocket?: any; // null: none
   fetch?: typeof fetch;
   location?: { href: string };
 }
 
 export interface SendOptions<Reply = any> {
-  /** For the reply: 10000. */
+  /** For the reply: 10000; Infinity: no end. */
   timeoutMs?: number;
   /** Called once, with the reply or a Failure. */
   cb?: (reply: Reply | Failure, details?: ErrorDetails) => void;
@@ -166,7 +172,8 @@ export class ChannelSocket<
   Push extends { [id: string]: any } = Loose,
   Calls extends { [id: string]: Call } = LooseCalls,
 > {
-  /** @param path Default: the `<meta name="chsk">` of the page, else "/chsk"; or a whole URL. */
+  /** @param path Default: the `<meta name="chsk">` of the page, else "/chsk"; or a whole URL.
+   * @throws TypeError: naming the option that cannot be. */
   constructor(path?: string | null, opts?: Options);
 
   /** Another one after the server said that somebody else holds it, unless options fixed it. */
@@ -177,7 +184,8 @@ export class ChannelSocket<
   readonly chRecv: RecvChannel;
 
   /** Call `fn` for events of this id; `"*"`: for those that no other takes. Its value, or its
-   * promise's, answers where the server asked. Returns the undo. */
+   * promise's, answers where the server asked. Returns the undo.
+   * @throws BadEvent: for an id without a namespace. */
   on<Id extends keyof (Push & Internal) & string>(
     id: Id,
     fn: (ev: EventMsg<Id, (Push & Internal)[Id]>) => any,
