@@ -53,6 +53,7 @@ class Config:
     max_inbox: int = 128
     max_inbound_bytes: int = 64 * MiB  # arriving, or waiting for handlers; of the process
     max_clients_per_uid: int = 64
+    max_openings: int = 500  # at a time; a worker lets them in within the 5 s that clients wait
     rate: tuple[float, int] | None = None  # events per second, burst; per client
     rate_per_address: tuple[float, int] | None = None  # requests per second, burst
 
@@ -252,6 +253,7 @@ _CHECKS: dict[str, Check] = {
     "max_inbox": _count(1),
     "max_inbound_bytes": _count(4096),
     "max_clients_per_uid": _count(1),
+    "max_openings": _count(1),
     "rate": _rate,
     "rate_per_address": _rate,
     "recovery_events": _count(0),

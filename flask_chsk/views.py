@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import wraps
 from io import BytesIO
+from random import randrange
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gevent
@@ -18,6 +19,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from . import security, upgrade
+from .admission import Admission
 from .config import Config
 from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
@@ -53,6 +55,8 @@ MOST_KEPT = 32 * 1024
 PIECE = 65_536  # bytes of a body that are read at once
 BODY_SECONDS = 60.0  # for all of a body: then clients give their request up
 
+SPREAD = 5  # seconds over which clients that are turned away come back
+
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -86,6 +90,7 @@ class Endpoint:
     def __init__(self, state: State, config: Config) -> None:
         self.state = state
         self.config = config
+        self._admission = Admission(config.max_openings)
 
     def blueprint(self, name: str) -> Blueprint:
         """The routes of this endpoint."""
@@ -117,8 +122,9 @@ class Endpoint:
             if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
                 request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
             kept = _checked(HandshakeRequest(request.environ, request.url_rule))
-            server, opening, _ = self._open(kept, offered)
-            entered = server.enter(opening, "ws")
+            with self._admission.entering():
+                server, opening, _ = self._open(kept, offered)
+                entered = server.enter(opening, "ws")
             if entered is None:
                 raise Refused(409, "this client has a newer connection", retry_after=1)
         except Refused as refused:
@@ -144,11 +150,13 @@ class Endpoint:
                     " waiting poll would block it. Run gunicorn -k gevent, or -k gthread"
                     " --threads 100 (WebSockets work as it is)",
                 )
-            server, opening, origin = self._open(None)
-            if request.method == "HEAD":  # nobody would read what a poll takes
-                return self._answer(opening.composer, b"", origin)
-            wait = TEST_CLIENT not in request.environ
-            answer = server.polls.get(opening, "handshake?" in request.args, wait)
+            handshake = "handshake?" in request.args
+            with self._admission.entering() if handshake else nullcontext():
+                server, opening, origin = self._open(None)
+                if request.method == "HEAD":  # nobody would read what a poll takes
+                    return self._answer(opening.composer, b"", origin)
+                wait = TEST_CLIENT not in request.environ
+                answer = server.polls.get(opening, handshake, wait)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, bytes):
@@ -422,7 +430,10 @@ class Endpoint:
         if refused.status == 426:
             response.headers["Sec-WebSocket-Version"] = "13"
         if refused.retry_after is not None:
-            response.headers["Retry-After"] = str(refused.retry_after)
+            # Connections of many clients, refused at one time, do not come back at one time.
+            crowd = request.method == "GET" and status == 503
+            seconds = refused.retry_after + (randrange(SPREAD) if crowd else 0)
+            response.headers["Retry-After"] = str(seconds)
         with suppress(Refused):  # a page of a listed origin may know why
             origin = self._origin()
             if origin is not None:

@@ -53,6 +53,7 @@ KEYS: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "max_inbox": ([(1, 1)], [0, None]),
     "max_inbound_bytes": ([(4 * MiB, 4 * MiB)], [4 * MiB - 1, None]),
     "max_clients_per_uid": ([(1, 1)], [0, None]),
+    "max_openings": ([(1, 1)], [0, None]),
     "rate": ([(None, None), ((10, 20), (10.0, 20)), ([0.5, 1], (0.5, 1))], [10, (0, 1), (1, 0)]),
     "rate_per_address": ([(None, None), ((5, 9), (5.0, 9))], ["10", (1,), (1, 2, 3), ("a", 1)]),
     "recovery_events": ([(0, 0)], [-1, None]),

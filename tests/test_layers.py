@@ -32,7 +32,7 @@ LADDER = [
     ["packers"],
     ["wire", "push", "frames", "session", "registry", "router"],
     ["intake", "topics", "rates", "security"],
-    ["logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
+    ["admission", "logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["closes", "connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],
     ["recv", "attachments", "closing", "inbound", "polls", "server", "client", "publisher"],
     # `Chsk.test_client` reaches for testing, which is made of all the others here.

@@ -44,6 +44,8 @@ def user_id() -> Any:
 
 @chsk.authorize
 def authorize() -> bool | None:
+    if "slowly" in request.values:
+        sleep(float(request.values["slowly"]))
     if "forbid" in request.values:
         abort(403, "not you")
     return "deny" not in request.values

@@ -7,6 +7,7 @@ import http.client
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -169,6 +170,28 @@ def test_too_many_clients_of_one_user_are_refused_for_now(wire: Wire) -> None:
     assert int(sent["Retry-After"]) > 0
     params = {"client-id": "crowd1", "uid": "crowd", "handshake?": "1"}
     assert ask(wire, "GET", params, SIGNED)[0] == 200  # who is in may come again
+
+
+def test_a_crowd_is_let_in_little_by_little(serve: Callable[..., Wire]) -> None:
+    wire = serve(max_openings=5)
+    params = {"handshake?": "1", "slowly": "1"}
+
+    def come(number: int) -> tuple[int, str, http.client.HTTPMessage]:
+        upgrade = UPGRADE if number % 2 else {}
+        return ask(wire, "GET", {"client-id": f"c{number}", **params}, {**SIGNED, **upgrade})
+
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(come, range(40)))
+    refused = [(text, int(sent["Retry-After"])) for status, text, sent in answers if status == 503]
+    assert sorted({status for status, _, _ in answers}) in ([101, 200, 503], [101, 503], [200, 503])
+    assert {text for text, _ in refused} == {
+        "too many clients connect at once (CHSK_MAX_OPENINGS)\n"
+    }
+    assert len(refused) >= 20
+    waits = {seconds for _, seconds in refused}
+    assert waits <= {1, 2, 3, 4, 5} and len(waits) > 1
+    for number in range(10):  # there is room again
+        assert ask(wire, "GET", {"client-id": f"d{number}", "handshake?": "1"}, SIGNED)[0] == 200
 
 
 def test_posts_over_the_rate_are_refused_for_now(wire: Wire) -> None:
