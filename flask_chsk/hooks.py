@@ -11,6 +11,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import isroutine
 from typing import Any
 
 from flask import current_app, session
@@ -72,9 +73,11 @@ class Hooks:
         answer = self.authorize()
         if answer is True:
             return True
-        # Python takes these for true: coroutines, the return values of a view, and Flask-Login's
-        # user object, which exists for visitors who are not signed in, too.
-        meant = not (did_not_run(answer) or isinstance(answer, Response | tuple))
+        # Python takes these for true: coroutines, functions that were not called, the return values
+        # of a view, and Flask-Login's user object, which exists for visitors, too.
+        meant = not (
+            did_not_run(answer) or isroutine(answer) or isinstance(answer, Response | tuple)
+        )
         if meant and answer and getattr(answer, "is_authenticated", True):
             return True
         if answer is not False:

@@ -67,6 +67,8 @@ def test_what_is_true_lets_in(chsk: Chsk, answer: object) -> None:
         redirect("/login"),
         ("no", 403),
         (True,),
+        "".isdigit,  # not called
+        AnonymousUserMixin.get_id,
     ],
     ids=repr,
 )
