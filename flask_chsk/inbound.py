@@ -17,7 +17,7 @@ from .hub import Hub
 from .logs import logger
 from .longpoll import body
 from .push import CANONICAL
-from .rates import RateLimit
+from .rates import RateLimit, network_of
 from .replies import Claim, Kept, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
 from .websocket import WebSocket
 from .wire import Data
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logger("flask_chsk.inbound")
 
+OWN_RATE = 1.0, 10  # pings, pongs and answers of a client, at least
 HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
 
 
@@ -47,7 +48,12 @@ class Inbound:
         self._asks = server.asks
         self._repeats = Repeats()
         self._addresses: RateLimit[str | None] = RateLimit(server.config.rate_per_address)
-        self._clients: RateLimit[tuple[Uid, str]] = RateLimit(server.config.rate)
+        rate = server.config.rate
+        self._clients: RateLimit[tuple[Uid, str]] = RateLimit(rate)
+        # Of the protocol's own messages our clients send some at each opening, and answers as many
+        # as they are asked for: they take no event's place.
+        own = rate and (max(rate[0], OWN_RATE[0]), max(rate[1], OWN_RATE[1]))
+        self._own: RateLimit[tuple[Uid, str]] = RateLimit(own)
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -132,13 +138,16 @@ class Inbound:
         except BrokerError as error:
             log.warning("a reply will not be given again: %s", error)
 
-    def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> bool:
+    def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> int:
+        """Seconds until a client may send what it sent; 0 where it may now."""
+        if isinstance(happening, s.Pinged | s.Ponged | s.Answered):
+            return self._own.take(client, self.hub.now())
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
-        return self._clients.too_fast(client, self.hub.now(), count)
+        return self._clients.take(client, self.hub.now(), count)
 
-    def address_too_fast(self, address: str | None) -> bool:
-        """Whether *address* makes more requests than it may."""
-        return self._addresses.too_fast(address, self.hub.now())
+    def address_too_fast(self, address: str | None) -> int:
+        """Seconds until *address* may make a request; 0 where it may now."""
+        return self._addresses.take(network_of(address), self.hub.now())
 
     def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
         """A message came by POST: its answer, or what will be told it.
@@ -216,9 +225,9 @@ class Inbound:
                 "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
                 retry_after=1,
             )
-        if self._too_fast(client, happening):
+        if wait := self._too_fast(client, happening):
             self._counters["flooding"] += 1
-            raise Refused(429, "more events per second than CHSK_RATE", self._clients.wait)
+            raise Refused(429, "more events per second than CHSK_RATE", wait)
 
     def answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
         """A client answered an ask."""

@@ -429,7 +429,8 @@ class Server:
                 "kalive-ms": int(self.config.ws_kalive * 1000),
                 "lp-timeout-ms": int(self.config.lp_timeout * 1000),
                 "max-bytes": self.config.max_message_bytes,
-                **({} if self.config.rate is None else {"max-batch": self.config.rate[1]}),
+                # Half a burst: a whole one comes together only while nothing else is sent.
+                **({} if not self.config.rate else {"max-batch": self.config.rate[1] // 2 or 1}),
                 "server": "flask_chsk",
             }
         return one.handshake(opening.data, csrf_token=opening.csrf_token, extras=extras)
