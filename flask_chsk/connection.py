@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .longpoll import Poller
@@ -17,6 +18,16 @@ Uid = str | None
 Transport = WebSocket | Poller
 Owner = tuple[Uid, str, str]
 """The uid, the client id, and the digest of the client's secret."""
+
+
+class Asked(NamedTuple):
+    """When it was asked who somebody is: a later close concerns them, however late they come in."""
+
+    offset: int = 0
+    lapses: int = 0  # how often this process may have missed a close
+
+
+NEVER = Asked()
 
 
 class KeptRequest(Protocol):
@@ -38,13 +49,14 @@ class Opening:
     composer: Composer
     request: KeptRequest | None = None
     v1: bool = False
-    digest: str = ""  # of its secret; "" where it is one of Sente's
+    digest: str = field(default="", repr=False)  # of its secret; "" where it is one of Sente's
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
     since: int = 0  # the offset of the handshake that gave it
+    asked: Asked = NEVER
     data: Any = None  # the application's handshake data, a piece of its composer
-    csrf_token: Any = None  # another piece
-    resume: str | None = None  # the token it gets
+    csrf_token: Any = field(default=None, repr=False)  # another piece
+    resume: Callable[[int], str] | None = None  # makes the token it gets, of where its time began
     number: int | None = None  # polls of our clients count up
 
     @property
@@ -61,12 +73,14 @@ class Entered(NamedTuple):
     recovered: bool | None
     known: bool = False  # another process had it
     number: int = 0  # of this opening, among those of the connection
+    since: int = 0  # the offset of this opening
 
 
 class Connection:
     """One client of this process: its session, its transport, its request."""
 
     __slots__ = (
+        "asked",
         "catching",
         "digest",
         "filed",
@@ -99,6 +113,7 @@ class Connection:
         self.filed: float | None = None  # the deadline it waits for
         self.gap_due = False  # it missed what it was not known to be owed
         self.catching = False  # a page of history is being read
+        self.asked = 0  # the offset when its opening asked who this is
         self.since = 0  # the offset of its opening: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # of its opening, at the broker

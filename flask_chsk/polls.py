@@ -75,11 +75,17 @@ class Polls:
                 reason = "\n".join((reason, *after))
             self.hub.background(self._say_farewell, owner, code, reason)
 
+    def is_back(self, owner: Owner) -> None:
+        """A client was let in again: the next close that it hears is a later one."""
+        self._farewells.pop(owner, None)
+
     def _say_farewell(self, owner: Owner, code: int, reason: str) -> None:
         try:
             self._broker.farewell(*owner, code, reason, self._config.close_grace_ajax)
         except BrokerError as error:
             log.warning("uid %r may not hear that it was closed: %s", owner[0], error)
+        else:  # the broker has it, and knows if the client comes back elsewhere
+            self.hub.call(self._farewells.pop, owner, None)
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: the answer that is there, or what will be told it; from any thread.

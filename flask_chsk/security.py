@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from .errors import Refused
 
@@ -20,6 +21,7 @@ RESUME_HEADER = "X-Chsk-Resume"
 
 HELD_RETRY = 2  # seconds until a held client id is worth another try: Sente's grace is 2.5
 
+_PRIVATE = ("secret", "resume", "csrf", "auth")  # subprotocols that carry what opens something
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,64}")  # 128 random bits in base64url, at least
 _SINCE = re.compile(r"([0-9a-f]{1,16})\.")
@@ -122,6 +124,38 @@ def digest_of_secret(secret: str | None) -> str:
             " the subprotocol secret.<base64url>; chsk.js and flask_chsk.client send one",
         )
     return base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()[:16])[:22].decode()
+
+
+class Shown(NamedTuple):
+    """What a request shows to open something; None where it does not."""
+
+    secret: str | None
+    resume: str | None
+    csrf: str | None
+    bearer: str | None
+
+    @classmethod
+    def take(cls, environ: dict[str, Any]) -> Shown:
+        """Take it out of a request: handlers get that, and reports of errors quote its headers.
+
+        Headers that are the application's stay: ``Authorization``, ``X-CSRF-Token``.
+        """
+        offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+        shown = cls(
+            environ.pop(_in_environ(SECRET_HEADER), "") or subprotocol(offered, "secret"),
+            environ.pop(_in_environ(RESUME_HEADER), "") or subprotocol_value(offered, "resume"),
+            subprotocol_value(offered, "csrf"),
+            subprotocol_value(offered, "auth"),
+        )
+        if offered is not None:
+            names = [one.strip() for one in offered.split(",")]
+            rest = [one for one in names if one.partition(".")[0] not in _PRIVATE]
+            environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(rest)
+        return shown
+
+
+def _in_environ(header: str) -> str:
+    return f"HTTP_{header.upper().replace('-', '_')}"
 
 
 def check_may_act(uid: str | None, held: str | None, digest: str) -> None:

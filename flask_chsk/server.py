@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from .brokers import (
     Arrival,
     Broker,
     client_channel,
+    is_close,
     pubsub_of,
     topic_channel,
     user_channel,
@@ -28,7 +30,7 @@ from .brokers import (
 from .closes import REPLACED, Closes
 from .closing import PREFIX, DelayedCloses, PendingResponse
 from .config import Config
-from .connection import Connection, Entered, Opening, Transport, Uid
+from .connection import Asked, Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
 from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused
@@ -60,6 +62,7 @@ log = logger("flask_chsk.server")
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
 OURS = (s.CLOSE, s.ASK)  # sent by way of send(); the others are not for sending
 DRAIN = 0.5  # seconds that queued events have to be handled, when the server ends
+OPENING = 60.0  # seconds that a request may take from who it is to its connection
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at again
 
 
@@ -93,6 +96,8 @@ class Server:
         self._arriving: dict[
             str, list[list[Push]]
         ] = {}  # user (or client) let in -> controls since
+        self._lapses = 0
+        self._closes: dict[str, tuple[float, Push]] = {}  # channel -> its latest close, and when
         self.topics = Topics(config.recovery_seconds)
         self.delivery = Delivery(config, self.registry, self.topics, self.counters)
         self.history = History(broker, self.topics, self.delivery, self.counters)
@@ -137,6 +142,10 @@ class Server:
             self.polls.sweep(now)
             self.who.sweep()
             self.inbound.sweep(now)
+            for channel, (when, _) in list(self._closes.items()):
+                if now - when < OPENING:
+                    break
+                del self._closes[channel]
 
     # opening ---------------------------------------------------------------------------
 
@@ -168,9 +177,8 @@ class Server:
             if arrival.farewell is not None:
                 raise Farewell(*arrival.farewell)
             try:
-                connection, recovered, number = self.hub.run(
-                    self._register, opening, kind, arrival, controls
-                )
+                entered = self.hub.run(self._register, opening, kind, arrival, controls)
+                connection, recovered = entered.connection, entered.recovered
                 while recovered and connection.session.behind and not connection.session.outbox:
                     recovered = self.history.next_page(connection)
             except BaseException:
@@ -181,7 +189,7 @@ class Server:
         finally:
             if not self.broker.local:
                 self.hub.run(self._expect_no_more, uid or client_id, controls)
-        return Entered(opening, connection, recovered, arrival.known, number)
+        return entered._replace(recovered=recovered)
 
     def _half_entered(self, opening: Opening, arrival: Arrival) -> None:
         """Something failed after the broker let a client in: nobody stays without a way here."""
@@ -216,6 +224,12 @@ class Server:
         except BrokerError as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         check_may_act(uid, held, opening.digest)
+
+    def asked(self) -> Asked:
+        """Now, before somebody is asked for; from any thread, and may wait for the broker."""
+        with suppress(BrokerError):  # said where they would be let in
+            self.broker.listen()
+        return self.hub.run(lambda: Asked(self.broker.watermark(), self._lapses))
 
     def ready(self) -> None:
         """Wait until the broker is there; at once, but for the first requests.
@@ -265,8 +279,10 @@ class Server:
 
     def _register(
         self, opening: Opening, kind: str, arrival: Arrival, controls: Iterable[Push]
-    ) -> tuple[Connection, bool | None, int]:
+    ) -> Entered:
         """Make or find the connection, with its session where the client says it is."""
+        if opening.asked.lapses != self._lapses:
+            raise Refused(503, "try again: the broker was away", retry_after=1)
         now = self.hub.now()
         kind = "ajax" if kind == "poll" else kind
         # Its "now": what went by here before is over, what was sent before it came, too.
@@ -303,6 +319,7 @@ class Server:
             elif arrival.topics and not self.broker.local:
                 one.resume_unknown(watermark)  # they were subscribed after that "now"
         else:
+            check_may_act(uid, connection.digest, opening.digest)  # it came while the broker began
             one = connection.session
             if isinstance(connection.transport, WebSocket):
                 # From now on nothing leaves by it that the newcomer would miss.
@@ -320,7 +337,9 @@ class Server:
             one.composer = opening.composer
             one.v1 = opening.v1
         connection.digest = opening.digest
+        self.polls.is_back(opening.owner)
         connection.openings += 1
+        connection.asked = opening.asked.offset
         connection.since = watermark if self.broker.local or not current else arrival.offset
         if not arrival.trial:
             connection.token = arrival.token
@@ -337,9 +356,14 @@ class Server:
         for push in controls:
             if push.offset > arrival.offset and push.channel in mine:
                 self._control(push, connection)
-        if opening.cursor is None or not opening.v1:
-            return connection, None, connection.openings
-        return connection, cursor is not None, connection.openings
+        for channel in (*mine, EVERYONE, ANONYMOUS if uid is None else None):
+            _, close = self._closes.get(channel or "", (0.0, None))
+            if close is not None and close.offset > opening.asked.offset:
+                self._close_as(close, [connection])
+        recovered = None if opening.cursor is None or not opening.v1 else cursor is not None
+        return Entered(
+            opening, connection, recovered, arrival.known, connection.openings, watermark
+        )
 
     def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
@@ -424,7 +448,7 @@ class Server:
         if one.v1:
             extras = {
                 "cursor": f"{self.rules.epoch}:{one.acked}",
-                "resume": opening.resume,
+                "resume": self._resume(entered),
                 "recovered": entered.recovered,
                 "kalive-ms": int(self.config.ws_kalive * 1000),
                 "lp-timeout-ms": int(self.config.lp_timeout * 1000),
@@ -435,6 +459,12 @@ class Server:
             }
         return one.handshake(opening.data, csrf_token=opening.csrf_token, extras=extras)
 
+    def _resume(self, entered: Entered) -> str | None:
+        opening, since = entered.opening, entered.since
+        if opening.trusted:
+            since = min(since, opening.since)  # ahead: of an epoch on another clock
+        return opening.resume and opening.resume(since)
+
     # history ---------------------------------------------------------------------------
 
     def reset(self, since: int) -> None:
@@ -443,8 +473,9 @@ class Server:
         self._epoch_began = since
         self.topics.restart(since)
         self.who.restart()
+        self._closes.clear()
         for connection in self.registry:
-            connection.since = connection.served = 0
+            connection.asked = connection.since = connection.served = 0
             connection.session.queued = connection.session.given = 0
             connection.gap_due = False
             connection.session.rules = self.rules
@@ -453,6 +484,7 @@ class Server:
 
     def lapsed(self) -> None:
         """Events may have been missed: every client reads from history before anything else."""
+        self._lapses += 1
         watermark = self.broker.watermark()
         for connection in self.registry:
             connection.session.settle(watermark)
@@ -485,14 +517,11 @@ class Server:
         """
         id, data = CANONICAL.unpack(push.text)
         if id == s.CLOSE:
-            code, reason, after = s.CLOSED_BY_APP, "", None
-            if isinstance(data, dict) and data.get("code") in range(4000, 5000):
-                code, reason = data["code"], str(data.get("reason", ""))
-                after = PendingResponse.of(data.get("after"))
-            closing = [connection] if connection else self.delivery.receivers(push.channel)
-            for one in closing:
-                if self.registry.get(*one.key) is one and push.offset > one.since:
-                    self.close(*one.key, code, reason, after)
+            if connection is None:
+                reached = self.delivery.receivers(push.channel)
+                self._close_as(push, [one for one in reached if push.offset > one.asked])
+            elif push.offset > connection.since:
+                self._close_as(push, [connection])
             return
         uid = push.channel.partition(":")[2]
         if self.registry.count(uid):
@@ -505,6 +534,16 @@ class Server:
                 self._left(uid, data, push.offset)
         elif id == LEFT:
             self.attachments.moved_user_left(uid, data)
+
+    def _close_as(self, push: Push, connections: list[Connection]) -> None:
+        _, data = CANONICAL.unpack(push.text)
+        code, reason, after = s.CLOSED_BY_APP, "", None
+        if isinstance(data, dict) and data.get("code") in range(4000, 5000):
+            code, reason = data["code"], str(data.get("reason", ""))
+            after = PendingResponse.of(data.get("after"))
+        for one in connections:
+            if self.registry.get(*one.key) is one:
+                self.close(*one.key, code, reason, after)
 
     def take_topics(self, uid: str, arrival: Arrival, *, complete: bool) -> None:
         """What the broker knows of a user's topics holds.
@@ -612,6 +651,9 @@ class Server:
         if push.text.startswith(CONTROLS):
             for controls in self._arriving.get(pubsub_of(push.channel)[2:], ()):
                 controls.append(push)
+            if is_close(push.text):
+                self._closes.pop(push.channel, None)
+                self._closes[push.channel] = self.hub.now(), push
             self._control(push)
         else:
             self.delivery.deliver(push)

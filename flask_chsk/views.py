@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from functools import wraps
+from functools import partial, wraps
 from io import BytesIO
 from random import randrange
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -118,12 +118,12 @@ class Endpoint:
         try:
             key = upgrade.check(request.environ)
             offered = request.headers.get("Sec-WebSocket-Protocol")
-            bearer = security.subprotocol_value(offered, "auth")
-            if bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
-                request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer}"
+            shown = security.Shown.take(request.environ)
+            if shown.bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
+                request.environ["HTTP_AUTHORIZATION"] = f"Bearer {shown.bearer}"
             kept = _checked(HandshakeRequest(request.environ, request.url_rule))
             with self._admission.entering():
-                server, opening, _ = self._open(kept, offered)
+                server, opening, _ = self._open(kept, shown)
                 entered = server.enter(opening, "ws")
             if entered is None:
                 raise Refused(409, "this client has a newer connection", retry_after=1)
@@ -150,9 +150,10 @@ class Endpoint:
                     " waiting poll would block it. Run gunicorn -k gevent, or -k gthread"
                     " --threads 100 (WebSockets work as it is)",
                 )
+            shown = security.Shown.take(request.environ)
             handshake = "handshake?" in request.args
             with self._admission.entering() if handshake else nullcontext():
-                server, opening, origin = self._open(None)
+                server, opening, origin = self._open(None, shown)
                 if request.method == "HEAD":  # nobody would read what a poll takes
                     return self._answer(opening.composer, b"", origin)
                 wait = TEST_CLIENT not in request.environ
@@ -169,9 +170,10 @@ class Endpoint:
     def post(self) -> BaseResponse:
         """Take a message in; answer it, or wait for its reply."""
         try:
+            shown = security.Shown.take(request.environ)
             data = self._posted()
             kept = _checked(PostRequest(request.environ, request.url_rule))
-            server, opening, origin = self._open(kept)
+            server, opening, origin = self._open(kept, shown)
             server.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
@@ -237,9 +239,8 @@ class Endpoint:
 
     @_refusing_http_errors
     def _open(
-        self, kept: HandshakeRequest | PostRequest | None, offered: str | None = None
+        self, kept: HandshakeRequest | PostRequest | None, shown: security.Shown
     ) -> tuple[Server, Opening, str | None]:
-        """:param offered: the subprotocols that a WebSocket's request offers."""
         state, config = self.state, self.config
         hooks = state.hooks
         _check_query()
@@ -251,14 +252,13 @@ class Endpoint:
         client_id = security.check_client_id(values.get("client-id"))
         v1 = values.get("v") == "1"
         # What opens something comes in headers: URLs stand in logs and histories.
-        secret = headers.get(security.SECRET_HEADER) or security.subprotocol(offered, "secret")
-        digest = security.digest_of_secret(secret) if v1 else ""
+        digest = security.digest_of_secret(shown.secret) if v1 else ""
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
         ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
         if config.csrf and ambient and TEST_CLIENT not in request.environ:
             given = (
-                security.subprotocol_value(offered, "csrf")
+                shown.csrf
                 or headers.get("X-CSRF-Token")
                 or headers.get("X-XSRF-Token")
                 or values.get("csrf-token")
@@ -266,32 +266,27 @@ class Endpoint:
             matches = hooks.csrf_matches(given) if given else None
             expected = given if matches else hooks.expected_csrf_token()
             security.check_csrf(given, expected)
-        if not hooks.lets_in():
-            raise Refused(401, "not authorized: sign in first")
         if unshared := self._unshared():
             raise Refused(503, unshared)
         server = state.server()
-        if config.rate_per_address is not None and server.hub.run(
-            server.inbound.address_too_fast, request.remote_addr
-        ):
-            raise Refused(
-                429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", retry_after=1
-            )
-        uid = state.uid_of_request()
         server.ready()
+        asked = server.asked()  # from here on a close concerns whoever this is
+        if not hooks.lets_in():
+            raise Refused(401, "not authorized: sign in first")
+        if config.rate_per_address is not None:
+            wait = server.hub.run(server.inbound.address_too_fast, request.remote_addr)
+            if wait:
+                raise Refused(
+                    429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", wait
+                )
+        uid = state.uid_of_request()
         data = None if isinstance(kept, PostRequest) else self._handshake_data(composer)
         number = values.get("n")
-        since = server.hub.run(server.broker.watermark)
-        resume, trusted = None, False
+        began = resume = None
         if v1:
             keys = state.resume_keys
-            token = headers.get(security.RESUME_HEADER) or security.subprotocol_value(
-                offered, "resume"
-            )
-            began = security.resumes_since(keys, token, uid, client_id, digest)
-            if began is not None:
-                trusted, since = True, min(since, began)  # ahead: of an epoch on another clock
-            resume = security.resume_token(keys[0], uid, client_id, digest, since)
+            began = security.resumes_since(keys, shown.resume, uid, client_id, digest)
+            resume = partial(security.resume_token, keys[0], uid, client_id, digest)
         opening = Opening(
             uid=uid,
             client_id=client_id,
@@ -300,12 +295,13 @@ class Endpoint:
             v1=v1,
             digest=digest,
             cursor=values.get("cursor") or None,
-            trusted=trusted,
-            since=since,
+            trusted=began is not None,
+            since=began or 0,
+            asked=asked,
             data=data,
             csrf_token=self._csrf_in_handshake(composer),
             resume=resume,
-            number=int(number) if number and _NUMBER.fullmatch(number) else None,
+            number=int(number) if v1 and number and _NUMBER.fullmatch(number) else None,
         )
         return server, opening, origin
 

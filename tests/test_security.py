@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flask_chsk.errors import Refused
 from flask_chsk.security import (
+    Shown,
     check_client_id,
     check_csrf,
     check_may_act,
@@ -192,6 +193,24 @@ def test_a_secret_is_known_by_a_digest_that_does_not_show_it() -> None:
 def test_a_secret_has_128_bits_in_base64url(secret: str | None) -> None:
     status, line = refusal(digest_of_secret, secret)
     assert (status, "X-Chsk-Secret" in line) == (400, True)
+
+
+def test_what_opens_something_is_taken_out_of_a_request() -> None:
+    """Handlers get the request, and reports of errors quote its headers."""
+    offered = "chsk.v1, secret.sss, resume.cnJy, csrf.Y2Nj, auth.YWFh, graphql.x"
+    environ: dict[str, Any] = {
+        "HTTP_SEC_WEBSOCKET_PROTOCOL": offered,
+        "HTTP_HOST": "example.org",
+    }
+    assert Shown.take(environ) == ("sss", "rrr", "ccc", "aaa")
+    assert environ == {
+        "HTTP_SEC_WEBSOCKET_PROTOCOL": "chsk.v1, graphql.x",
+        "HTTP_HOST": "example.org",
+    }
+    environ = {"HTTP_X_CHSK_SECRET": "sss", "HTTP_X_CHSK_RESUME": "rrr"}
+    assert Shown.take(environ) == ("sss", "rrr", None, None)
+    assert environ == {}
+    assert Shown.take({}) == (None, None, None, None)
 
 
 def test_an_anonymous_client_id_is_its_owners_while_somebody_has_it() -> None:

@@ -49,6 +49,14 @@ def pubsub_of(channel: str) -> str:
     return channel
 
 
+def is_close(text: str) -> bool:
+    """Whether an event closes connections. All processes hear it, whoever is there.
+
+    A request that is being let in may have asked who somebody is before the close.
+    """
+    return text.startswith("[:chsk/close")
+
+
 def control(id: str, topic: str) -> str:
     """``[:chsk/joined topic]``: what a broker tells by way of a user's channel.
 
@@ -166,6 +174,12 @@ class Broker(Protocol):
         :raises ConfigError: this broker cannot be used.
         """
 
+    def listen(self) -> None:
+        """Wait until what is published is heard; at once, but after a start or a cut.
+
+        :raises BrokerUnavailable: it is not.
+        """
+
     def retire(self, seconds: float) -> None:
         """This process ends: clients that are not elsewhere in *seconds* are gone."""
 
@@ -182,7 +196,7 @@ class Broker(Protocol):
     ) -> int | None:
         """Give an event (canonical EDN) its offset and send it on its way.
 
-        None where *channel* is of a user or client that is not there.
+        None where *channel* is of a user or client that is not there, but for :func:`is_close`.
 
         :param flush: it waits for no window, nor does what is before it.
 

@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import UsageError
 from ..push import Push
 from ..security import check_may_act
-from . import MAX_TOPICS, Arrival, Listener, Page, control, user_channel
+from . import MAX_TOPICS, Arrival, Listener, Page, control, is_close, user_channel
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -95,6 +95,9 @@ class MemoryBroker:
     def ready(self) -> None:
         pass
 
+    def listen(self) -> None:
+        pass
+
     def retire(self, seconds: float) -> None:
         pass
 
@@ -111,7 +114,7 @@ class MemoryBroker:
     ) -> int | None:
         now = self._clock()
         with self._lock:
-            if not self._is_there(channel, now):
+            if not (is_close(text) or self._is_there(channel, now)):
                 return None
             offset = self._append(channel, text, but, now, flush)
         self._hub.call(self._drain)

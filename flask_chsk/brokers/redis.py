@@ -45,6 +45,7 @@ from . import (
     Page,
     begun_control,
     control,
+    is_close,
     pubsub_of,
     scripts,
 )
@@ -167,6 +168,10 @@ class RedisBroker:
             waiter.set(True)
         else:
             self._waiting_for_epoch.append(waiter)
+
+    def listen(self) -> None:
+        if EVERYONE not in self._confirmed:
+            self._subscribe({EVERYONE})
 
     def retire(self, seconds: float) -> None:
         self._retired = True
@@ -533,7 +538,8 @@ class RedisBroker:
         flush: bool = False,
     ) -> int | None:
         excepted = "" if but is None else _but_text(but)
-        args = (channel, pubsub_of(channel), text, excepted, str(int(flush)))
+        heard_by = EVERYONE if is_close(text) else pubsub_of(channel)
+        args = (channel, heard_by, text, excepted, str(int(flush)))
         offset = self._do(self._redis.publish, scripts.PUBLISH, *map(_bytes, args))
         return None if offset is None else int(offset)
 

@@ -355,6 +355,7 @@ if not m then return LOST end
 local number, done = string.match(redis.call('GET', base .. 'r:' .. ARGV[6]) or '', '^(%d+) (%d+)')
 if number == ARGV[7] then return done end
 local kind = string.sub(channel, 1, 2)
+if ARGV[2] == '*' then kind = '' end  -- a close is for those, too, who are being let in
 if kind == 'u:' then
   if not there(string.sub(channel, 3)) and not young(m) then return false end
 elseif kind == 'c:' then
@@ -442,8 +443,9 @@ if held then
     string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%d*)')
   local mine = uid ~= '' or odigest == digest
   if before ~= '' then
-    -- Where a counter began anew, whoever came first took the id; who had it before gets it back.
-    if otoken ~= before and (mine or not young(m)) then return {'late', ended} end
+    -- While a worker was not known here, whoever came first took the id; its client never went, and
+    -- gets it back.
+    if otoken ~= before and mine then return {'late', ended} end
   elseif not mine then
     return {'held'}
   end
@@ -459,6 +461,8 @@ elseif said and string.match(said, '^%S+') == digest then
 elseif uid ~= '' and began and redis.call('HLEN', ckey) > tonumber(ARGV[8]) then
   return {'full', ended}
 end
+-- The next close that it hears is a later one.
+redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
 if kind == 'poll' then kind = 'ajax' elseif kind == 'try' then kind = 'ws' end
 local first = not began
 local came = first

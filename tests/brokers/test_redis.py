@@ -871,6 +871,20 @@ def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_
     assert two.broker.holder(None, "1") == "mine"
 
 
+def test_an_anonymous_id_that_was_taken_while_its_worker_passed_for_dead_goes_back_to_its_owner(
+    pair: tuple[Ears, Ears],
+) -> None:
+    one, two = pair
+    mine = one.broker.attach(None, "1", "ws", True, digest="mine")
+    assert mine is not None
+    one.broker.detach(None, "1", mine.token)  # as another worker does when the lease is over
+    taken = two.broker.attach(None, "1", "ws", True, digest="another's")
+    assert taken is not None
+    assert one.broker.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
+    two.wait("released", None, "1", taken.token)
+    assert two.broker.holder(None, "1") == "mine"
+
+
 def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefix: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.brokers.patched", redis_url, prefix],

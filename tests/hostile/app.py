@@ -62,6 +62,11 @@ def ask(ev: Any) -> Any:
     return chsk.ask(uid, ["test/question", data], timeout=5.0)
 
 
+@chsk.on("test/request")
+def its_request(ev: Any) -> str:
+    return str({**ev.request.environ, **ev.request.headers})
+
+
 @app.get("/login/<name>")
 def login(name: str) -> str:
     session["uid"] = name

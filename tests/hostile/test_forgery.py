@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 import threading
@@ -85,6 +86,26 @@ def test_nothing_that_opens_something_is_taken_from_the_url(target: Target, vict
     victim.wire.reset()
     with target.wire() as again:
         assert again.open(url, own)[3]["recovered"] is False  # whatever ?resume= says
+
+
+def test_no_handler_sees_what_opens_something(target: Target, victim: Victim) -> None:
+    """What quotes a request, such as a report of an error, does not tell it."""
+    own: Headers = {SECRET_HEADER: victim.secret, RESUME_HEADER: victim.resume}
+    fields = {"client-id": victim.id, "v": "1"}
+    status, shown = post(target, "[[:test/request] :ajax]", own, **fields)
+    assert status == 200
+    seen = [victim.wire.ask("[:test/request]"), shown]
+    csrf, resume = (base64.urlsafe_b64encode(text).decode() for text in (b"c" * 20, b"r" * 20))
+    offered = f"chsk.v1, secret.{'s' * 22}, resume.{resume}, csrf.{csrf}"
+    with target.wire() as wire:
+        wire.open(
+            "/chsk?client-id=browser&v=1",
+            {SECRET_HEADER: None, "Sec-WebSocket-Protocol": offered},
+        )
+        seen.append(wire.ask("[:test/request]"))
+    assert "chsk.v1" in seen[-1]
+    for secret in (victim.secret, victim.resume, "s" * 22, resume, csrf):
+        assert secret not in str(seen)
 
 
 @pytest.mark.parametrize("v", ["", "1"])
