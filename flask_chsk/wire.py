@@ -13,7 +13,9 @@ from typing import Any
 
 from .errors import PackError, UnpackError
 from .packers import SHORT_BYTES, Packer
-from .values import Keyword
+from .values import Keyword, StrKey
+
+_NAMES = frozenset([str, StrKey, Keyword])  # what nearly all callback ids are
 
 Data = str | bytes
 """What a packer makes: text, or bytes from a binary one."""
@@ -131,8 +133,19 @@ class Composer:
             raise UnpackError("not a message: expected [value cb]")
         length = len(message)
         cb = message[1] if length > 1 else None
+        if cb is False:
+            cb = None
+        elif cb is not None and type(cb) not in _NAMES:
+            self._check_cb(cb)
         third = message[2] if length > 2 else None
-        return message[0], None if cb is False else cb, third, size
+        return message[0], cb, third, size
+
+    def _check_cb(self, cb: Any) -> None:
+        # Whatever it is, each answer repeats it; and readers take some levels more than writers.
+        try:
+            self.piece(cb)
+        except PackError as error:
+            raise UnpackError(f"a callback id that no answer can repeat: {error}") from error
 
 
 def _has_keywords(packer: Packer) -> bool:

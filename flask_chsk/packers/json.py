@@ -73,7 +73,8 @@ _write = json.JSONEncoder(
 
 
 _ATOMIC = "+" if sys.version_info >= (3, 11) else ""  # see edn.py
-_QUOTED = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"', re.DOTALL)
+# Unterminated, too: without a match, each quote in it would be tried, up to the end of the text.
+_QUOTED = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*{_ATOMIC}"?', re.DOTALL)
 
 
 def sized(text: str, most: int) -> int:

@@ -61,6 +61,8 @@ READERS: dict[str, Any] = {
     "transit": TransitPacker(),
     "msgpack": MsgpackPacker(),
 }
+# What refuses too many values takes its time, too; an input of LENGTH has not so many as usual.
+FEW_VALUES = {name: type(reader)(max_values=200) for name, reader in READERS.items()}
 WRITERS: dict[str, Any] = {**READERS, "canonical": CANONICAL, "gzip": GZIPPED["edn"]}
 
 
@@ -151,6 +153,7 @@ def known() -> dict[str, list[Recipe]]:
         Recipe("#{#{##NaN ##NaN} ", " @ 1", "}", depth=90),
         Recipe("[\\", "", "]"),
     ]
+    unterminated = Recipe('["' + "," * 250, '\\"', "]")
     json = [
         Recipe("[", "[],", "1]"),
         Recipe("[", '{"a":1},', "1]"),
@@ -162,6 +165,7 @@ def known() -> dict[str, list[Recipe]]:
         Recipe('{"a":', ',"b c@":1', "}", depth=60, core="null"),
         Recipe("{", '"k@":1,', '"":1}'),
         Recipe("[", "[", "]"),
+        unterminated,
     ]
     transit = [
         Recipe(f'[["^ ","~:{name}",1],', '["^ ","^0",1],', "1]"),
@@ -184,6 +188,7 @@ def known() -> dict[str, list[Recipe]]:
         Recipe("[", '"~:@ a",', "1]"),
         Recipe("[", '"~$a@",', "1]"),
         Recipe("[", '{"~#point":1},', "1]"),
+        unterminated,
     ]
     long_key = b"\xc8\x01\x00\x00" + b"k" * 256
     msgpack = [
@@ -292,6 +297,7 @@ class Meter:
         """Reading *data*, compressed, too; and packing what that gives, by every packer."""
         reader, gzipped = READERS[name], GZIPPED[name]
         raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        yield f"read {name}", quietly(FEW_VALUES[name].unpack, data)
         yield f"read {name}", quietly(reader.unpack, data)
         yield f"read gzip-{name}", quietly(gzipped.unpack, b"\1" + gzip.compress(raw, 1))
         value = quietly(reader.unpack, data)()
