@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,11 +14,13 @@ from .connection import Connection
 from .errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
 from .event import assert_event
 from .hub import Hub, Waiter
-from .logs import logger
+from .intake import Intake
+from .logs import Sparse, logger
 from .push import CANONICAL
 from .registry import Registry
 
 log = logger("flask_chsk.asks")
+sparse = Sparse(log)
 
 Client = tuple[str | None, str]
 """The uid and the client id."""
@@ -36,11 +39,21 @@ class Asks:
         broker: Broker,
         registry: Registry[Connection],
         send: Callable[[str | None, Any, str | None], object],
+        intake: Intake,
+        max_bytes: int,
+        counters: Counter[str],
     ) -> None:
-        """:param send: says an event to a user, or one client of theirs, at once."""
+        """
+        :param send: says an event to a user, or one client of theirs, at once.
+        :param max_bytes: of one client's answers that are on their way to other processes.
+        """
         self._broker = broker
         self._registry = registry
         self._send = send
+        self._intake = intake
+        self._max_bytes = max_bytes
+        self._counters = counters
+        self._leaving: Counter[Client] = Counter()  # bytes of answers to other processes
         self._open: dict[str, Ask] = {}
 
     def __len__(self) -> int:
@@ -79,13 +92,30 @@ class Asks:
             raise AskFailed(f"{id}: {value}")
         return value
 
-    def answered(self, client: Client, answer: s.Answered) -> bool:
-        """A client answered; False where it was not asked that."""
+    def answered(self, client: Client, answer: s.Answered, size: int = 0) -> bool:
+        """A client answered; False where it was not asked that.
+
+        :param size: bytes that the answer holds. Nobody waits for the broker with those of whoever
+            answers what was never asked: over the limits they are dropped.
+        """
         name, dot, _ = answer.id.partition(".")
         if dot and name != self._broker.name and ASKER.fullmatch(name) and not self._broker.local:
-            self.hub.background(self._tell_asker, name, client, answer)
+            leaving = self._leaving[client]
+            if self._intake.full or (leaving and leaving + size > self._max_bytes):
+                self._counters["answers_dropped"] += 1
+                words = "an answer of uid %r was dropped: too many wait for the broker"
+                sparse.warning("dropped", words, client[0])
+                return True
+            self._count(client, size)
+            self.hub.background(self._tell_asker, name, client, answer, size)
             return True
         return self._answered_here(client, answer)
+
+    def _count(self, client: Client, size: int) -> None:
+        self._intake.waiting += size
+        self._leaving[client] += size
+        if not self._leaving[client]:
+            del self._leaving[client]
 
     def told(self, text: str) -> bool:
         """A client of another process answered; False where it was not asked that."""
@@ -107,11 +137,14 @@ class Asks:
         ask.answer(client, answer)
         return True
 
-    def _tell_asker(self, name: str, client: Client, answer: s.Answered) -> None:
+    def _tell_asker(self, name: str, client: Client, answer: s.Answered, size: int) -> None:
         try:
             self._broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
         except ChskError as error:
-            log.warning("an answer of uid %r did not get through: %s", client[0], error)
+            words = "an answer of uid %r did not get through: %s"
+            sparse.warning("lost", words, client[0], error)
+        finally:
+            self.hub.call(self._count, client, -size)
 
     def _clients(self, uid: str | None) -> Iterable[str]:
         """The clients of a user, in whatever process, that can be asked."""

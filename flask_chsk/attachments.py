@@ -193,7 +193,7 @@ class Attachments:
                 quiet=quiet,
             )
         except Refused as error:
-            log.warning("uid %r could not be let in again: %s", uid, error)
+            sparse.warning("again", "uid %r could not be let in again: %s", uid, error)
             return
         if arrival is None:  # it went elsewhere while we were cut off
             self.hub.call(self._server.released, uid, client_id, token)
@@ -212,7 +212,8 @@ class Attachments:
             why = "that they did not leave since is not known any more"
         except UsageError as error:
             why = str(error)
-        log.warning("uid %r is no member of %r any more: %s", uid, topic, why)
+        words = "uid %r is no member of %r any more: %s"
+        sparse.warning("topic", words, uid, topic, why)
         self.hub.call(self._server.lost_topic, uid, topic)
 
     def claim(self, connection: Connection) -> None:
@@ -231,10 +232,10 @@ class Attachments:
                 quiet=quiet,
             )
         except BrokerError as error:
-            log.warning("uid %r is known as polling yet: %s", uid, error)
+            sparse.warning("claim", "uid %r is known as polling yet: %s", uid, error)
             self._later(self.claim, connection)
         except Refused as error:
-            log.warning("uid %r stays known as polling: %s", uid, error)
+            sparse.warning("refused", "uid %r stays known as polling: %s", uid, error)
         else:
             if arrival is not None:
                 self.hub.call(self._attached, connection, arrival)

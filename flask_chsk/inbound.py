@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import session as s
 from .connection import Connection, Opening, Owner, Uid
+from .dispatch import RUNNING_BYTES
 from .errors import BrokerError, Refused
 from .event import Event
 from .hub import Hub
-from .logs import logger
+from .logs import Sparse, logger
 from .longpoll import body
 from .push import CANONICAL
 from .rates import RateLimit, network_of
@@ -25,7 +26,7 @@ from .wire import Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logger("flask_chsk.inbound")
+sparse = Sparse(logger("flask_chsk.inbound"))
 
 OWN_RATE = 1.0, 10  # pings, pongs and answers of a client, at least
 HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
@@ -87,7 +88,7 @@ class Inbound:
         elif isinstance(happening, s.Ponged):
             self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
         elif isinstance(happening, s.Answered):
-            self.answered(connection.key, happening)
+            self.answered(connection.key, happening, size)
         else:
             size //= len(happening.events) or 1
             for received in happening.events:
@@ -136,7 +137,7 @@ class Inbound:
         try:
             self._broker.settle(kept.client, kept.key, reply)
         except BrokerError as error:
-            log.warning("a reply will not be given again: %s", error)
+            sparse.warning("settle", "a reply will not be given again: %s", error)
 
     def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> int:
         """Seconds until a client may send what it sent; 0 where it may now."""
@@ -169,7 +170,7 @@ class Inbound:
         if isinstance(happening, s.Pinged):
             return done if happening.cb is None else composer.message("pong")
         if isinstance(happening, s.Answered):
-            self.answered(client, happening)
+            self.answered(client, happening, size)
             return done
         if isinstance(happening, s.Ponged):
             return done
@@ -229,7 +230,7 @@ class Inbound:
             self._counters["flooding"] += 1
             raise Refused(429, "more events per second than CHSK_RATE", wait)
 
-    def answered(self, client: tuple[Uid, str], answer: s.Answered) -> None:
+    def answered(self, client: tuple[Uid, str], answer: s.Answered, size: int) -> None:
         """A client answered an ask."""
-        if not self._asks.answered(client, answer):
+        if not self._asks.answered(client, answer, RUNNING_BYTES + size):
             self._counters["answers_unasked"] += 1

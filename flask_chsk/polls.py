@@ -16,7 +16,7 @@ from .connection import Connection, Entered, Opening, Owner, Uid
 from .errors import BrokerError, Refused
 from .history import RETRY
 from .hub import Hub, Waiter
-from .logs import logger
+from .logs import Sparse, logger
 from .longpoll import Parked, Poller, body
 from .security import check_may_act
 from .websocket import WebSocket
@@ -25,7 +25,7 @@ from .wire import Composer, Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logger("flask_chsk.polls")
+sparse = Sparse(logger("flask_chsk.polls"))
 
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 
@@ -83,7 +83,8 @@ class Polls:
         try:
             self._broker.farewell(*owner, code, reason, self._config.close_grace_ajax)
         except BrokerError as error:
-            log.warning("uid %r may not hear that it was closed: %s", owner[0], error)
+            words = "uid %r may not hear that it was closed: %s"
+            sparse.warning("farewell", words, owner[0], error)
         else:  # the broker has it, and knows if the client comes back elsewhere
             self.hub.call(self._farewells.pop, owner, None)
 
@@ -239,7 +240,8 @@ class Polls:
         try:
             ours = self._broker.take(*connection.key, connection.token, offset)
         except BrokerError as error:
-            log.warning("uid %r cannot be served: %s", connection.session.uid, error)
+            words = "uid %r cannot be served: %s"
+            sparse.warning("serve", words, connection.session.uid, error)
             self.hub.call(self.hub.timer, RETRY, lambda: self._noted(connection, 0))
             return
         self.hub.call(self._noted, connection, offset if ours else None)

@@ -12,7 +12,7 @@ from .brokers import KEPT_BYTES, KEYS
 from .connection import Connection, Opening, Owner
 from .errors import BrokerError
 from .hub import Hub
-from .logs import logger
+from .logs import Sparse, logger
 from .longpoll import body
 from .push import CANONICAL
 from .registry import ConnectedUids
@@ -23,7 +23,7 @@ from .wire import Composer, Data
 if TYPE_CHECKING:
     from .server import Server
 
-log = logger("flask_chsk.server")
+sparse = Sparse(logger("flask_chsk.server"))
 
 AGAIN = 0.25  # seconds between looks whether another process has replied
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
@@ -313,7 +313,7 @@ class Claim:
                 else:
                     self._channel.expired()
         except BrokerError as error:
-            log.warning("whether a send came before is not known: %s", error)
+            sparse.warning("claim", "whether a send came before is not known: %s", error)
             return False  # handlers go on without a broker
         return True
 

@@ -80,9 +80,10 @@ class Server:
         self.closing = False
         self._over = False  # every client was sent away
         self.intake = Intake(config.max_inbound_bytes, self.counters)
+        message = config.max_message_bytes + VALUE_BYTES * config.max_message_values  # the largest
         self.dispatcher = Dispatcher(
             config.max_inbox,
-            config.max_message_bytes + VALUE_BYTES * config.max_message_values,
+            message,
             self.intake,
             handlers,
             host,
@@ -92,7 +93,8 @@ class Server:
         self.canonical = CANONICAL  # or one that knows the application's pack_default
         self._absent_noted: set[str] = set()
         self._epoch_began = 0
-        self.asks = Asks(broker, self.registry, partial(self.send, flush=True))
+        say = partial(self.send, flush=True)
+        self.asks = Asks(broker, self.registry, say, self.intake, message, self.counters)
         self._arriving: dict[
             str, list[list[Push]]
         ] = {}  # user (or client) let in -> controls since

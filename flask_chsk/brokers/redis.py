@@ -416,7 +416,8 @@ class RedisBroker:
                     self._message(name, message[2])
             except (ValueError, IndexError, TypeError, KeyError, UnpackError) as error:
                 self.counters["malformed"] += 1
-                log.warning("a malformed message in Redis was refused: %r", error)
+                words = "a malformed message in Redis was refused: %r"
+                sparse.warning("malformed", words, error)
             except Exception:
                 log.exception("error in a delivery")
 
