@@ -169,7 +169,7 @@ def _count(low: int) -> Check:
 
 
 def _wire(key: str, value: Any) -> str:
-    if value not in WIRES:
+    if str(value) not in WIRES:  # 1.21, as TOML and YAML read it, is as good as "1.21"
         raise ConfigError(f"{key} must be one of {', '.join(WIRES)}, not {value!r}")
     return str(value)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .generations import CURRENT, Generation
 from .longpoll import Poller
 from .session import ServerSession
 from .websocket import WebSocket
@@ -50,6 +51,7 @@ class Opening:
     request: KeptRequest | None = None
     v1: bool = False
     digest: str = field(default="", repr=False)  # of its secret; "" where it is one of Sente's
+    generation: Generation = CURRENT
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
     since: int = 0  # the offset of the handshake that gave it
@@ -86,6 +88,7 @@ class Connection:
         "filed",
         "flushed",
         "gap_due",
+        "generation",
         "kind",
         "lost_at",
         "openings",
@@ -105,6 +108,7 @@ class Connection:
         self.session = session
         self.kind = kind
         self.digest = ""  # of the client's secret; "" where it is one of Sente's
+        self.generation = CURRENT
         self.transport: Transport | None = None
         self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
         self.request: KeptRequest | None = None  # of the handshake

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .hub import Waiter
-from .session import TIMEOUT
+from .session import RESTART
 from .wire import Data
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ UNDER_WAY = 6.0  # seconds for an answer that is being made; above the wait of a
 def body(message: Data) -> bytes:
     """*message* as the body of an HTTP answer."""
     return message.encode() if isinstance(message, str) else message
+
+
+class NoAnswer(bytes):
+    """The connection of a poll ends instead of an answer; this one, where that is impossible."""
 
 
 class Poller:
@@ -90,8 +94,9 @@ class Poller:
 
     def give_up(self) -> None:
         """Answer the parked request so that its client asks again: another process has it."""
-        composer = self._connection.session.composer
-        self._give(body(composer.message(TIMEOUT)))
+        connection = self._connection
+        composer = connection.session.composer
+        self._give(body(composer.message(connection.generation.poll_end)))
 
     def _give(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None
@@ -119,10 +124,12 @@ class Poller:
 
     def end(self, code: int, reason: str = "") -> None:
         """Tell the client to go, where it listens."""
-        one = self._connection.session
+        one, generation = self._connection.session, self._connection.generation
         if self._waiter is not None:
             self._server.closes.note(one.uid, code, reason)
-        self._give(body(self._server.polls.close_message(one.composer, one.v1, code, reason)))
+        message = self._server.polls.close_message(one.composer, one.v1, generation, code, reason)
+        said = body(message)
+        self._give(NoAnswer(said) if generation.hang_up and code == RESTART else said)
 
     def mute(self) -> Callable[[int, str], None]:
         """Stop answering; the returned function tells the client to go."""
@@ -146,12 +153,21 @@ class Parked:
     where an ``after_request`` function raises or answers something else, is as good as closed.
     """
 
-    __slots__ = ("_answered", "_key", "_server", "_sock", "_waiter")
+    __slots__ = ("_answered", "_key", "_seconds", "_server", "_sock", "_waiter")
 
     def __init__(
-        self, server: Server, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket | None
+        self,
+        server: Server,
+        key: tuple[Uid, str],
+        waiter: Waiter,
+        sock: socket.socket | None,
+        seconds: float,
     ) -> None:
-        """:param sock: is watched for a peer that hangs up."""
+        """
+        :param sock: is watched for a peer that hangs up.
+        :param seconds: until the poll ends with no events.
+        """
+        self._seconds = seconds
         self._server = server
         self._key = key
         self._waiter = waiter
@@ -163,9 +179,8 @@ class Parked:
         sock, self._sock = self._sock, None
         # Not before: while it is read, and no longer, the server keeps the socket open.
         hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
-        del sock
         try:
-            data = waiter.wait(server.config.lp_timeout)
+            data = waiter.wait(self._seconds)
         finally:
             if hangup is not None:
                 hangup.stop()
@@ -177,6 +192,10 @@ class Parked:
             data = server.hub.run(server.polls.expire, self._key, waiter, True)
         if data:
             self._answered = True
+        if isinstance(data, NoAnswer) and sock is not None:
+            with suppress(OSError):  # the peer may be gone
+                sock.shutdown(socket.SHUT_RDWR)
+            data = b""
         yield data or b""
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from . import session as s
 from .closing import PendingResponse
 from .connection import Connection, Entered, Opening, Owner, Uid
 from .errors import BrokerError, Refused
+from .generations import Generation
 from .history import RETRY
 from .hub import Hub, Waiter
 from .logs import Sparse, logger
@@ -107,7 +108,7 @@ class Polls:
             after = PendingResponse.of(words) if wait else None
             return self.hub.run(self._say_close, opening, code, reason, after)
         if entered is None:
-            return body(opening.composer.message(s.TIMEOUT))
+            return self._empty(opening)
         # A client that came from another process, with all it needs to go on, just polls.
         known = entered.recovered if opening.v1 else entered.known
         greets = handshake or not known
@@ -116,7 +117,7 @@ class Polls:
     def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
         connection = entered.connection
         if not self._server.is_latest(entered):
-            return body(entered.opening.composer.message(s.TIMEOUT))
+            return self._empty(entered.opening)
         poller = Poller(self._server, connection)
         self._server.attach(connection, poller)
         if not greets:
@@ -134,11 +135,15 @@ class Polls:
         check_may_act(opening.uid, known.digest, opening.digest)
         if self._server.closing:
             one = known.session
-            return body(self.close_message(one.composer, one.v1, s.RESTART, self._server.spread))
+            generation = opening.generation
+            message = self.close_message(
+                one.composer, one.v1, generation, s.RESTART, self._server.spread
+            )
+            return body(message)
         transport = known.transport
         if isinstance(transport, WebSocket):
             # A poll that was on its way while the client changed to WebSocket.
-            return body(self.end_of(known))
+            return self._empty(opening)
         if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
             return self._poll(known, transport, opening, wait)
         return None
@@ -147,7 +152,9 @@ class Polls:
         self, opening: Opening, code: int, reason: str, after: PendingResponse | None
     ) -> bytes | Waiter:
         """The answer to a poll of a client that was closed, when it may be told."""
-        said = body(self.close_message(opening.composer, opening.v1, code, reason))
+        said = body(
+            self.close_message(opening.composer, opening.v1, opening.generation, code, reason)
+        )
         if after is None:
             return said
         waiter = self.hub.waiter()
@@ -195,7 +202,8 @@ class Polls:
 
     def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
         """The body of a poll's answer; *sock* is watched, where it can be."""
-        return Parked(self._server, (opening.uid, opening.client_id), waiter, sock)
+        seconds = max(self._config.lp_timeout, opening.generation.idle_poll)
+        return Parked(self._server, (opening.uid, opening.client_id), waiter, sock, seconds)
 
     def expire(self, key: tuple[Uid, str], waiter: Waiter, at_once: bool = False) -> bytes | None:
         """The answer of a poll whose time is over; None: it was answered just now."""
@@ -272,15 +280,20 @@ class Polls:
         self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
 
     def end_of(self, connection: Connection) -> Data:
-        """``[:chsk/timeout nil cursor?]``."""
+        """``[:chsk/timeout nil cursor?]``, or what its generation takes for no events."""
         one = connection.session
         cursor = None
         if isinstance(connection.transport, Poller):
             cursor = one.cursor(self._broker.watermark(), self.hub.now())
-        return one.composer.message(s.TIMEOUT, None, cursor)
+        return one.composer.message(connection.generation.poll_end, None, cursor)
 
-    def close_message(self, composer: Composer, v1: bool, code: int, reason: str) -> Data:
+    def _empty(self, opening: Opening) -> bytes:
+        return body(opening.composer.message(opening.generation.poll_end))
+
+    def close_message(
+        self, composer: Composer, v1: bool, generation: Generation, code: int, reason: str
+    ) -> Data:
         """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
         if not v1:
-            return composer.message(s.TIMEOUT)
+            return composer.message(generation.poll_end)
         return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])

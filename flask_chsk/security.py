@@ -74,6 +74,20 @@ def check_origin(
     )
 
 
+def proves_same_origin(origin: str | None, fetch_site: str | None, own: str) -> bool:
+    """Whether the browser says that a page of our own made the request. None can make it lie.
+
+    :param own: as for :func:`check_origin`.
+    """
+    if fetch_site is not None:
+        return fetch_site == "same-origin"
+    if origin is None:
+        return False
+    return _without_default_port(origin.rstrip("/").lower()) == _without_default_port(
+        own.rstrip("/").lower()
+    )
+
+
 def _without_default_port(origin: str) -> str:
     if origin.startswith("https://"):
         return origin.removesuffix(":443")

@@ -340,6 +340,7 @@ class Server:
             one.v1 = opening.v1
         connection.digest = opening.digest
         self.polls.is_back(opening.owner)
+        connection.generation = opening.generation
         connection.openings += 1
         connection.asked = opening.asked.offset
         connection.since = watermark if self.broker.local or not current else arrival.offset
@@ -786,8 +787,11 @@ class Server:
             if isinstance(transport, Poller) and not transport.parked:
                 self.polls.farewell(connection.owner, code, reason, after)
             elif transport is not None:
-                sente = not connection.session.v1
-                shown = s.NORMAL if sente and code == s.CLOSED_BY_APP else code
+                # Sente's own close is 1000. One with a reason asks for a reconnect: not where
+                # 1000 is final.
+                final = not reason or not connection.generation.clean_close_is_final
+                sentes = code == s.CLOSED_BY_APP and not connection.session.v1 and final
+                shown = s.NORMAL if sentes else code
                 if after is None:
                     transport.end(shown, reason)
                 else:

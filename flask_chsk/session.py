@@ -527,10 +527,13 @@ def read_message(composer: Composer, data: Data) -> Happening:
     return read_sized(composer, data)[0]
 
 
-def read_sized(composer: Composer, data: Data) -> tuple[Happening, int]:
-    """The same, and about the bytes that it holds in memory, now that it is read."""
+def read_sized(composer: Composer, data: Data, padded: bool = False) -> tuple[Happening, int]:
+    """The same, and about the bytes that it holds in memory, now that it is read.
+
+    :param padded: NUL bytes may follow a binary message.
+    """
     try:
-        value, cb, third, size = composer.read_sized(data)
+        value, cb, third, size = composer.read_sized(data, padded)
     except UnpackError:
         begin = data[:BAD_PACKAGE_SHOWN]
         shown = begin if isinstance(begin, str) else begin.decode("latin-1")

@@ -6,7 +6,7 @@ Thin: each view checks (security.py), then hands over to the server.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial, wraps
 from io import BytesIO
@@ -18,7 +18,7 @@ from flask import Blueprint, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
-from . import security, upgrade
+from . import generations, security, upgrade
 from .admission import Admission
 from .config import Config
 from .connection import Opening
@@ -26,9 +26,11 @@ from .contexts import HandshakeRequest, PostRequest
 from .dispatch import RUNNING_BYTES
 from .errors import Refused
 from .form import message_of
+from .generations import Generation
 from .interrupts import from_signal
 from .logs import Sparse, logger
 from .longpoll import body
+from .rates import network_of
 from .server import Server
 from .session import is_unreadable, read_sized
 from .wire import Composer
@@ -177,7 +179,7 @@ class Endpoint:
             server.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
-            happening, size = read_sized(opening.composer, data)
+            happening, size = read_sized(opening.composer, data, padded=True)
             # A handler of its own runs for each, and makes a request again of what is kept.
             size += RUNNING_BYTES + 2 * kept.size
             answer = server.hub.run(server.inbound.posted, opening, happening, size)
@@ -219,7 +221,7 @@ class Endpoint:
             _allow(response, origin)
             response.headers["Access-Control-Allow-Methods"] = "GET, POST"
             response.headers["Access-Control-Allow-Headers"] = (
-                "Authorization, Content-Type, X-CSRF-Token,"
+                "Authorization, Content-Type, X-CSRF-Token, X-Requested-With,"  # of all of Sente's
                 f" {security.SECRET_HEADER}, {security.RESUME_HEADER}"
             )
             response.headers["Access-Control-Max-Age"] = "600"
@@ -249,8 +251,12 @@ class Endpoint:
             if isinstance(refusal, BaseResponse):
                 raise _Answered(refusal)
             raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
-        client_id = security.check_client_id(values.get("client-id"))
+        kind: generations.Kind = "poll"
+        if kept is not None:
+            kind = "ws" if isinstance(kept, HandshakeRequest) else "post"
         v1 = values.get("v") == "1"
+        generation = generations.CURRENT if v1 else generations.told(config.wire, kind, values)
+        client_id = self._client_id(values, generation)
         # What opens something comes in headers: URLs stand in logs and histories.
         digest = security.digest_of_secret(shown.secret) if v1 else ""
         composer = state.composer(values.get("packer") or config.packer, config)
@@ -263,9 +269,11 @@ class Endpoint:
                 or headers.get("X-XSRF-Token")
                 or values.get("csrf-token")
             )
-            matches = hooks.csrf_matches(given) if given else None
-            expected = given if matches else hooks.expected_csrf_token()
-            security.check_csrf(given, expected)
+            brings_token = kind != "post" and not v1 and composer.wire.csrf_in_handshake
+            if given or not (brings_token and self._proves_same_origin()):
+                matches = hooks.csrf_matches(given) if given else None
+                expected = given if matches else hooks.expected_csrf_token()
+                security.check_csrf(given, expected)
         if unshared := self._unshared():
             raise Refused(503, unshared)
         server = state.server()
@@ -293,6 +301,7 @@ class Endpoint:
             composer=composer,
             request=kept,
             v1=v1,
+            generation=generation,
             digest=digest,
             cursor=values.get("cursor") or None,
             trusted=began is not None,
@@ -316,12 +325,35 @@ class Endpoint:
             " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True overrides)"
         )
 
+    @staticmethod
+    def _client_id(values: Mapping[str, str], generation: Generation) -> str:
+        """The client's id, or one that stands for an address where this generation sends none."""
+        client_id = values.get("client-id")
+        if client_id is None and generation.post_without_id:
+            # No client can have it. A colon would end it in names of channels.
+            return "@" + (network_of(request.remote_addr) or "").replace(":", ".")
+        if client_id is None and not generation.supported:
+            raise Refused(
+                400,
+                "no client-id in the query: Sente's clients send one from 1.3 on, and those of"
+                " 1.0 to 1.2 are not supported",
+            )
+        return security.check_client_id(client_id)
+
     def _origin(self) -> str | None:
+        headers = request.headers
         return security.check_origin(
-            request.headers.get("Origin"),
-            request.headers.get("Sec-Fetch-Site"),
-            f"{request.scheme.replace('ws', 'http')}://{request.host}",
+            headers.get("Origin"),
+            headers.get("Sec-Fetch-Site"),
+            _own_origin(),
             self.config.allowed_origins,
+        )
+
+    @staticmethod
+    def _proves_same_origin() -> bool:
+        headers = request.headers
+        return security.proves_same_origin(
+            headers.get("Origin"), headers.get("Sec-Fetch-Site"), _own_origin()
         )
 
     def _bearer(self) -> bool:
@@ -332,8 +364,9 @@ class Endpoint:
         """The seed's generation carries it, to requests that proved to be our own pages'."""
         if not (composer.wire.csrf_in_handshake and self.config.csrf):
             return None
-        proof = request.headers.get("Origin") or request.headers.get("Referer") or ""
-        if not (proof + "/").startswith(request.host_url):
+        referer = request.headers.get("Referer", "")
+        by_referer = "Origin" not in request.headers and referer.startswith(request.host_url)
+        if not (by_referer or self._proves_same_origin()):
             return None
         token = self.state.hooks.expected_csrf_token()
         most = self.config.max_outbox_bytes // 2
@@ -484,6 +517,10 @@ def _allow(response: Response, origin: str) -> None:
     if origin != "*":
         response.headers["Access-Control-Allow-Credentials"] = "true"
         response.vary.add("Origin")
+
+
+def _own_origin() -> str:
+    return f"{request.scheme.replace('ws', 'http')}://{request.host}"
 
 
 def _piece_of(stream: IO[bytes]) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import frames, session
 from .frames import FrameReader, Message
+from .generations import FINAL_CODES
 from .hub import SLICE
 from .link import Link
 from .wire import Data
@@ -132,7 +133,10 @@ class WebSocket:
 
     def _send_close(self, code: int, reason: str) -> None:
         self._server.closes.note(self._connection.session.uid, code, reason)
-        self._leave(code, reason)
+        if code not in FINAL_CODES and self._connection.generation.clean_close_is_final:
+            self._link.close_when_flushed(CLOSING)
+        else:
+            self._leave(code, reason)
 
     def _leave(self, code: int, reason: str = "") -> None:
         self._link.write(frames.close_frame(code, reason))

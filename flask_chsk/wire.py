@@ -30,7 +30,7 @@ class Composer:
 
     __slots__ = (
         *("array", "finish", "has_keywords", "key", "nil", "packer", "piece"),
-        *("unpack_sized", "unpackable", "wire"),
+        *("unpack_padded", "unpack_sized", "unpackable", "wire"),
     )
 
     def __init__(self, packer: Packer, wire: Wire) -> None:
@@ -53,6 +53,9 @@ class Composer:
         self.unpack_sized: Callable[[Any], tuple[Any, int]]
         sized = getattr(packer, "unpack_sized", None)
         self.unpack_sized = self._estimated if sized is None else sized
+        # For POSTs: Sente's MessagePack client sends its whole buffer, NUL bytes at the end.
+        padded = getattr(packer, "unpack_padded", None)
+        self.unpack_padded = self.unpack_sized if padded is None else padded
         self.nil = self.piece(None)
         self.has_keywords = _has_keywords(packer)  # else a string may be an event id
 
@@ -116,9 +119,10 @@ class Composer:
         """
         return self.read_sized(data)[:3]
 
-    def read_sized(self, data: Data) -> tuple[Any, Any, Any, int]:
+    def read_sized(self, data: Data, padded: bool = False) -> tuple[Any, Any, Any, int]:
         """*data* as ``(value, cb, third, size)``: about the bytes that it holds once it is read.
 
+        :param padded: NUL bytes may follow a binary message.
         :raises UnpackError: where it is not one message.
         """
         if type(data) is str and data[:1] in ("+", "-"):  # Sente before 1.18
@@ -128,7 +132,7 @@ class Composer:
                 return value, None, None, size
         elif type(data) is str and self.packer.binary:
             raise UnpackError(f"text, where the packer {self.packer.name!r} is binary")
-        message, size = self.unpack_sized(data)
+        message, size = (self.unpack_padded if padded else self.unpack_sized)(data)
         if type(message) is not list or not message:
             raise UnpackError("not a message: expected [value cb]")
         length = len(message)

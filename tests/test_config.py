@@ -17,7 +17,10 @@ KEYS: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "path": ([("/ws", "/ws"), ("/a/b", "/a/b")], ["chsk", "", None, 7]),
     "packer": ([("edn", "edn"), ("json", "json")], ["", None, 7]),
     "packers": ([(["edn"], ("edn",)), (("json", "edn"), ("json", "edn"))], ["edn", [], [7], None]),
-    "wire": ([(each, each) for each in ("1.21", "1.18", "1.17", "1.0")], ["1.20", 1.21, None]),
+    "wire": (
+        [*((each, each) for each in ("1.21", "1.18", "1.17", "1.0")), (1.21, "1.21"), (1.0, "1.0")],
+        ["1.20", 1.2, 1, None],
+    ),
     "naive_datetimes": (
         [
             (None, None),

@@ -30,7 +30,7 @@ LADDER = [
         "twice",
     ],
     ["packers"],
-    ["wire", "push", "frames", "session", "registry", "router"],
+    ["wire", "push", "frames", "session", "generations", "registry", "router"],
     ["intake", "topics", "rates", "security"],
     ["admission", "logs", "forks", "hub", "link", "upgrade", "websocket", "longpoll", "brokers"],
     ["closes", "connection", "replies", "asks", "dispatch", "delivery", "presence", "history"],

@@ -206,8 +206,13 @@ class BuiltinPacker(ABC, Generic[Data]):
 
         :raises UnpackError: as ``unpack`` does.
         """
+        return self._sized(self._unpack, data)
+
+    def _sized(
+        self, unpack: Callable[[Any], tuple[Any, int]], data: str | bytes
+    ) -> tuple[Any, int]:
         try:
-            return self._unpack(self._checked(data))
+            return unpack(self._checked(data))
         except UnpackError:
             raise
         except RecursionError as exc:

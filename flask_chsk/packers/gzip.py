@@ -94,13 +94,30 @@ class GzipPacker:
 
         :raises UnpackError: as ``unpack`` does.
         """
+        return self._sized(data, self._inner.unpack_sized)
+
+    def unpack_padded(self, data: str | bytes) -> tuple[Any, int]:
+        """The same, where NUL bytes may follow, in the message or in what was compressed.
+
+        :raises UnpackError: as ``unpack`` does.
+        """
+        return self._sized(data, getattr(self._inner, "unpack_padded", self._unpack_stripped), True)
+
+    def _unpack_stripped(self, data: bytes) -> tuple[Any, int]:
+        if not self._inner.binary:  # no text ends with NUL
+            data = data.rstrip(_RAW)
+        return self._inner.unpack_sized(data)  # type: ignore[no-any-return]
+
+    def _sized(
+        self, data: str | bytes, unpack: Callable[[bytes], tuple[Any, int]], padded: bool = False
+    ) -> tuple[Any, int]:
         if isinstance(data, str):
             raise UnpackError(f"text, where the packer {self.name!r} is binary")
         kind, rest = bytes(data[:1]), data[1:]
         if kind == _RAW:
-            return self._inner.unpack_sized(rest)  # type: ignore[no-any-return]
+            return unpack(rest)
         if kind == _GZIP:
-            return self._inner.unpack_sized(self._inflated(rest))  # type: ignore[no-any-return]
+            return unpack(self._inflated(rest, padded))
         raise UnpackError("no gzip packer's message: its first byte is neither 00 nor 01")
 
     def _array(self, parts: Iterable[bytes]) -> bytes:
@@ -109,7 +126,7 @@ class GzipPacker:
             packed = (str(part, "utf-8") for part in packed)
         return _RAW + _bytes(self._inner.array(packed))
 
-    def _inflated(self, data: bytes) -> bytes:
+    def _inflated(self, data: bytes, padded: bool) -> bytes:
         inflater = zlib.decompressobj(_GZIP_HEADER)
         try:
             inflated = inflater.decompress(data, self.max_bytes + 1)
@@ -119,7 +136,7 @@ class GzipPacker:
             raise UnpackError(f"over {self.max_bytes} bytes, inflated")
         if not inflater.eof:
             raise UnpackError("the compressed message ends too early")
-        if inflater.unused_data:
+        if inflater.unused_data.strip(_RAW) if padded else inflater.unused_data:
             raise UnpackError("more than the compressed message")
         return inflated
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
+from functools import partial
 from struct import Struct, unpack
 from struct import error as StructError
 from types import NoneType
@@ -594,7 +595,14 @@ class MsgpackPacker(BuiltinPacker[bytes]):
         parts = list(parts)
         return _array_header(len(parts)) + b"".join(parts)
 
-    def _unpack(self, data: bytes) -> tuple[Any, int]:
+    def unpack_padded(self, data: bytes) -> tuple[Any, int]:
+        """As ``unpack_sized``, but NUL bytes may follow: Sente's client posts its whole buffer.
+
+        :raises UnpackError: as ``unpack`` does, also for other bytes that follow.
+        """
+        return self._sized(partial(self._unpack, padded=True), data)
+
+    def _unpack(self, data: bytes, padded: bool = False) -> tuple[Any, int]:
         if type(data) is not bytes:
             data = bytes(data)
         if not data:
@@ -610,7 +618,7 @@ class MsgpackPacker(BuiltinPacker[bytes]):
             value, end = _READERS[data[0]](data, 1, self.max_depth, long)
         except (IndexError, StructError):
             raise UnpackError("the message ends too early") from None
-        if end != length:
+        if end != length and not (padded and end < length == end + data.count(0, end)):
             too = "ends too early" if end > length else "has more than one value"
             raise UnpackError(f"the message {too}")
         if long is None:

@@ -80,7 +80,8 @@ def test_a_listed_origin_gets_what_it_needs_and_no_more(target: Target) -> None:
         "access-control-allow-credentials": "true",
         "access-control-allow-methods": "GET, POST",
         "access-control-allow-headers": (
-            "Authorization, Content-Type, X-CSRF-Token, X-Chsk-Secret, X-Chsk-Resume"
+            "Authorization, Content-Type, X-CSRF-Token, X-Requested-With, X-Chsk-Secret,"
+            " X-Chsk-Resume"
         ),
         "access-control-max-age": "600",
     }

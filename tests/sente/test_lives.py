@@ -1,0 +1,128 @@
+"""A client of each generation lives a whole life against our server, by each transport."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.process import Server
+from tests.sente.generations import (
+    GENERATIONS,
+    PATIENCE,
+    AjaxClient,
+    Client,
+    Generation,
+    WebSocketClient,
+)
+
+APP = "tests.sente.app:app"
+GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gevent", "--graceful-timeout", "5"]
+TRANSPORTS = {"ws": WebSocketClient, "ajax": AjaxClient}
+SERVERS = ["one", "four", "flask-run"]
+Lives = dict[str, BaseException | None]
+
+
+class Restartable:
+    """A server, and how it restarts on the same port."""
+
+    def __init__(self, kind: str, folder: Path, env: dict[str, str | None]) -> None:
+        self.kind = kind
+        self._folder = folder
+        self._env = env
+        self.servers: list[Server] = []
+        self.start(0)
+
+    @property
+    def port(self) -> int:
+        return self.servers[-1].port
+
+    def start(self, port: int) -> None:
+        if self.kind == "flask-run":
+            command = [sys.executable, "-m", "flask", "--app", APP, "run", "--no-reload"]
+            command += ["--port", str(port)]
+        else:
+            workers = {"one": "1", "four": "4"}[self.kind]
+            command = [*GUNICORN, "-w", workers, "-b", f"127.0.0.1:{port}", APP]
+        log = self._folder / f"log-{len(self.servers)}"
+        self.servers.append(Server(command, log, self._env))
+
+    def restart(self) -> None:
+        """Gracefully: connections end before the process does."""
+        server = self.servers[-1]
+        if self.kind == "flask-run":
+            server.stop(signal.SIGINT)
+            self.start(server.port)
+        else:
+            server.kill(signal.SIGHUP)
+
+    def stop(self) -> None:
+        self.servers[-1].stop()
+
+
+def live(client: Client, before_restart: threading.Barrier) -> None:
+    """Open, send, reply, push, idle, restart, reopen, close."""
+    try:
+        client.open()
+        client.send("[:test/push {:n 3}]")
+        client.wait_for_items(3)
+        client.ask("[:test/echo {:a 1}]", "{:a 1}")
+        client.send("[:test/push {:n 40}]")
+        client.wait_for_items(43)
+        client.idle()
+        client.send("[:test/push {:n 1}]")
+        client.wait_for_items(44)
+    except BaseException:
+        before_restart.abort()
+        raise
+    before_restart.wait(2 * PATIENCE)
+    client.come_back()
+    client.ask('[:test/echo "again"]', '"again"')
+    client.send("[:test/push {:n 2}]")
+    client.wait_for_items(46)
+    client.close()
+    assert client.items == [*range(3), *range(40), 0, 0, 1]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def lives(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, redis_url: str
+) -> Iterator[Lives]:
+    """All lives beside each other on one server: how each ended."""
+    broker = f"{redis_url}?prefix=sente-lives" if request.param == "four" else None
+    server = Restartable(
+        request.param, tmp_path_factory.mktemp("lives"), {"CHSK_BROKER_URL": broker}
+    )
+    names = {f"{t} {g.name}": (kind, g) for g in GENERATIONS for t, kind in TRANSPORTS.items()}
+    barrier = threading.Barrier(len(names), server.restart)
+
+    def one(name: str) -> BaseException | None:
+        kind, generation = names[name]
+        try:
+            live(kind(generation, server.port, name.replace(" ", "-")), barrier)
+        except BaseException as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        ended = dict(zip(names, pool.map(one, names), strict=True))
+    yield ended
+    server.stop()
+    assert [one.tracebacks for one in server.servers] == [0] * len(server.servers), "".join(
+        one.log for one in server.servers
+    )
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_client_lives_from_opening_to_close(
+    lives: Lives, transport: str, generation: Generation
+) -> None:
+    error = lives[f"{transport} {generation.name}"]
+    if error is not None:
+        raise error
