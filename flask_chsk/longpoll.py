@@ -6,6 +6,7 @@ context and no database connection while it waits.
 
 from __future__ import annotations
 
+import _socket
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -39,7 +40,10 @@ class Poller:
     and an ``end(code, reason)``.
     """
 
-    __slots__ = ("_connection", "_server", "_waiter", "number", "takeover_window", "takeovers")
+    __slots__ = (
+        *("_connection", "_server", "_sock", "_waiter"),
+        *("number", "takeover_window", "takeovers"),
+    )
 
     kind = "ajax"
     proven = True
@@ -50,6 +54,7 @@ class Poller:
         self._server = server
         self._connection = connection
         self._waiter: Waiter | None = None
+        self._sock: socket.socket | None = None  # its request's, where nothing watches it
         self.number = -1  # of the last poll of a client that counts them
         self.takeovers = 0  # polls that released a parked one, in this second
         self.takeover_window = 0.0
@@ -77,9 +82,17 @@ class Poller:
         """Let a request wait; an older one that still waits is released."""
         self.release()
         self._waiter = waiter
+        self._sock = None
+
+    def look_at(self, waiter: Waiter, sock: socket.socket) -> None:
+        """See that the peer of *waiter* is there before it is answered."""
+        if self._waiter is waiter:
+            self._sock = sock
 
     def wake(self) -> None:
         """Answer the parked request, if there is one and anything to say."""
+        if self._waiter is not None and self._sock is not None and _hung_up(self._sock):
+            self.abandon(self._waiter)
         if self._waiter is not None:
             data = self.answer()
             if data is not None:
@@ -100,6 +113,7 @@ class Poller:
 
     def _give(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None
+        self._sock = None
         if waiter is not None:
             waiter.set(data)
             self._server.polls.between_polls(self._connection)
@@ -111,7 +125,7 @@ class Poller:
         """
         if self._waiter is not waiter or (self._connection.serving and not at_once):
             return None
-        self._waiter = None
+        self._waiter = self._sock = None
         self._server.polls.between_polls(self._connection)
         self._server.polls.note_rest(self._connection)
         return body(self._server.polls.end_of(self._connection))
@@ -119,7 +133,7 @@ class Poller:
     def abandon(self, waiter: Waiter) -> None:
         """The request of *waiter* is gone."""
         if self._waiter is waiter:
-            self._waiter = None
+            self._waiter = self._sock = None
             self._server.polls.between_polls(self._connection)
 
     def end(self, code: int, reason: str = "") -> None:
@@ -144,6 +158,19 @@ class Poller:
 
     def resume(self) -> None:
         """The opposite."""
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Whether the peer is known to be gone; without waiting, and from any thread."""
+    flags = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
+    if flags == socket.MSG_PEEK or sock.gettimeout():  # it would wait
+        return False
+    try:
+        return not _socket.socket.recv(sock, 1, flags)
+    except (BlockingIOError, InterruptedError, TypeError):  # TypeError: a socket of gevent's
+        return False
+    except OSError:
+        return True
 
 
 class Parked:
@@ -179,6 +206,8 @@ class Parked:
         sock, self._sock = self._sock, None
         # Not before: while it is read, and no longer, the server keeps the socket open.
         hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
+        if hangup is None and sock is not None:
+            server.hub.call(server.polls.look_at, self._key, waiter, sock)
         try:
             data = waiter.wait(self._seconds)
         finally:

@@ -216,6 +216,12 @@ class Polls:
         if poller is not None:
             poller.abandon(waiter)
 
+    def look_at(self, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket) -> None:
+        """See that the peer of a poll is there before it is answered."""
+        poller = self._poller(key)
+        if poller is not None:
+            poller.look_at(waiter, sock)
+
     def _poller(self, key: tuple[Uid, str]) -> Poller | None:
         connection = self._registry.get(*key)
         transport = connection and connection.transport

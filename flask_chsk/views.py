@@ -253,7 +253,7 @@ class Endpoint:
             raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
         kind: generations.Kind = "poll"
         if kept is not None:
-            kind = "ws" if isinstance(kept, HandshakeRequest) else "post"
+            kind = "post" if isinstance(kept, PostRequest) else "ws"
         v1 = values.get("v") == "1"
         generation = generations.CURRENT if v1 else generations.told(config.wire, kind, values)
         client_id = self._client_id(values, generation)

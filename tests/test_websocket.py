@@ -11,6 +11,7 @@ import pytest
 
 from flask_chsk import frames
 from flask_chsk.closes import Closes
+from flask_chsk.generations import CURRENT
 from flask_chsk.hub import SLICE
 from flask_chsk.intake import Intake
 from flask_chsk.websocket import WebSocket
@@ -83,7 +84,7 @@ class Socket:
         session: Any = SimpleNamespace(
             uid="ann", alive=self._alive, outbox=None, behind=False, take=lambda encode, shared: b""
         )
-        connection: Any = SimpleNamespace(session=session)
+        connection: Any = SimpleNamespace(session=session, generation=CURRENT)
         self.websocket = WebSocket(self.server, connection, self.link)  # type: ignore[arg-type]
 
     def _alive(self, now: float) -> None:

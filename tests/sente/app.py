@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from flask import Flask, render_template_string, request, session
@@ -15,7 +16,10 @@ app.config.update(
     CHSK_LP_TIMEOUT=LP_TIMEOUT,
     CHSK_WS_KALIVE=KALIVE,
     CHSK_WS_PING_TIMEOUT=PING_TIMEOUT,
-    CHSK_PACKERS=["edn", "json", "msgpack"],
+    CHSK_PACKERS=["edn", "json", "msgpack", "gzip"],
+    CHSK_CSRF="NO_CSRF" not in os.environ,
+    CHSK_ALLOWED_ORIGINS=os.environ.get("ORIGINS", "").split() or None,
+    CHSK_RATE=(1, 100),
 )
 chsk = Chsk(app)
 for wire in ("1.18", "1.17", "1.0"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,9 @@ class Client:
             params["csrf-token"] = self.token
         return f"{self.generation.path}?{urlencode(params)}"
 
+    def cut(self) -> None:
+        """Be gone without a word."""
+
     def greeted(self, text: str) -> None:
         """Read a handshake."""
         one = self.generation
@@ -172,7 +176,7 @@ class Client:
 class WebSocketClient(Client):
     """A client of one generation by WebSocket."""
 
-    socket: Any
+    socket: Any = None
 
     def open(self) -> None:
         self.socket = websocket.create_connection(
@@ -240,14 +244,15 @@ class WebSocketClient(Client):
             if cb:
                 self.hear(one.hears('"pong"', cb))
 
-    def come_back(self) -> None:
-        """Wait for the end of the connection, and open another."""
-        end = time.monotonic() + PATIENCE
+    def come_back(self, restarted: threading.Event) -> None:
+        """Stay until the server ends the connection, and open another."""
         try:
             while True:
                 self.hear()
         except ConnectionError:
             self.socket.shutdown()
+        assert restarted.wait(PATIENCE)
+        end = time.monotonic() + PATIENCE
         while True:
             assert time.monotonic() < end, "it was not let in again"
             try:
@@ -258,6 +263,10 @@ class WebSocketClient(Client):
 
     def close(self) -> None:
         self.socket.close()
+
+    def cut(self) -> None:
+        if self.socket is not None:
+            self.socket.shutdown()
 
 
 class AjaxClient(Client):
@@ -331,16 +340,22 @@ class AjaxClient(Client):
         while self.idle_polls < before + 2:
             assert self.poll(), "an idle poll failed"
 
-    def come_back(self) -> None:
+    def come_back(self, restarted: threading.Event) -> None:
         """Poll on while the server restarts, and open again where a poll fails."""
-        end = time.monotonic() + PATIENCE
-        while self.poll() and time.monotonic() < end - PATIENCE + 3.0:
+        while self.poll() and not restarted.wait(0):
             pass
+        assert restarted.wait(PATIENCE)
+        now = time.monotonic()
+        if self.poll():
+            return
         while True:
-            assert time.monotonic() < end, "it was not let in again"
+            assert time.monotonic() < now + PATIENCE, "it was not let in again"
             try:
-                self.open()
-                return
+                if self.generation.handshake is not None:
+                    self.open()
+                    return
+                if self.poll():
+                    return
             except (OSError, http.client.HTTPException):
                 time.sleep(0.2)
 

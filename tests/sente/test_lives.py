@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import Server
+from tests.process import Server, eventually
 from tests.sente.generations import (
     GENERATIONS,
     PATIENCE,
@@ -59,13 +59,19 @@ class Restartable:
             server.stop(signal.SIGINT)
             self.start(server.port)
         else:
+            old = self._workers()
             server.kill(signal.SIGHUP)
+            eventually(lambda: not old & self._workers(), PATIENCE)
+
+    def _workers(self) -> set[str]:
+        pid = self.servers[-1].pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def stop(self) -> None:
         self.servers[-1].stop()
 
 
-def live(client: Client, before_restart: threading.Barrier) -> None:
+def live(client: Client, ready: threading.Semaphore, restarted: threading.Event) -> None:
     """Open, send, reply, push, idle, restart, reopen, close."""
     try:
         client.open()
@@ -77,11 +83,9 @@ def live(client: Client, before_restart: threading.Barrier) -> None:
         client.idle()
         client.send("[:test/push {:n 1}]")
         client.wait_for_items(44)
-    except BaseException:
-        before_restart.abort()
-        raise
-    before_restart.wait(2 * PATIENCE)
-    client.come_back()
+    finally:
+        ready.release()
+    client.come_back(restarted)
     client.ask('[:test/echo "again"]', '"again"')
     client.send("[:test/push {:n 2}]")
     client.wait_for_items(46)
@@ -99,19 +103,28 @@ def lives(
         request.param, tmp_path_factory.mktemp("lives"), {"CHSK_BROKER_URL": broker}
     )
     names = {f"{t} {g.name}": (kind, g) for g in GENERATIONS for t, kind in TRANSPORTS.items()}
-    barrier = threading.Barrier(len(names), server.restart)
+    ready, restarted = threading.Semaphore(0), threading.Event()
+
+    port = server.port
 
     def one(name: str) -> BaseException | None:
         kind, generation = names[name]
+        client = kind(generation, port, name.replace(" ", "-"))
         try:
-            live(kind(generation, server.port, name.replace(" ", "-")), barrier)
+            live(client, ready, restarted)
         except BaseException as error:
             return error
+        finally:
+            client.cut()
         return None
 
     with ThreadPoolExecutor(len(names)) as pool:
-        ended = dict(zip(names, pool.map(one, names), strict=True))
-    yield ended
+        ended = {name: pool.submit(one, name) for name in names}
+        for _ in names:
+            ready.acquire(timeout=3 * PATIENCE)
+        server.restart()
+        restarted.set()
+    yield {name: future.result() for name, future in ended.items()}
     server.stop()
     assert [one.tracebacks for one in server.servers] == [0] * len(server.servers), "".join(
         one.log for one in server.servers
