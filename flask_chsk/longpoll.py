@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .hub import Waiter
+from .hub import DONT_WAIT, Waiter
 from .session import RESTART
 from .wire import Data
 
@@ -162,11 +162,10 @@ class Poller:
 
 def _hung_up(sock: socket.socket) -> bool:
     """Whether the peer is known to be gone; without waiting, and from any thread."""
-    flags = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
-    if flags == socket.MSG_PEEK or sock.gettimeout():  # it would wait
+    if not DONT_WAIT or sock.gettimeout():  # it would wait
         return False
     try:
-        return not _socket.socket.recv(sock, 1, flags)
+        return not _socket.socket.recv(sock, 1, socket.MSG_PEEK | DONT_WAIT)
     except (BlockingIOError, InterruptedError, TypeError):  # TypeError: a socket of gevent's
         return False
     except OSError:
