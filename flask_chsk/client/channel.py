@@ -53,6 +53,7 @@ log = logger("flask_chsk.client")
 T = TypeVar("T")
 
 EVENTS = 10_000  # that may wait for their handlers; then the oldest go, and a gap is told
+FOREIGN = 15.0  # seconds till the next try where a login page answers: it stays for a while
 JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends by itself
 REPLY = 10.0  # seconds to wait for a reply where nothing else is said
 REMEDY = "write a plain function (def): it runs in a thread of the client, and may block"
@@ -209,6 +210,7 @@ class ChannelSocket:
         self.ch_recv = recv_buf if isinstance(recv_buf, RecvQueue) else RecvQueue(recv_buf)
         self.crew = Crew()
         self.gone = threading.Event()
+        self._warned_foreign = False
         self.lock = threading.RLock()
         self.web = Web(ssl_context, cookie_jar(cookies, url), connect_timeout)
         self._csrf_token = csrf_token
@@ -719,6 +721,16 @@ class ChannelSocket:
         return headers
 
     # what links tell -----------------------------------------------------------------
+
+    def foreign(self, what: str) -> Cut:
+        """Something else than a channel socket answered: logged once, and tried again slowly."""
+        url = masked(self._location["href"])
+        message = f"{url} is answered by {what}: exempt it from what redirects to a login"
+        if self._warned_foreign:
+            return Cut(message=message, retry_after=FOREIGN)
+        self._warned_foreign = True
+        log.warning("%s, or look at what stands between", message)
+        return Cut(message=message)
 
     def opened(self, link: Link) -> None:
         """The server accepted a WebSocket."""

@@ -86,6 +86,9 @@ class Owner(Protocol):
     def headers(self, websocket: bool) -> dict[str, str]:
         """Headers of the application, and credentials."""
 
+    def foreign(self, what: str) -> Cut:
+        """Something else than a channel socket answered: logged once, and tried again slowly."""
+
     def opened(self, link: Link) -> None:
         """The server accepted a WebSocket."""
 
@@ -210,7 +213,9 @@ class WebSocket:
         except Unanswered as error:
             cut = Cut(why="ws-error", error=str(error))
             if error.answer is not None and error.answer.status != 101:
-                cut = replace(_refusal(error.answer), why="ws-error", error=str(error))
+                what = _foreign(error.answer)
+                cut = owner.foreign(what) if what else _refusal(error.answer)
+                cut = replace(cut, why="ws-error", error=str(error))
         except (*FAILURES, WebError, ChskError) as error:
             cut = Cut(1006, why="ws-error", error=str(error) or type(error).__name__)
         except BaseException as error:  # of the application's credentials or URL
@@ -501,6 +506,8 @@ class Polling:
                 if error.kind == "abort":
                     continue
                 return Cut(message=str(error))
+            if what := _foreign(answer):
+                return owner.foreign(what)
             if answer.status != 200:
                 return _refusal(answer)
             said = owner.received(link, self._data(answer))
@@ -597,6 +604,10 @@ class Polling:
                 else:
                     owner.cut_off(item)
                 return
+            if what := _foreign(answer):
+                details = {"status": answer.status, "message": owner.foreign(what).message}
+                owner.replied(item, ERROR, details)
+                return
             if answer.status == 200:
                 owner.posted(item, self._data(answer))
                 return
@@ -644,8 +655,13 @@ class Polling:
             self._settle()
 
 
+def _foreign(answer: Answer) -> str:
+    """What answered that is no channel socket: a login page, a portal; empty where it is one."""
+    if 300 <= answer.status < 400 and "location" in answer.headers:
+        return f"a redirect to {answer.headers['location'][:200].partition('?')[0]}"
+    return "a page of HTML" if answer.status == 200 and "html" in answer.content_type else ""
+
+
 def _refusal(answer: Answer) -> Cut:
     message = answer.line or f"HTTP {answer.status}"
-    if "location" in answer.headers:
-        message += f", redirected to {answer.headers['location'][:200]}: sign in first?"
     return Cut(status=answer.status, message=message, retry_after=answer.retry_after)

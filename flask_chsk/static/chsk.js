@@ -23,6 +23,7 @@ const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
 const EMPTY_MS = 250;
 const HURRY_MS = 1_000; // between two waits that connect() cuts short
 const LEFT = 3002; // a close code of ours: the page is hidden or offline, and may come back
+const FOREIGN_MS = 15_000; // till the next try where a login page answers: it stays for a while
 const LONGEST_MS = 2 ** 31 - 1; // of a timer; over it, and that is Infinity, too, it fires at once
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const PONG_MS = 10_000;
@@ -325,6 +326,11 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     res.content = await (answer.ok && type === "binary" ? answer.arrayBuffer() : answer.text());
     if (packer) res.content = packer.unpack(res.content);
     res.success = answer.ok;
+    // What is no answer of a channel socket: a login page, a portal, a proxy's own page.
+    const html = /html/.test(res.contentType);
+    if (answer.redirected ? html || !answer.ok : answer.ok && html) {
+      res.foreign = answer.redirected ? `a redirect to ${answer.url.split("?")[0]}` : "a page of HTML";
+    }
     if (!answer.ok) res.error = answer.status;
   } catch (error) {
     res.error = abort.signal.reason ?? "exception";
@@ -401,6 +407,7 @@ export class ChannelSocket {
   #hurriedAt = 0;
   /** @type {any} The user whose connection this is; undefined till the next handshake says. */
   #uid;
+  #warned = false; // that something else answers
   #renewed = false; // refused since the last opening, and tried again with new credentials
   /** @type {string | undefined} The transport that worked last, in this tab. */ #works;
   #downgraded = false; // WebSockets failed where Ajax works
@@ -901,12 +908,19 @@ export class ChannelSocket {
         // Without it, a server that has a WebSocket of ours leaves that alone.
         const beside = [...this.#trials].some((one) => one !== link);
         const shake = beside && !this.#state.everOpened ? null : link.wants || null;
-        const { success, status, error, content, retryAfterMs } = await this.#http("get", {
+        const { success, status, error, content, foreign, ...more } = await this.#http("get", {
           params: { cursor: this.#here(), n: ++this.#polls, "handshake?": shake },
           timeoutMs: Math.max(this.#opts.lpTimeoutMs, (this.#server["lp-timeout-ms"] ?? 0) + 5000),
           signal: poll.signal,
         });
         if (ended) return;
+        if (foreign) {
+          ended = true;
+          const retryAfterMs = this.#warned ? FOREIGN_MS : undefined;
+          const message = this.#isForeign(foreign);
+          if (success) this.#deliver(["chsk/bad-package", content]);
+          return this.#down(link, { reason: UNEXPECTED, message, retryAfterMs });
+        }
         const said = success && this.#frame(link, content);
         if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
         else if (success ? said === ERROR : error !== "abort") {
@@ -914,6 +928,7 @@ export class ChannelSocket {
           const message = String(content ?? error)
             .trim()
             .slice(0, 200);
+          const { retryAfterMs } = more;
           this.#down(link, { reason: UNEXPECTED, status, message, retryAfterMs });
         }
       }
@@ -958,7 +973,10 @@ export class ChannelSocket {
         go,
       };
       for (let tries = 1; this.#wanted(item); tries++) {
-        const { success, status, error, content, retryAfterMs } = await this.#http("post", call);
+        const { success, status, error, content, foreign, ...more } = await this.#http("post", call);
+        if (foreign) {
+          return this.#reply(item, ERROR, { status, message: this.#isForeign(foreign) });
+        }
         if (success) {
           const [reply, , details] = this.#unpack(content);
           return this.#reply(item, reply, details);
@@ -966,7 +984,7 @@ export class ChannelSocket {
         // These were not looked at, so they may be said again.
         if (/40[13]/.test(status) && tries < 2) await this.#ask();
         else if (/429|503/.test(status) && tries < POST_TRIES && !this.#gone.signal.aborted) {
-          await this.#sleep(retryAfterMs ?? 1000);
+          await this.#sleep(more.retryAfterMs ?? 1000);
         } else {
           log("warn", "a post failed:", content ?? error);
           const reply = status ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
@@ -1211,6 +1229,14 @@ export class ChannelSocket {
       },
       respType: this.#packer.binary ? "binary" : "text",
     });
+  }
+
+  /** Something else than a channel socket answered: say so once. @param {string} what */
+  #isForeign(what) {
+    const message = `${this.#path} is answered by ${what}: exempt it from what redirects to a login`;
+    if (!this.#warned) log("error", `${message}, or look at what stands between`);
+    this.#warned = true;
+    return message;
   }
 
   /** Ask the page, or the application, where to go with which tokens; what went wrong. */

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, session
+from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, channel, session
 from tests.client.conftest import APP, TestServer
 from tests.client.servers import HANDSHAKE, Closing, OfficeProxy, Polled, Saying
 from tests.e2e.proxy import Proxy
@@ -85,13 +85,33 @@ def test_in_a_captive_portal_both_transports_are_tried(connect: Connect) -> None
     assert ["Upgrade: websocket" in head for head in server.heads] == [True, False]
 
 
-def test_a_redirect_to_the_login_is_told(connect: Connect) -> None:
-    with Polled(lambda method, params: (302, {"Location": "/login"}, "")) as server:
-        assert waiting(connect(server.url, type="ajax")) == {
-            "reason": "unexpected",
-            "status": 302,
-            "message": "HTTP 302, redirected to /login: sign in first?",
-        }
+@pytest.mark.parametrize(
+    ("status", "headers", "what"),
+    [
+        (302, {"Location": "/login?next=/chsk"}, "a redirect to /login"),
+        (200, {"Content-Type": "text/html; charset=utf-8"}, "a page of HTML"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_login_page_is_told_once_and_tried_again_slowly(
+    connect: Connect,
+    kind: str,
+    status: int,
+    headers: dict[str, str],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(channel, "FOREIGN", 0.1)
+    with Polled(lambda method, params: (status, headers, "<html>Sign in")) as server:
+        chsk = connect(server.url, type=kind, backoff=lambda attempt: 0.1)
+        message = f"{server.url} is answered by {what}: exempt it from what redirects to a login"
+        told = {key: waiting(chsk)[key] for key in ("reason", "message")}
+        assert told == {"reason": "ws-error" if kind == "ws" else "unexpected", "message": message}
+        eventually(lambda: len(server.asked) >= 3)
+    warned = [one.getMessage() for one in caplog.records if "is answered by" in one.getMessage()]
+    assert warned[0] == f"{message}, or look at what stands between"
+    assert len([one for one in warned if one.endswith("between")]) == 1
 
 
 @pytest.mark.parametrize("kind", ["auto", *KINDS])
