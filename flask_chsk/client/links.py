@@ -507,6 +507,8 @@ class Polling:
                     continue
                 return Cut(message=str(error))
             if what := _foreign(answer):
+                if answer.status == 200:
+                    owner.received(link, self._data(answer))  # a bad package to the application
                 return owner.foreign(what)
             if answer.status != 200:
                 return _refusal(answer)

@@ -80,7 +80,8 @@ def test_in_a_captive_portal_both_transports_are_tried(connect: Connect) -> None
         chsk = connect(server.url)
         assert waiting(chsk) == {
             "reason": "unexpected",
-            "message": "not a channel socket's answer",
+            "message": f"{server.url} is answered by a page of HTML: exempt it from what redirects"
+            " to a login",
         }
     assert ["Upgrade: websocket" in head for head in server.heads] == [True, False]
 
