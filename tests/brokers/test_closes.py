@@ -173,5 +173,6 @@ def test_who_is_let_in_while_the_broker_is_lost_asks_again(
     until(lambda: server._lapses == 2 and not server.broker.health())
     go_on.set()
     refused = opening.get()
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) >= 1
     assert Page().open(worker) == "chsk/handshake"
