@@ -55,8 +55,6 @@ class HandshakeRequest:
             context = self._context = EventContext(app, request)
         elif context.entered:  # by a handler that runs beside this one
             context = EventContext(app, context.request)
-        else:
-            context.renew()
         return context
 
     def rest(self) -> None:
@@ -93,6 +91,14 @@ class EventContext(UnroutedContext, Context):
         """Make it as new: nothing of the event before is left."""
         self._read_only.forget()
         super().renew()
+
+    def pop(self, *args: Any) -> None:
+        """Leave it. An idle connection holds nothing of its last event."""
+        try:
+            super().pop(*args)
+        finally:
+            if not self.entered:
+                self.renew()
 
     def copy(self) -> EventContext:
         """Another one of the same request and session, as for ``copy_current_request_context``."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,6 +203,34 @@ def test_nothing_of_an_event_is_left_for_the_next(app: Flask, kept: type[Handsha
             @after_this_request
             def never(response: Any) -> Any:
                 return response
+
+
+def test_an_idle_connection_holds_nothing_of_its_last_event(app: Flask) -> None:
+    class Row:
+        """What a handler got from a database."""
+
+    handshake = HandshakeRequest(app.test_request_context("/").request.environ)
+    with handshake.context(app):
+        g.row = session["_row"] = row = Row()
+        gone = weakref.ref(row)
+    del row
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_error_of_a_teardown_function_leaves_the_connection_usable(
+    app: Flask, chsk: Chsk
+) -> None:
+    handshake = HandshakeRequest(app.test_request_context("/").request.environ)
+
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
+        raise OSError("the database is away")
+
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"away|teardown"), handshake.context(app):
+            assert "seen" not in g
+            g.seen = True
 
 
 def test_a_context_that_is_entered_is_not_shared(app: Flask) -> None:
