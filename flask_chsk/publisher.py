@@ -13,12 +13,14 @@ from . import forks
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
 from .errors import BadEvent, ConfigError, PackError
 from .event import assert_event
+from .packers.edn import EdnPacker
+from .plain import plain
 from .printable import masked
-from .push import CANONICAL
 from .uids import as_uid
 
 if TYPE_CHECKING:
     from .brokers.connections import Redis
+    from .packers import PackDefault
 
 MAX_BYTES = 2 * 1024 * 1024  # half of what may wait for one connection, where nobody set it
 
@@ -32,10 +34,19 @@ class Publisher:
         publisher.send("ann", ["order/shipped", {"id": 7}])
 
     :param broker_url: the application's ``CHSK_BROKER_URL``.
-    :raises ConfigError: for a URL that only one process could use.
+    :param pack_default: as ``@chsk.pack_default``: makes a packable value of one that no packer
+        knows, such as a datetime without a zone.
+    :raises ConfigError: for a URL that only one process could use, or a *pack_default* that no call
+        runs.
     """
 
-    def __init__(self, broker_url: str, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        pack_default: PackDefault | None = None,
+    ) -> None:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
@@ -44,6 +55,11 @@ class Publisher:
         self._url = broker_url
         self._redis = self._connections()
         self._max_bytes = max_bytes
+        if pack_default is not None:
+            plain(pack_default, "pack_default", takes="value")
+        self._packer = EdnPacker(
+            bytes_tag=True, pack_default=pack_default
+        )  # as brokers keep events
         forks.register(self)
 
     def forked(self) -> None:
@@ -94,7 +110,7 @@ class Publisher:
         id, data = assert_event(event)
         if id.startswith("chsk/"):
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
-        text = CANONICAL.pack([id, data], root="event")
+        text = self._packer.pack([id, data], root="event")
         if len(text) > self._max_bytes:
             raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
         args = (channel, pubsub_of(channel), text, "", "0")

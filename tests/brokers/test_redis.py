@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from flask_chsk.errors import (
     BadEvent,
     BrokerUnavailable,
     ConfigError,
+    PackError,
     PublishUnknown,
     Refused,
     UsageError,
@@ -818,6 +820,19 @@ def test_a_publisher_raises_when_redis_is_away() -> None:
     publisher = Publisher("redis://127.0.0.1:1/0")
     with pytest.raises(BrokerUnavailable, match="away"):
         publisher.send("ann", ["a/b", 1])
+
+
+def test_a_publisher_packs_what_pack_default_knows(
+    start: Start, redis_url: str, prefix: str
+) -> None:
+    one = start(redis_url)
+    attached(one.broker, "ann", "1")
+    noon = datetime(2026, 7, 1, 12)
+    with pytest.raises(PackError, match="naive datetime; give it a zone"):
+        Publisher(redis_url).send("ann", ["order/shipped", noon])
+    with Publisher(f"{redis_url}?prefix={prefix}", pack_default=datetime.isoformat) as publisher:
+        publisher.send("ann", ["order/shipped", noon])
+    assert one.texts(1) == ['[:order/shipped "2026-07-01T12:00:00"]']
 
 
 def test_a_publisher_checks_before_it_sends(published: Publisher) -> None:
