@@ -616,11 +616,13 @@ class Chsk(Handlers, Sender):
             raise UsageError("this application has no chsk: call chsk.init_app(app) first")
         return Bound(state)
 
-    def test_client(self, flask_client: Any = None, uid: Any = None) -> ChskTestClient:
+    def test_client(
+        self, flask_client: Any = None, uid: Any = None, headers: Mapping[str, str] | None = None
+    ) -> ChskTestClient:
         """A client in process, without a port: see :mod:`flask_chsk.testing`."""
         from .testing import ChskTestClient
 
-        return ChskTestClient(self._state(), flask_client, uid)
+        return ChskTestClient(self._state(), flask_client, uid, headers)
 
     # hooks -----------------------------------------------------------------------------
 

@@ -9,22 +9,38 @@ In ``conftest.py``: ``pytest_plugins = ["flask_chsk.testing"]``, and an ``app`` 
         ann, bob = chsk_client(uid="ann"), chsk_client(uid="bob")
         assert ann.request(["chat/say", {"text": "hi"}]) == {"ok": True}
         assert ["chat/said", {"text": "hi"}] in bob.received
+
+A client that answers ``chsk.ask``, while the test, or a view that it calls, waits for the answer::
+
+    def test_delete(chsk_client, client):
+        ann = chsk_client(uid="ann")
+
+        @ann.on("page/confirm")
+        def confirm(ev):
+            return ev.data["what"] == "order 7"
+
+        assert client.post("/orders/7/delete").status_code == 204
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
 
 from . import session as s
-from .errors import ChskError, ReplyError, ReplyTimeout, UsageError
-from .event import assert_event
+from .errors import ChskError, ConfigError, ReplyError, ReplyTimeout, UsageError
+from .event import Event, assert_event, is_event_id
 from .extension import State
 from .hooks import CSRF_SESSION_KEY
+from .logs import logger
+from .plain import plain
 from .security import RESUME_HEADER, SECRET_HEADER
 from .values import Keyword
 from .views import TEST_CLIENT
@@ -34,6 +50,10 @@ try:
 except ImportError:  # the client works without it
     pytest = None  # type: ignore[assignment]
 
+log = logger("flask_chsk.testing")
+
+LOOK = 0.01  # seconds between looks whether something waits for a client with handlers
+ALIVE = 1.0  # seconds after which such a client polls, so that it is not taken for gone
 SETTLE = 10.0  # seconds after which handlers that still run fail the test
 
 
@@ -50,19 +70,28 @@ class ChskTestClient:
 
     :param flask_client: whose cookies it shares (a session that was logged in, say).
     :param uid: for applications that keep it in ``session["uid"]``.
+    :param headers: sent with each request, such as ``{"Authorization": "Bearer …"}``.
     :raises Refusal: where the handshake is refused.
     """
 
     def __init__(
-        self, state: State, flask_client: FlaskClient | None = None, uid: Any = None
+        self,
+        state: State,
+        flask_client: FlaskClient | None = None,
+        uid: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._state = state
+        self._handlers: dict[str, Callable[[Event], Any]] = {}
+        self._answering: threading.Thread | None = None
+        self._polling = threading.RLock()
+        self._cookie: str | None = None  # of the latest request
         self._client = state.app.test_client() if flask_client is None else flask_client
         self._composer = state.composer("edn", state.config)
         self._received: list[list[Any]] = []
         self._base = {"client-id": secrets.token_urlsafe(12), "packer": "edn", "v": "1"}
         self._cursor = ""
-        self._headers = {SECRET_HEADER: secrets.token_urlsafe(16)}
+        self._headers = {**(headers or {}), SECRET_HEADER: secrets.token_urlsafe(16)}
         self._number = 0
         self.closed = False
         if uid is not None:
@@ -91,15 +120,26 @@ class ChskTestClient:
     def received(self) -> list[list[Any]]:
         """Every event pushed so far, ``[id, data]``, in order."""
         self._settle()
-        while not self.closed:
-            pushes = self._poll()
-            if not pushes:
-                break
-            for event in pushes:
-                if event[0] == s.CLOSE:
-                    self.closed = True
-                self._received.append([event[0], event[1] if len(event) > 1 else None])
+        while not self.closed and self._take(self._client):
+            pass
         return self._received
+
+    def on(self, id: str, fn: Callable[[Event], Any] | None = None) -> Any:
+        """Call a function with each event of *id*, as the pages' clients do; a decorator.
+
+        It gets the event, with ``id`` and ``data``, in a thread of its own. What it returns answers
+        ``chsk.ask``; what it raises is the error of that. ``"*"``: all other ids.
+        """
+        if fn is None:
+            return lambda fn: self.on(id, fn) or fn
+        if id != "*" and not is_event_id(id):
+            raise ConfigError(f'an event id is namespaced, such as "page/confirm", not {id!r}')
+        self._handlers[id] = plain(fn, f'on("{id}")', takes="ev")
+        if self._answering is None:
+            self._answering = threading.Thread(target=_answer, args=(weakref.ref(self),))
+            self._answering.daemon = True
+            self._answering.start()
+        return None
 
     def request(self, event: Any) -> Any:
         """Send *event* and return the handler's reply.
@@ -126,6 +166,8 @@ class ChskTestClient:
             server.hub.run(server.close, self.uid, self.client_id, s.NORMAL)
             self._settle()
         self.closed = True
+        if self._answering not in (None, threading.current_thread()):
+            self._answering.join(SETTLE)
 
     def __enter__(self) -> ChskTestClient:
         return self
@@ -138,17 +180,49 @@ class ChskTestClient:
         if server is not None and server.dispatcher.idle().wait(SETTLE) is None:
             raise UsageError(f"handlers still run after {SETTLE:g} s")
 
-    def _poll(self) -> list[Any]:
+    def _take(self, client: FlaskClient) -> bool:
+        """Poll once, and handle what came; whether something did."""
+        with self._polling:
+            pushes = self._poll(client)
+            events = [Event(event[0], event[1] if len(event) > 1 else None) for event in pushes]
+            asked = [event for event in events if event.id == s.ASK]
+            self._received += [[*event] for event in events if event.id != s.ASK]
+            self.closed |= any(event.id == s.CLOSE for event in events)
+        for event in events:
+            fn = self._handlers.get(event.id) or self._handlers.get("*")
+            if fn is not None and event not in asked:
+                fn(event)
+        for _, (id, asks) in asked:
+            self._post([s.ANSWER, [id, *self._answer(*asks)]], None, client)
+        return bool(pushes)
+
+    def _answer(self, id: str, data: Any = None) -> list[Any]:
+        """The answer to an ask: ``[value]``, or ``[None, error]``."""
+        fn = self._handlers.get(id) or self._handlers.get("*")
+        if fn is None:
+            return [None, f'no handler for {id}: add @client.on("{id}")']
+        try:
+            return [fn(Event(Keyword(id), data))]
+        except Exception as error:
+            return [None, str(error)]
+
+    def _waits(self) -> bool:
+        """Whether something waits for the next poll."""
+        server = self._state.running()
+        known = None if server is None else server.registry.get(self.uid, self.client_id)
+        return known is not None and (known.session.behind or bool(known.session.outbox))
+
+    def _poll(self, client: FlaskClient) -> list[Any]:
         self._number += 1
         value, _, third = self._read(
-            self._client.get(
+            client.get(
                 self._state.config.path,
                 query_string={
                     **self._base,
                     "cursor": self._cursor,
                     "n": str(self._number),
                 },
-                headers=self._headers,
+                headers=self._sent(client),
                 environ_overrides={TEST_CLIENT: True},
             )
         )
@@ -167,28 +241,59 @@ class ChskTestClient:
         handshake: list[Any] = self._read(response)[0]
         return handshake
 
-    def _post(self, event: Any, cb: Any) -> tuple[Any, Any, Any]:
+    def _post(self, event: Any, cb: Any, client: FlaskClient | None = None) -> tuple[Any, Any, Any]:
         id, data = assert_event(event)
         message = self._composer.message([id, data], cb)
-        response = self._client.post(
+        client = client or self._client
+        response = client.post(
             self._state.config.path,
             data={**self._base, "ppstr": message},
-            headers=self._headers,
+            headers=self._sent(client),
             environ_overrides={TEST_CLIENT: True},
         )
         return self._read(response)
 
+    def _sent(self, client: FlaskClient) -> dict[str, str]:
+        if client is self._client or not self._cookie:
+            return self._headers
+        return {**self._headers, "Cookie": self._cookie}
+
     def _read(self, response: Any) -> tuple[Any, Any, Any]:
+        self._cookie = response.request.headers.get("Cookie")
         if response.status_code != 200:
             raise Refusal(response.status_code, response.get_data(as_text=True).strip())
         return self._composer.read(response.get_data(as_text=True))
 
 
+def _answer(client_ref: weakref.ref[ChskTestClient]) -> None:
+    """In a thread: handle what comes for a client, while the test waits for something."""
+    wait = threading.Event().wait
+    flask_client: FlaskClient | None = None
+    polled = time.monotonic()
+    while True:
+        client = client_ref()
+        if client is None or client.closed:
+            return
+        if client._waits() or time.monotonic() - polled > ALIVE:
+            polled = time.monotonic()
+            # One of its own: Flask's serves one thread.
+            flask_client = flask_client or client._state.app.test_client(use_cookies=False)
+            try:
+                client._take(flask_client)
+            except Exception:
+                log.exception("error in a handler of the test client of uid %r", client.uid)
+        del client
+        wait(LOOK)
+
+
 def make_client(
-    app: Flask, flask_client: FlaskClient | None = None, uid: Any = None
+    app: Flask,
+    flask_client: FlaskClient | None = None,
+    uid: Any = None,
+    headers: Mapping[str, str] | None = None,
 ) -> ChskTestClient:
     """A test client of *app*'s channel socket."""
-    return ChskTestClient(app.extensions["chsk"], flask_client, uid)
+    return ChskTestClient(app.extensions["chsk"], flask_client, uid, headers)
 
 
 if pytest is not None:
@@ -198,8 +303,12 @@ if pytest is not None:
         """Makes clients of the ``app`` fixture's channel socket; closes them in the end."""
         clients: list[ChskTestClient] = []
 
-        def make(flask_client: FlaskClient | None = None, uid: Any = None) -> ChskTestClient:
-            client = make_client(app, flask_client, uid)
+        def make(
+            flask_client: FlaskClient | None = None,
+            uid: Any = None,
+            headers: Mapping[str, str] | None = None,
+        ) -> ChskTestClient:
+            client = make_client(app, flask_client, uid, headers)
             clients.append(client)
             return client
 

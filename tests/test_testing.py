@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, abort, session
+from flask import Flask, abort, request, session
 
 from flask_chsk import Chsk, Reply
-from flask_chsk.errors import ReplyError
+from flask_chsk.errors import AskFailed, ReplyError
 from flask_chsk.testing import ChskTestClient, Refusal, chsk_client
+from tests.process import eventually
 
 __all__ = ["chsk_client"]  # a fixture
 
@@ -141,3 +144,83 @@ def test_a_refused_handshake_raises(app: Flask) -> None:
     with pytest.raises(Refusal) as raised:
         chsk.test_client()
     assert raised.value.status == 401
+
+
+# Answering -------------------------------------------------------------------------------
+
+
+def test_it_answers_what_the_test_asks(app: Flask, chsk_client: Make) -> None:
+    chsk = app.extensions["chsk"].handlers
+    ann = chsk_client(uid="ann")
+
+    @ann.on("page/confirm")
+    def confirm(ev: Any) -> Any:
+        return {"really": ev.data}
+
+    @ann.on("page/broken")
+    def broken(ev: Any) -> None:
+        raise ValueError("a bug of the page")
+
+    assert chsk.ask("ann", ["page/confirm", 7]) == {"really": 7}
+    with pytest.raises(AskFailed, match="a bug of the page"):
+        chsk.ask("ann", ["page/broken"])
+    with pytest.raises(AskFailed, match=r'no handler for page/none: add @client.on\("page/none"\)'):
+        chsk.ask("ann", ["page/none"])
+    assert ann.received == []
+
+
+def test_it_answers_while_a_view_or_a_handler_waits(app: Flask, chsk_client: Make) -> None:
+    chsk = app.extensions["chsk"].handlers
+
+    @app.post("/delete")
+    def delete() -> str:
+        return str(chsk.ask("ann", ["page/confirm", "delete"]))
+
+    @chsk.on("order/delete")
+    def delete_order(ev: Any) -> Any:
+        return chsk.ask(ev.uid, ["page/confirm", "order"], ev.client_id)
+
+    browser = app.test_client()
+    ann = chsk_client(browser, uid="ann")
+    ann.on("page/confirm", lambda ev: f"yes, {ev.data}")
+    assert browser.post("/delete").text == "yes, delete"
+    assert ann.request(["order/delete"]) == "yes, order"
+
+
+def test_its_handlers_hear_events_which_are_received_too(app: Flask, chsk_client: Make) -> None:
+    chsk = app.extensions["chsk"].handlers
+    ann = chsk_client(uid="ann")
+    heard: list[Any] = []
+    ann.on("a/b", heard.append)
+    ann.on("*", heard.append)
+    for event in (["a/b", 1], ["a/c", 2]):
+        chsk.send("ann", event)
+    eventually(lambda: [tuple(one) for one in heard] == [("a/b", 1), ("a/c", 2)])
+    assert ann.received == [["a/b", 1], ["a/c", 2]]
+
+
+def test_headers_come_with_each_request(app: Flask, chsk_client: Make) -> None:
+    chsk = app.extensions["chsk"].handlers
+    chsk.user_id(lambda: request.headers.get("X-Token"))
+    ann = chsk_client(headers={"X-Token": "ann"})
+    assert ann.uid == "ann"
+    ann.on("page/who", lambda ev: "ann")
+    assert ann.request(["chat/say", 1]) == {"ok": True}
+    assert chsk.ask("ann", ["page/who"]) == "ann"
+
+
+def test_without_pytest_there_is_no_fixture_and_all_else() -> None:
+    program = """
+import sys
+sys.modules["pytest"] = None
+from flask import Flask
+from flask_chsk import Chsk
+app = Flask(__name__)
+app.secret_key = "secret"
+chsk = Chsk(app)
+with chsk.test_client(uid="ann") as ann:
+    ann.on("page/who", lambda ev: "ann")
+    print(chsk.ask("ann", ["page/who"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("ann\n", 0), done.stderr
