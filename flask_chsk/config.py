@@ -15,6 +15,7 @@ from datetime import timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from . import origins
 from .errors import ConfigError
 
 MiB = 1024 * 1024
@@ -207,15 +208,13 @@ def _origins(key: str, value: Any) -> tuple[str, ...] | str | None:
         value = [value]
     if not isinstance(value, list | tuple | set | frozenset) or not _all_text(value):
         raise ConfigError(f'{key} must be None, "*" or a list of origins, not {value!r}')
-    origins = tuple(origin.rstrip("/").lower() for origin in value)
-    for origin in origins:
-        scheme, _, host = origin.partition("://")
-        if scheme not in ("http", "https") or not host or "/" in host:
-            raise ConfigError(
-                f"{key}: {origin!r} is no origin; write scheme and host, with the port where"
-                ' it is not the default, such as "https://app.example.org"'
-            )
-    return origins
+    listed = []
+    for origin in value:
+        try:
+            listed.append(origins.entry(origin))
+        except ValueError as error:
+            raise ConfigError(f"{key}: {origin!r} {error}") from None
+    return tuple(listed)
 
 
 def _rate(key: str, value: Any) -> tuple[float, int] | None:

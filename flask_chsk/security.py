@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from . import origins
 from .errors import Refused
 
 SECRET_HEADER = "X-Chsk-Secret"
@@ -40,14 +41,20 @@ def check_client_id(client_id: str | None) -> str:
 
 
 def check_origin(
-    origin: str | None, fetch_site: str | None, own: str, allowed: tuple[str, ...] | str | None
+    origin: str | None,
+    fetch_site: str | None,
+    own: str,
+    allowed: tuple[str, ...] | str | None,
+    cookies: bool = False,
 ) -> str | None:
     """The foreign origin that is allowed, None for our own pages and for no browser.
 
-    Where any may come it is ``"*"``: such a page is answered, but not with a user's cookies.
+    Where any may come it is ``"*"``: such a page is answered, but not with a user's cookies. So
+    is ``null``, which any page can send: from a sandboxed frame.
 
     :param own: our scheme and host, such as ``"https://example.org"``.
     :param fetch_site: the ``Sec-Fetch-Site`` header, which pages cannot set.
+    :param cookies: whether the request has any.
     :raises Refused: 403.
     """
     if allowed == "*":
@@ -58,15 +65,24 @@ def check_origin(
         if fetch_site == "cross-site":
             raise Refused(403, "a page of another site asked: list it in CHSK_ALLOWED_ORIGINS")
         return None
-    given = origin.rstrip("/").lower()
-    own = _without_default_port(own.rstrip("/").lower())
-    if _without_default_port(given) == own:
+    given, own = origins.normal(origin), origins.normal(own)
+    if given == own:
         return None
-    if allowed is not None and given in allowed:
-        return origin
+    if allowed is not None and origins.matches(origin, allowed):
+        if given != origins.NULL:
+            return origin
+        if cookies:
+            raise Refused(
+                403,
+                "a page of the origin null came with cookies, and any page can be one: it is"
+                " served without cookies only, with a bearer token",
+            )
+        return "*"
     hint = ""
     if given.partition("://")[2] == own.partition("://")[2]:
         hint = " (behind a TLS proxy: werkzeug's ProxyFix tells the application the real scheme)"
+    elif origins.on_this_machine(given) and origins.on_this_machine(own):
+        hint = " (behind a development server: its proxy has to pass Host on: no changeOrigin)"
     raise Refused(
         403,
         f"Origin {_shown(origin)} is not {own}{hint}:"
@@ -83,15 +99,7 @@ def proves_same_origin(origin: str | None, fetch_site: str | None, own: str) -> 
         return fetch_site == "same-origin"
     if origin is None:
         return False
-    return _without_default_port(origin.rstrip("/").lower()) == _without_default_port(
-        own.rstrip("/").lower()
-    )
-
-
-def _without_default_port(origin: str) -> str:
-    if origin.startswith("https://"):
-        return origin.removesuffix(":443")
-    return origin.removesuffix(":80")
+    return origins.normal(origin) == origins.normal(own)
 
 
 def _shown(text: str) -> str:

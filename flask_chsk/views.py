@@ -347,6 +347,7 @@ class Endpoint:
             headers.get("Sec-Fetch-Site"),
             _own_origin(),
             self.config.allowed_origins,
+            bool(request.cookies),
         )
 
     @staticmethod

@@ -26,6 +26,7 @@ LADDER = [
         "backoff",
         "plain",
         "printable",
+        "origins",
         "interrupts",
         "twice",
     ],
