@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from flask import Flask
 
-from flask_chsk import origins
+from flask_chsk import Chsk, origins
 from flask_chsk.config import Config
 from flask_chsk.errors import ConfigError, Refused
-from flask_chsk.security import check_origin
+from flask_chsk.security import SECRET_HEADER, check_origin
 
 OWN = "https://example.org"
 
@@ -142,3 +143,32 @@ def test_a_development_server_that_replaces_host_is_named() -> None:
 def test_long_origins_are_compared_in_little_time() -> None:
     listed = tuple(f"https://*.a{n}.example.org" for n in range(50))
     assert not origins.matches("https://" + "a-." * 20_000 + "x", listed)
+
+
+@pytest.mark.parametrize(
+    ("origin", "cookies", "status", "allow", "credentials"),
+    [
+        ("https://a.example.com", False, 200, "https://a.example.com", "true"),
+        ("capacitor://localhost", False, 200, "capacitor://localhost", "true"),
+        ("null", False, 200, "*", None),
+        ("null", True, 403, None, None),
+        ("https://evil.net", False, 403, None, None),
+    ],
+)
+def test_answers_allow_what_the_list_does(
+    origin: str, cookies: bool, status: int, allow: str | None, credentials: str | None
+) -> None:
+    app = Flask(__name__)
+    app.secret_key = "secret"
+    Chsk(app, allowed_origins=["https://*.example.com", "capacitor://localhost", "null"])
+    headers = {"Origin": origin, "Authorization": "Bearer t", SECRET_HEADER: "s" * 22}
+    browser = app.test_client()
+    if cookies:
+        browser.set_cookie("session", "x")
+    for method in ("GET", "OPTIONS"):
+        answer = browser.open(
+            "/chsk?client-id=x&v=1&handshake%3F=1", method=method, headers=headers
+        )
+        assert answer.status_code == (204 if status == 200 and method == "OPTIONS" else status)
+        assert answer.headers.get("Access-Control-Allow-Origin") == allow
+        assert answer.headers.get("Access-Control-Allow-Credentials") == credentials
