@@ -101,7 +101,7 @@ def test_null_is_served_without_cookies_only() -> None:
     assert check("null", "null") == "*"  # in CORS: without credentials
     with pytest.raises(Refused, match="came with cookies, and any page can be one"):
         check("null", "null", cookies=True)
-    with pytest.raises(Refused, match="Origin null is not https://example.org"):
+    with pytest.raises(Refused, match="Origin null is not"):
         check("null", "https://app.example.org")
 
 
