@@ -123,7 +123,7 @@ export interface Options {
   wsKaliveMs?: number;
   /** Least time that a poll has: 25000; longer where the server holds polls for longer. */
   lpTimeoutMs?: number;
-  /** How many event-msgs `chRecv` keeps before it forgets the oldest: 2048. */
+  /** How many event-msgs `chRecv` keeps before it forgets the oldest: 2048, and at most 4 MiB. */
   recvBuf?: number;
   /** Whether pushes enter `chRecv` as `["chsk/recv", event]`. Default true. */
   wrapRecv?: boolean;
@@ -234,7 +234,8 @@ export class ChannelSocket<
   breakConnection(): void;
 }
 
-/** A buffer of event-msgs that forgets the oldest when it is full, and counts them. */
+/** A buffer of event-msgs that forgets the oldest when it is full, over `limit` or 4 MiB of what
+ * came, and counts them. */
 export class RecvChannel implements AsyncIterable<EventMsg> {
   constructor(limit: number);
   readonly dropped: number;

@@ -27,11 +27,13 @@ const FOREIGN_MS = 15_000; // till the next try where a login page answers: it s
 const LONGEST_MS = 2 ** 31 - 1; // of a timer; over it, and that is Infinity, too, it fires at once
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const PONG_MS = 10_000;
+const POSTS = 3; // open at a time: with the poll they leave a page two of HTTP/1.1's six connections
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
 const POST_TRIES = 5; // where the server says "later"
 const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
 const REQUESTS = 1000; // that wait for an opening
 const RETRY_AFTER_S = 60; // a server that says more is not believed
+const RECV_BYTES = 4_194_304; // of what nobody takes: as much as the server keeps for a client
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
 const UPGRADE_MS = 30_000;
@@ -206,7 +208,8 @@ async function guarded(fn) {
 
 /** A buffer of event-msgs that forgets the oldest when it is full, and counts them. */
 export class RecvChannel {
-  /** @type {any[]} */ #items = [];
+  /** @type {[item: any, bytes: number][]} */ #items = [];
+  #bytes = 0;
   /** @type {any[]} */ #waiting = [];
   #limit;
   #ended = false;
@@ -217,14 +220,24 @@ export class RecvChannel {
     this.#limit = limit;
   }
 
-  /** @param {any} item */
-  put(item) {
+  /** @param {any} item @param {number} [bytes] that it came as */
+  put(item, bytes = 0) {
     if (this.#ended) return;
-    if (this.#items.push(item) > this.#limit) {
-      this.#items.shift();
-      this.dropped++;
+    this.#bytes += bytes;
+    let count = this.#items.push([item, bytes]);
+    for (; count > this.#limit || (count > 1 && this.#bytes > RECV_BYTES); count--) {
+      this.#shift();
+      if (!this.dropped++) {
+        log("warn", "events that nobody takes are dropped: use on(id, fn), or read chRecv");
+      }
     }
     this.#wake();
+  }
+
+  #shift() {
+    const [item, bytes] = /** @type {[any, number]} */ (this.#items.shift());
+    this.#bytes -= bytes;
+    return item;
   }
 
   /** What comes, until it is closed and empty, or `going` no more. */
@@ -234,7 +247,7 @@ export class RecvChannel {
         await new Promise((wake) => this.#waiting.push(wake));
       }
       if (!going() || !this.#items.length) return;
-      yield this.#items.shift();
+      yield this.#shift();
     }
   }
 
@@ -399,6 +412,7 @@ export class ChannelSocket {
   #gone = new AbortController(); // ends posts
   #asking = false; // for credentials: the application's functions are running
   #steps = 0; // within one another, under way
+  #told = false; // the console knows that WebSockets fail, or they do not
   #turn = 0; // attempts that an `await` outlived know by it
   #polls = 0;
   #posts = 0;
@@ -686,7 +700,10 @@ export class ChannelSocket {
     const old = this.#link;
     this.#trials.delete(link);
     // A WebSocket is still tried where Ajax was sooner.
-    if (link.type === "ws") this.#endTrials();
+    if (link.type === "ws") {
+      this.#told = true;
+      this.#endTrials();
+    }
     this.#stop("beside");
     this.#link = link;
     link.wants = 0;
@@ -705,6 +722,14 @@ export class ChannelSocket {
   }
 
   #upgradeLater() {
+    if (!this.#told && this.#state.lastWsClose) {
+      this.#told = true;
+      log(
+        "warn",
+        `no WebSocket gets through to ${this.#access.wsUrl}: long-polling. The server's log says why, if ` +
+          "it refused. A proxy must pass on Upgrade, and the browser's Host (Vite: ws, no changeOrigin)",
+      );
+    }
     this.#later("upgrade", this.#upgradeMs, () => this.#try("ws"));
     this.#upgradeMs = Math.min(this.#upgradeMs * 2, UPGRADE_CAP_MS);
   }
@@ -934,6 +959,8 @@ export class ChannelSocket {
       }
     };
 
+    /** @type {Set<Promise<any>>} Posts under way. */ const posts = new Set();
+
     const leave = async () => {
       link.busy = true;
       await null; // what is sent in one go leaves in one batch
@@ -955,9 +982,12 @@ export class ChannelSocket {
         // Its reply may take long: later events wait for the head of the answer, which comes when
         // it was handled. Another server than ours has no such head.
         await new Promise((/** @type {any} */ go) => {
-          post(item, go).then(go);
+          const one = post(item, go);
+          posts.add(one);
+          one.then(() => posts.delete(one)).then(go);
           if (item.id && !this.#server.cursor) go();
         });
+        if (posts.size >= POSTS) await Promise.race(posts);
       }
       link.busy = false;
     };
@@ -1017,24 +1047,25 @@ export class ChannelSocket {
   #frame(link, data) {
     const frame = this.#unpack(data);
     const [value, cb] = frame;
-    if (!this.#trials.has(link)) this.#receive(link, frame);
+    const bytes = data.length ?? data.byteLength;
+    if (!this.#trials.has(link)) this.#receive(link, frame, bytes);
     else {
       // What an untrusted link says counts only when it is trusted: if it fails, the next one
       // begins at the same cursor, and nothing is lost or doubled.
-      link.held.push(frame);
+      link.held.push([frame, bytes]);
       const ids = eventsOf(value).map((event) => plain(event?.[0]));
       if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) {
         if (!--link.wants) {
           this.#adopt(link);
-          for (const frame of link.held.splice(0)) this.#receive(link, frame);
+          for (const [frame, bytes] of link.held.splice(0)) this.#receive(link, frame, bytes);
         }
       }
     }
     return plain(value);
   }
 
-  /** @param {Link} link @param {any[]} frame */
-  #receive(link, [value, cb, third]) {
+  /** @param {Link} link @param {any[]} frame @param {number} bytes */
+  #receive(link, [value, cb, third], bytes) {
     if (link !== this.#link) return; // a handler, or the server, has closed it
     const events = cb == null ? eventsOf(value) : [];
     const { epoch, offsets } = cursorOf(third);
@@ -1049,7 +1080,7 @@ export class ChannelSocket {
       if (link !== this.#link) return;
       if (i in offsets && !this.#passes(epoch, offsets[i])) return;
       // Odd data shall not end a link.
-      guarded(() => this.#step(() => this.#event(link, event)));
+      guarded(() => this.#step(() => this.#event(link, event, bytes / events.length)));
     });
   }
 
@@ -1061,8 +1092,8 @@ export class ChannelSocket {
     return true;
   }
 
-  /** @param {Link} link @param {any[]} event */
-  #event(link, event) {
+  /** @param {Link} link @param {any[]} event @param {number} bytes */
+  #event(link, event, bytes) {
     const [id, data] = event;
     // Ids of ours; all else is the application's.
     switch (plain(id)) {
@@ -1074,7 +1105,7 @@ export class ChannelSocket {
       case "chsk/ask":
         return this.#call(() => this.#answer(data));
     }
-    this.#deliver(asEvent(event), true);
+    this.#deliver(asEvent(event), true, bytes);
   }
 
   /** @param {Link} link @param {any} data */
@@ -1127,14 +1158,17 @@ export class ChannelSocket {
   }
 
   /** To the handlers of its id, else of "*", else into `chRecv`.
-   * @param {any[]} event @param {boolean} [pushed] */
-  #deliver([key, ...data], pushed) {
+   * @param {any[]} event @param {boolean} [pushed] @param {number} [bytes] */
+  #deliver([key, ...data], pushed, bytes) {
     const id = plain(key);
     const event = [id, ...data];
     this.#call(() => {
       const fns = this.#handlers.get(id) ?? this.#handlers.get("*");
       if (fns) for (const fn of fns) guarded(() => fn(message(event)));
-      else this.chRecv.put(message(pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event));
+      else {
+        const wrapped = pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event;
+        this.chRecv.put(message(wrapped), bytes);
+      }
     });
   }
 

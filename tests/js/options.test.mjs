@@ -3,8 +3,17 @@
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
 
-import { ChannelSocket, Keyword, RecvChannel } from "../../flask_chsk/static/chsk.js";
+import { ChannelSocket, Keyword, RecvChannel, setLoggingLevel } from "../../flask_chsk/static/chsk.js";
 import { FakeSocket, HANDSHAKE, PATH, overAjax, overWs, settle, world } from "./fakes.mjs";
+
+/** What the console is warned of from now on. */
+function warnings(t) {
+  const { mock } = t.mock.method(console, "warn", () => {});
+  setLoggingLevel("warn");
+  t.after(() => setLoggingLevel("silent"));
+  return () =>
+    mock.calls.filter((one) => one.arguments[0] === "chsk:").map((one) => one.arguments[1]);
+}
 
 describe("an option", () => {
   it("that is undefined is as one that is left out", async (t) => {
@@ -285,10 +294,7 @@ describe("the offline queue", () => {
   });
 
   it("is told of what disconnect() and destroy() drop", async (t) => {
-    const { setLoggingLevel } = await import("../../flask_chsk/static/chsk.js");
-    const warned = t.mock.method(console, "warn", () => {});
-    setLoggingLevel("warn");
-    t.after(() => setLoggingLevel("silent"));
+    const warned = warnings(t);
     const here = await world(t, { type: "ws", offlineQueue: 9 });
     const replies = [];
     here.chsk.send(["a/b", 1]);
@@ -296,9 +302,101 @@ describe("the offline queue", () => {
     here.chsk.send(["a/b", 3], 1000, (reply) => replies.push(reply));
     here.chsk.disconnect();
     assert.deepEqual(replies, ["chsk/closed"]);
-    assert.deepEqual(
-      warned.mock.calls.map((one) => one.arguments),
-      [["chsk:", "closed: 2 events that waited to be sent were dropped"]],
-    );
+    assert.deepEqual(warned(), ["closed: 2 events that waited to be sent were dropped"]);
+  });
+});
+
+describe("the console", () => {
+  it("is told once where no WebSocket gets through", async (t) => {
+    const warned = warnings(t);
+    const here = await world(t);
+    here.socket.drops();
+    await settle();
+    assert.deepEqual(warned(), []);
+    await here.get.answers(HANDSHAKE);
+    assert.equal(here.chsk.state.type, "ajax");
+    await here.idles(100_000);
+    assert.ok(here.sockets.length > 1);
+    here.socket.drops();
+    assert.equal(warned().length, 1);
+    assert.match(warned()[0], /^no WebSocket gets through to ws:\/\/example\.org\/chsk: .*changeOrigin/);
+  });
+
+  it("is told nothing of a WebSocket that was cut, or where there is none", async (t) => {
+    const warned = warnings(t);
+    for (const opts of [{ WebSocket: null }, {}]) {
+      const here = await world(t, opts);
+      here.socket?.opens();
+      for (let cuts = 0; cuts < 3; cuts++) {
+        here.socket?.drops();
+        await here.tick(1000);
+      }
+      await here.get.answers(HANDSHAKE);
+      assert.equal(here.chsk.state.type, "ajax");
+      here.chsk.destroy();
+      mock.timers.reset();
+    }
+    assert.deepEqual(warned(), []);
+  });
+});
+
+describe("what nobody takes", () => {
+  it("is bounded in bytes, too, and the console is told once", async (t) => {
+    const warned = warnings(t);
+    const { chsk, socket } = await overWs(t);
+    for (let n = 0; n < 3000; n++) {
+      socket.says(`[[[:a/x ["${"x".repeat(20_000)}" ${n}]]] nil "e1:${11 + n}"]`);
+    }
+    chsk.chRecv.close();
+    const kept = [];
+    for await (const ev of chsk.chRecv) kept.push(ev);
+    const bytes = kept.length * 20_000;
+    assert.ok(bytes > 4_000_000 && bytes < 4_400_000, `${bytes} bytes`);
+    assert.deepEqual(kept.at(-1).data[1][1], 2999); // the oldest went
+    assert.ok(chsk.chRecv.dropped > 2700);
+    assert.deepEqual(warned(), [
+      "events that nobody takes are dropped: use on(id, fn), or read chRecv",
+    ]);
+  });
+
+  it("is kept where it is one event, however large", async (t) => {
+    const { chsk, socket } = await overWs(t);
+    socket.says(`[[[:a/x "${"x".repeat(5_000_000)}"]] nil "e1:11"]`);
+    chsk.chRecv.close();
+    const kept = [];
+    for await (const ev of chsk.chRecv) kept.push(ev);
+    assert.deepEqual(kept.map((ev) => ev.id), ["chsk/recv"]);
+  });
+
+  it("leaves room again when it is read", () => {
+    const channel = new RecvChannel(10);
+    for (let n = 0; n < 5; n++) {
+      channel.put(n, 4_000_000);
+      channel.take();
+    }
+    assert.equal(channel.dropped, 0);
+  });
+});
+
+describe("the connections of a tab on long-polling", () => {
+  it("are four at most, while replies are late: six are open to a host", async (t) => {
+    const here = await overAjax(t);
+    const asked = [1, 2, 3, 4, 5].map((n) => here.chsk.request(["a/slow", n]));
+    const open = () => here.posts().filter((call) => !call.done).length;
+    for (const expected of [1, 2, 3]) {
+      await settle();
+      assert.equal(open(), expected);
+      await here.post.begins(); // it was handled, and its reply is still to come
+    }
+    await settle();
+    assert.equal(open(), 3);
+    assert.equal(here.connections(), 1);
+    await here.posts()[1].answers('["two" nil]');
+    assert.equal(await asked[1], "two");
+    assert.equal(here.posts().length, 4);
+    for (const n of [0, 2, 3, 4]) {
+      await here.posts()[n].answers(`[${n} nil]`);
+      assert.equal(await asked[n], n);
+    }
   });
 });
