@@ -68,7 +68,7 @@ def check_origin(
     given, own = origins.normal(origin), origins.normal(own)
     if given == own:
         return None
-    if allowed is not None and origins.matches(origin, allowed):
+    if isinstance(allowed, tuple) and origins.matches(origin, allowed):
         if given != origins.NULL:
             return origin
         if cookies:
