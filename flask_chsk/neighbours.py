@@ -23,7 +23,6 @@ class Neighbours:
         request_started.connect(self._tell, app)
 
     def _tell(self, sender: Flask, **_: Any) -> None:
-        request_started.disconnect(self._tell, sender)
         csrf = sender.extensions.get("csrf")
         login_manager = getattr(sender, "login_manager", None)
         for blueprint in self.blueprints:
@@ -31,3 +30,4 @@ class Neighbours:
                 csrf.exempt(blueprint)
             if login_manager is not None:
                 login_manager.blueprint_login_views.setdefault(blueprint.name, None)
+        request_started.disconnect(self._tell, sender)  # last: another thread may have a request

@@ -301,6 +301,20 @@ def test_a_copied_function_may_be_called_in_the_handler(chsk: Chsk) -> None:
     assert chsk.test_client(uid="ann").request(["a/begin"]) == ["ann", "ann"]
 
 
+def test_contexts_around_the_test_client_are_no_handlers(app: Flask, chsk: Chsk) -> None:
+    app.add_url_rule("/page", "page", lambda: "")
+    chsk.on("a/b")(lambda ev: ["seen" in g, request.path, session.get("uid")])
+    with app.test_client() as browser:
+        browser.get("/page")  # its context stays until the block ends
+        g.seen = True
+        ann = chsk.test_client(browser, uid="ann")
+        assert ann.request(["a/b"]) == [False, "/chsk", "ann"]
+    with app.test_request_context("/other"):
+        g.seen = True
+        assert ann.request(["a/b"]) == [False, "/chsk", "ann"]
+        assert chsk.send("ann", ["a/b"]) is not None
+
+
 # The session ---------------------------------------------------------------------------------
 
 
