@@ -100,6 +100,17 @@ class Poller:
             elif self._notes:
                 self._server.polls.note_before_answer(self._connection)
 
+    def finish(self) -> None:
+        """Answer the parked request with what waits for its client, which is forgotten then.
+
+        So the broker need not note it.
+        """
+        self.wake()
+        if self._waiter is not None and self._notes:
+            data = self._connection.session.answer(body, self._server.delivery.frames)
+            if data is not None:
+                self._give(data)
+
     def release(self) -> None:
         """Answer the parked request with an empty poll's end."""
         if self._waiter is not None:
@@ -139,6 +150,8 @@ class Poller:
     def end(self, code: int, reason: str = "") -> None:
         """Tell the client to go, where it listens."""
         one, generation = self._connection.session, self._connection.generation
+        if code == RESTART and self._notes and self._connection.serving and one.page():
+            return  # events are being noted for this poll: they answer it
         if self._waiter is not None:
             self._server.closes.note(one.uid, code, reason)
         message = self._server.polls.close_message(one.composer, one.v1, generation, code, reason)

@@ -279,7 +279,10 @@ class PostChannel(ReplyChannel):
         """Nothing: the POST itself waits no longer than the reply timeout."""
 
     def push(self, event: Any) -> int | None:
-        return self.server.send(self.opening.uid, event, self.opening.client_id)
+        opening = self.opening
+        if opening.generation.post_without_id and opening.uid is not None:
+            return self.server.send(opening.uid, event)  # which client it is, it did not say
+        return self.server.send(opening.uid, event, opening.client_id)
 
 
 class Claim:

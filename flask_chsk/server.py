@@ -782,8 +782,11 @@ class Server:
         )
         for connection in connections:
             transport = connection.transport
-            if transport is not None:
-                transport.wake()  # events that were sent before the close
+            # Events that were sent before the close leave before it.
+            if isinstance(transport, Poller):
+                transport.finish()
+            elif transport is not None:
+                transport.wake()
             if isinstance(transport, Poller) and not transport.parked:
                 self.polls.farewell(connection.owner, code, reason, after)
             elif transport is not None:

@@ -286,6 +286,10 @@ class Broker(Protocol):
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         """Note that a client which keeps no cursor is served up to *offset*.
 
+        The events of one answer are noted before it leaves, and no others: the next poll goes on
+        behind them, in whatever process. An earlier *offset* than before takes back what could not
+        be given.
+
         False where *token* is not that of its latest opening: another process serves it.
         """
 

@@ -65,6 +65,17 @@ def push(ev: EventMessage) -> None:
         chsk.send(ev.uid, ["test/item", number])
 
 
+@chsk.on("test/push-me")
+def push_me(ev: EventMessage) -> None:
+    ev.push(["test/item", 7])
+
+
+@chsk.on("test/push-and-close")
+def push_and_close(ev: EventMessage) -> None:
+    chsk.send(ev.uid, ["test/item", 7])
+    chsk.close(ev.uid)
+
+
 @chsk.on("test/close")
 def close_me(ev: EventMessage) -> None:
     chsk.send(ev.uid, ["chsk/close"])

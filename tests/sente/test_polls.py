@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import signal
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from flask_chsk.errors import UnpackError
 from tests.peer import EDN, Peer
 from tests.process import Server
+from tests.sente.generations import GENERATIONS, AjaxClient
 
 APP = "tests.e2e.apps.cluster:app"
 BURST, BURSTS = 20, 10
 
 
 @pytest.fixture(scope="module")
-def four_workers(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Four processes that share one listener: the kernel chooses one for each connection."""
+def start(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Server]]:
+    """``start(app)``: four processes with one listener; each connection reaches one of them."""
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "4", "-b", "127.0.0.1:0"]
-    env = {"CHSK_BROKER_URL": f"{redis_url}?prefix=sente-polls"}
-    server = Server([*command, APP], tmp_path_factory.mktemp("polls") / "log", env)
-    yield server
-    server.stop()
+    started: list[Server] = []
+
+    def start(app: str) -> Server:
+        env = {"CHSK_BROKER_URL": f"{redis_url}?prefix={app}"}
+        started.append(Server([*command, app], tmp_path_factory.mktemp("polls") / "log", env))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+    assert [server.tracebacks for server in started] == [0] * len(started)
+
+
+@pytest.fixture(scope="module")
+def four_workers(start: Callable[[str], Server]) -> Server:
+    return start(APP)
 
 
 def numbers_of(text: str) -> list[int]:
@@ -62,6 +81,37 @@ def test_bursts_reach_polls_on_new_connections(four_workers: Server, pause: floa
     assert got == list(range(BURST * BURSTS))
 
 
+def test_a_graceful_restart_loses_no_event(start: Callable[[str], Server]) -> None:
+    server = start(APP)
+    client = Peer(server.port, uid="dan")
+    client.hello()
+    sent = 0
+    over = time.monotonic() + 6
+
+    def push_on() -> None:
+        nonlocal sent
+        restart = time.monotonic() + 1
+        while time.monotonic() < over:
+            push(server, "dan", sent, sent)
+            sent += 1
+            if restart < time.monotonic():
+                server.kill(signal.SIGHUP)
+                restart = over
+            time.sleep(0.01)
+
+    got: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        pushing = pool.submit(push_on)
+        until = over + 10
+        while time.monotonic() < until and not (pushing.done() and len(got) >= sent):
+            try:
+                got += numbers_of(client.get()[1])
+            except (OSError, http.client.HTTPException, UnpackError):
+                time.sleep(0.05)  # the worker that accepted it has ended, or is about to
+        pushing.result()
+    assert got == list(range(sent))
+
+
 def test_what_a_poll_that_hung_up_was_to_get_is_for_the_next_one(four_workers: Server) -> None:
     client = Peer(four_workers.port, uid="bob")
     client.hello()
@@ -76,3 +126,16 @@ def test_what_a_poll_that_hung_up_was_to_get_is_for_the_next_one(four_workers: S
             got = numbers_of(client.get()[1])
         lost += [] if got == [round_] else [(round_, got)]
     assert lost == []
+
+
+def test_what_was_sent_before_a_close_is_given_before_it(start: Callable[[str], Server]) -> None:
+    server = start("tests.sente.app:app")
+    for number in range(6):
+        client = AjaxClient(GENERATIONS[-1], server.port, f"closed-{number}")
+        client.open()
+        with ThreadPoolExecutor(1) as pool:
+            polled = pool.submit(client.poll)
+            time.sleep(0.2)  # parked
+            client.send("[:test/push-and-close]")
+            assert polled.result()
+        assert client.items == [7]

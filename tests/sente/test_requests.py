@@ -171,6 +171,15 @@ def test_clients_of_before_1_3_are_told_that_they_are_not_supported(
     assert b"from 1.3 on" in (refused.value.resp_body or b"")
 
 
+@pytest.mark.parametrize("name", ["1.5", "1.7", "1.21"])
+def test_a_push_to_whoever_posted_reaches_their_poll(server: Server, name: str) -> None:
+    client = AjaxClient(BY_NAME[name], server.port, f"pushed-{name}")
+    client.open()
+    client.send("[:test/push-me]")
+    client.wait_for_items(1)
+    assert client.items == [7]
+
+
 # Ends ----------------------------------------------------------------------------------------
 
 
