@@ -117,7 +117,7 @@ def test_what_is_said_offline_leaves_in_order_as_far_as_it_was_taken(
     server: Server, proxy_to: ProxyTo, page: Page, type: str
 ) -> None:
     proxy = proxy_to(server)
-    tab = Tab(page, proxy.url).enter("ann", type, offlineQueue=5)
+    tab = Tab(page, proxy.url).enter("ann", type, offlineQueue=4)
     proxy.cut()
     page.wait_for_function("() => !window.chsk.state.open")
     assert tab.send("test/step", 1, 3, 5, 7) == [True] * 4
