@@ -30,7 +30,8 @@ from .connection import KeptRequest
 from .contexts import EventContext, response_value
 from .cookieless import Cookieless
 from .dispatch import SignedOut
-from .errors import BrokerError, ConfigError, Refused, UsageError
+from .errors import BrokerError, ConfigError, PackError, Refused, UsageError
+from .event import assert_event
 from .hooks import Hooks
 from .hub import Hub, starting
 from .interrupts import from_signal
@@ -80,6 +81,8 @@ class State:
         self._random_key = secrets.token_bytes(32)
         self._serves = False  # requests come to this process
         self._warned_unserved = False
+        self._offered: dict[str, Config] = {}  # packers, with an endpoint that speaks them
+        self._unpackable: set[tuple[str, str]] = set()  # packers and ids that were told
         self._addresses: dict[Any, Any] = {}  # to which they come
         self._parent_serves = False  # or came to the one that forked it
         self._shares_listener = False
@@ -186,6 +189,7 @@ class State:
             self._warn_child()
         server = Server(self.config, brokers.make(self.config), self.handlers, self)
         server.canonical = self.canonical
+        server.check_receivers = self.check_receivers
         server.who.signals.append(self._tell_signals)
         server.who.watchers = self.watchers
         if self._recv is not None:
@@ -292,8 +296,45 @@ class State:
                 pack_default=self._pack_default,
             )
             composer = Composer(made, WIRES[config.wire])
+            composer.on_unpackable = partial(self._warn_unpackable, packer)
             self._composers[packer, config.wire] = composer
         return composer
+
+    def _warn_unpackable(self, packer: str, id: str, error: PackError) -> None:
+        """Log once for each id that clients of a packer cannot get its events."""
+        if (packer, id) not in self._unpackable and len(self._unpackable) < 1000:
+            self._unpackable.add((packer, id))
+            words = "clients whose packer is %s hear chsk/unpackable in place of %s: %s"
+            log.warning(words, packer, id, str(error).replace("data[1]", "its data"))
+
+    def offer(self, config: Config) -> None:
+        """Make the packers of an endpoint, so that what is missing is said now."""
+        for packer in config.packers:
+            self.composer(packer, config)
+            self._offered[packer] = config
+
+    def check_event(self, event: Any) -> None:
+        """Refuse what cannot be sent, where there is nobody to send it to."""
+        id, data = assert_event(event)
+        self.check_receivers(id, data, self.canonical.pack([id, data], root="event"))
+
+    def check_receivers(self, id: str, data: Any, text: str) -> None:
+        """Refuse an event that no packer offered can carry.
+
+        :param text: its canonical form.
+        :raises PackError: naming the path to what cannot be packed.
+        """
+        if "edn" in self._offered and "#chsk/bytes" not in text:
+            return
+        errors = []
+        for packer, config in self._offered.items():
+            try:
+                self.composer(packer, config).packer.pack([id, data])
+                return
+            except PackError as error:
+                errors.append(str(error).replace("data[1]", "event[1]", 1))
+        offered = ", ".join(self._offered)
+        raise PackError(f"{errors[0]} (CHSK_PACKERS offers {offered}, which cannot carry it)")
 
     @property
     def canonical(self) -> EdnPacker:
@@ -384,7 +425,8 @@ class Sender:
         server = state.sending()
         key = as_uid(uid)
         if server is None:  # no request yet in this process: nobody is there
-            return Server.check_event(event, state.canonical)
+            state.check_event(event)
+            return None
         offset = server.send(key, event, client_id, flush)
         if offset is None:
             server.note_absent(key)
@@ -397,7 +439,8 @@ class Sender:
         """
         server = self._state().sending()
         if server is None:
-            return Server.check_event(event, self._state().canonical)
+            self._state().check_event(event)
+            return None
         but = None
         if exclude is not None and exclude.client_id is not None:
             but = (exclude.uid, exclude.client_id)
@@ -463,7 +506,8 @@ class Sender:
         """Push ``[id, data]`` to every client of every member of *topic*."""
         server = self._state().sending()
         if server is None:
-            return Server.check_event(event, self._state().canonical)
+            self._state().check_event(event)
+            return None
         return server.publish(_topic(topic), event)
 
     def members(self, topic: str) -> frozenset[str]:
@@ -577,8 +621,7 @@ class Chsk(Handlers, Sender):
                 " of its clients with a random key of its own: set app.secret_key, the same in"
                 " all of them, before chsk.init_app(app)"
             )
-        for packer in checked.packers:
-            state.composer(packer, checked)  # a missing extra is said now, not at a handshake
+        state.offer(checked)
         brokers.make(checked)  # and a URL that cannot be used
         blueprint = Endpoint(state, checked).blueprint(name)
         app.register_blueprint(blueprint)

@@ -70,8 +70,9 @@ class Push:
                 event = CANONICAL.unpack(self.text)
                 try:
                     piece = composer.piece(event)
-                except PackError:
+                except PackError as error:
                     composer.unpackable += 1
+                    composer.on_unpackable(event[0], error)
                     piece = composer.piece([UNPACKABLE, event[0]])
             forms[name] = piece
         return piece

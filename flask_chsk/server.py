@@ -7,7 +7,7 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -43,7 +43,6 @@ from .link import Link
 from .logs import logger
 from .longpoll import Poller
 from .packers import VALUE_BYTES
-from .packers.edn import EdnPacker
 from .polls import Farewell, Polls
 from .presence import Presence
 from .push import CANONICAL, Push
@@ -91,6 +90,7 @@ class Server:
         )
         self.who = Presence(self.registry, broker, self.dispatcher, host)
         self.canonical = CANONICAL  # or one that knows the application's pack_default
+        self.check_receivers: Callable[[str, Any, str], object] = lambda id, data, text: None
         self._absent_noted: set[str] = set()
         self._epoch_began = 0
         say = partial(self.send, flush=True)
@@ -626,6 +626,7 @@ class Server:
         if id.startswith("chsk/") and id not in OURS:
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
         text = self.canonical.pack([id, data], root="event")
+        self.check_receivers(id, data, text)
         if len(text) > self.config.max_outbox_bytes // 2:
             raise PackError(
                 f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
@@ -634,12 +635,6 @@ class Server:
         offset = self.broker.publish(channel, text, but=but, flush=flush)
         self.counters["dropped_absent" if offset is None else "events_out"] += 1
         return offset
-
-    @staticmethod
-    def check_event(event: Any, canonical: EdnPacker) -> None:
-        """Refuse what cannot be sent, where there is nobody to send it to."""
-        id, data = assert_event(event)
-        canonical.pack([id, data], root="event")
 
     def note_absent(self, uid: Uid) -> None:
         """Log the first drop to a user who is not there: mostly a uid spelt differently."""

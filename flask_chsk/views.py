@@ -153,6 +153,7 @@ class Endpoint:
                     " --threads 100 (WebSockets work as it is)",
                 )
             shown = security.Shown.take(request.environ)
+            _check_query()
             handshake = "handshake?" in request.args
             with self._admission.entering() if handshake else nullcontext():
                 server, opening, origin = self._open(None, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import logging
 import pkgutil
 import re
@@ -19,7 +20,8 @@ import pytest
 from flask import Flask
 from pydantic import BaseModel
 
-from flask_chsk import Chsk, ConfigError, packers
+from flask_chsk import Chsk, ConfigError, PackError, packers
+from flask_chsk.views import TEST_CLIENT
 from tests.peer import Peer
 from tests.process import ROOT
 from tests.servers import running
@@ -254,3 +256,74 @@ def test_pyinstaller_finds_every_packer_and_the_client(monkeypatch: pytest.Monke
     wanted = {f"flask_chsk.packers.{known.module}" for known in packers._KNOWN.values()}
     assert wanted <= set(found["hiddenimports"])
     assert {"chsk.js", "edn.js", "msgpack.js", "transit.js"} <= set(found["datas"])
+
+
+# Values that a receiver cannot read ------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+@pytest.mark.parametrize(
+    ("offered", "value", "why"),
+    [
+        (
+            ["json"],
+            {"x": [{1: "a"}]},
+            'event[1]["x"][0]: key 1: a key that is no string: 1 (CHSK_PACKERS offers json, which'
+            " cannot carry it)",
+        ),
+        (
+            ["json"],
+            [0, NAN],
+            "event[1][1]: Out of range float values are not JSON compliant (CHSK_PACKERS offers json,"
+            " which cannot carry it)",
+        ),
+        (
+            ["msgpack"],
+            2**70,
+            "event[1]: an integer past 64 bits, which MessagePack has not (CHSK_PACKERS offers"
+            " msgpack, which cannot carry it)",
+        ),
+        (
+            ["edn", "json"],
+            b"ab",
+            "event[1]: bytes, which EDN has not: use another packer, or base64 (CHSK_PACKERS offers"
+            " edn, json, which cannot carry it)",
+        ),
+    ],
+)
+def test_what_no_packer_offered_can_carry_is_refused_at_the_sender(
+    app: Flask, offered: list[str], value: Any, why: str, clients: int
+) -> None:
+    chsk = Chsk(app, packer=offered[0], packers=[*offered])
+    if clients:
+        app.test_client().get(
+            f"/chsk?client-id=abcdefgh&handshake?=1&packer={offered[0]}",
+            environ_overrides={TEST_CLIENT: True},
+        )
+        assert chsk.stats()["clients"] == 1
+    for send in (chsk.broadcast, lambda event: chsk.send("ann", event)):
+        with pytest.raises(PackError) as refused:
+            send(["a/b", value])
+        assert str(refused.value).replace("compliant: nan", "compliant") == why  # Python 3.12
+
+
+def test_what_one_receiver_cannot_read_is_logged_once_with_its_id(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    chsk = Chsk(app, packers=["edn", "json"], csrf=False)
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["uid"] = "ann"
+    url = "/chsk?client-id=abcdefgh&packer=json"
+    client.get(f"{url}&handshake?=1", environ_overrides={TEST_CLIENT: True})
+    for id in ("a/b", "a/b", "a/c"):
+        chsk.send("ann", [id, {1: 2}])
+    answer = client.get(url, environ_overrides={TEST_CLIENT: True})
+    assert json.loads(answer.text)[0] == [["chsk/unpackable", id] for id in ("a/b", "a/b", "a/c")]
+    assert [one.getMessage() for one in caplog.records if "unpackable" in one.getMessage()] == [
+        f"clients whose packer is json hear chsk/unpackable in place of {id}: its data: key 1: a"
+        " key that is no string: 1"
+        for id in ("a/b", "a/c")
+    ]

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -559,7 +559,25 @@ def _type(value: Any) -> str:
             "naive datetime; give it a zone, as datetime.now(timezone.utc) does, or set"
             ' CHSK_NAIVE_DATETIMES, such as to "UTC"'
         )
-    return f"object of type {type(value).__qualname__}"
+    remedy = _remedy(value)
+    return f"object of type {type(value).__qualname__}{remedy and f': {remedy}'}"
+
+
+def _remedy(value: Any) -> str:
+    """What to pass in place of *value*, for what people often have."""
+    if isinstance(value, timedelta):
+        return "pass its total_seconds()"
+    if isinstance(value, time):
+        return "pass its isoformat()"
+    if hasattr(value, "model_dump"):
+        return 'pass its model_dump(mode="json")'
+    if hasattr(value, "_asdict"):
+        return "pass its _asdict()"
+    if hasattr(value, "__table__"):
+        return "pass a dict of its columns"
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return "pass a list of it"
+    return ""
 
 
 def shown(value: Any) -> str:
