@@ -276,8 +276,8 @@ NAN = float("nan")
         (
             ["json"],
             [0, NAN],
-            "event[1][1]: Out of range float values are not JSON compliant (CHSK_PACKERS offers json,"
-            " which cannot carry it)",
+            "event[1][1]: Out of range float values are not JSON compliant (CHSK_PACKERS offers"
+            " json, which cannot carry it)",
         ),
         (
             ["msgpack"],
