@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
 
-import { ChannelSocket } from "../../flask_chsk/static/chsk.js";
+import { ChannelSocket, expBackoff } from "../../flask_chsk/static/chsk.js";
 import { HANDSHAKE, overAjax, overWs, settle, world } from "./fakes.mjs";
 
 const RECOVERED = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :recovered true}]] nil]';
@@ -81,6 +81,24 @@ describe("a lost WebSocket", () => {
       here.socket.opens();
     }
     assert.deepEqual(attempts, [0, 1, 0, 1]);
+  });
+});
+
+describe("a server that is away for two minutes", () => {
+  it("is asked at least every 5 s, by all chance", async (t) => {
+    const here = await overWs(t, { backoff: expBackoff });
+    t.mock.method(Math, "random", () => 0.999);
+    let longest = 0;
+    for (let triedAt = Date.now(), until = triedAt + 120_000; Date.now() < until; ) {
+      const tries = here.sockets.length;
+      here.socket.drops();
+      while (here.sockets.length === tries) await here.tick(100, 100);
+      longest = Math.max(longest, Date.now() - triedAt);
+      triedAt = Date.now();
+    }
+    assert.equal(longest, 5000);
+    here.socket.opens(RECOVERED);
+    assert.equal(here.chsk.state.open, true);
   });
 });
 
