@@ -62,7 +62,8 @@ def server(app: Flask, seen: list[str]) -> Server:
 
 def opening(app: Flask) -> Opening:
     state = app.extensions["chsk"]
-    return Opening("ann", "c-1", state.composer("edn", state.config))
+    asked = state.server().asked()
+    return Opening("ann", "c-1", state.composer("edn", state.config), asked=asked)
 
 
 def is_gone(server: Server) -> bool:
