@@ -45,6 +45,7 @@ from ..values import Keyword
 from ..wire import WIRES, Composer, Data
 from . import session as s
 from .links import MAX_MESSAGE, Polling, WebSocket
+from .options import Questions, Token, checked_backoff, handler_id, seconds, token
 from .session import AT_REST, ClientSession, Cut, Item, Link, Options, State
 from .waiting import Crew, Flag, Lane, Queue
 from .web import Web, cookie_jar
@@ -58,8 +59,6 @@ JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends b
 REPLY = 10.0  # seconds to wait for a reply where nothing else is said
 REMEDY = "write a plain function (def): it runs in a thread of the client, and may block"
 TICK = 5.0  # seconds between looks whether the machine slept
-
-Token = str | Callable[[], str | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +148,17 @@ class ChannelSocket:
         self,
         url: str,
         type: str = "auto",
-        packer: str | Packer = "edn",
+        packer: str | Packer | None = "edn",
         client_id: str | None = None,
         csrf_token: Token = None,
         ws_kalive: float = 25.0,
         lp_timeout: float = 25.0,
         recv_buf: int | RecvQueue = 2048,
-        chsk_url: Callable[[str, Mapping[str, str], bool], str] = default_chsk_url,
+        chsk_url: Callable[[str, Mapping[str, str], bool], str] | None = default_chsk_url,
         ajax_opts: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        backoff: Callable[[int], float] = exp_backoff,
+        backoff: Callable[[int], float] | None = exp_backoff,
         wrap_recv: bool = True,
         *,
         auth: Token = None,
@@ -200,27 +199,33 @@ class ChannelSocket:
             warnings.warn("client_uuid is now client_id", DeprecationWarning, stacklevel=2)
         if type not in ("auto", "ws", "ajax"):
             raise ConfigError(f'type is "auto", "ws" or "ajax", not {type!r}')
-        for name, seconds in (("ws_kalive", ws_kalive), ("lp_timeout", lp_timeout)):
-            if not seconds > 0:
-                raise ConfigError(f"{name} is in seconds, and more than 0: not {seconds!r}")
+        for name, given in (("ws_kalive", ws_kalive), ("lp_timeout", lp_timeout)):
+            if not seconds(name, given) > 0:
+                raise ConfigError(f"{name} is in seconds, and more than 0: not {given!r}")
+        for name, credential in (("csrf_token", csrf_token), ("auth", auth)):
+            if not callable(credential):
+                token(name, credential)
         if unknown := set(ajax_opts or ()) - {"params", "headers"}:
             raise ConfigError(f"ajax_opts has params and headers, not {sorted(unknown)}")
         self._location = location_of(url)
-        self.lp_timeout = lp_timeout if lp_kalive is None else lp_kalive
+        self.lp_timeout = seconds("lp_timeout", lp_timeout if lp_kalive is None else lp_kalive)
         self.ch_recv = recv_buf if isinstance(recv_buf, RecvQueue) else RecvQueue(recv_buf)
         self.crew = Crew()
+        self._questions = Questions(self.crew)
         self.gone = threading.Event()
         self._warned_foreign = False
         self.lock = threading.RLock()
+        self._deciding: int | None = None  # the thread that has the lock, for _do()
         self.web = Web(ssl_context, cookie_jar(cookies, url), connect_timeout)
         self._csrf_token = csrf_token
         self._auth = auth
-        self._chsk_url = chsk_url
+        self._chsk_url = chsk_url or default_chsk_url
         self._ajax_opts = dict(ajax_opts or {})
         self._params = dict(params or {})
         self._headers = dict(headers or {})
         self._wrap_recv = wrap_recv
         self._query = self._location["search"][1:]
+        packer = packer or "edn"
         if isinstance(packer, str):
             packer = packers.make(
                 packer, max_bytes=MAX_MESSAGE, max_values=None, pack_default=pack_default
@@ -231,7 +236,7 @@ class ChannelSocket:
             ws_ping_timeout=ws_ping_timeout,
             connect_timeout=connect_timeout,
             offline_queue=offline_queue,
-            backoff=backoff,
+            backoff=checked_backoff(backoff or exp_backoff),
             client_id=client_id or client_uuid,
         )
         self._session = ClientSession(
@@ -305,7 +310,8 @@ class ChannelSocket:
         :raises ChannelClosed: where it is closed or refused, or still not open after
             *timeout* seconds.
         """
-        until = time.monotonic() + timeout
+        self._may_block("wait_open")
+        until = time.monotonic() + seconds("timeout", timeout)
         while True:
             flag = Flag()
             self._opening.append(flag)
@@ -329,7 +335,10 @@ class ChannelSocket:
 
         ``"*"`` takes what no other takes. What the function returns answers an ask. With
         *fn* the result is the undo.
+
+        :raises BadEvent: for an id without a namespace.
         """
+        handler_id(id)
         if fn is None:
 
             def register(fn: H) -> H:
@@ -402,7 +411,7 @@ class ChannelSocket:
         item = self._session.item(
             assert_event(event),
             cb,
-            REPLY if timeout is None else timeout,
+            REPLY if timeout is None else seconds("timeout", timeout),
             key=key or None,
             waits=waits,
         )
@@ -418,6 +427,7 @@ class ChannelSocket:
         :raises ChannelClosed: it is closed, or was closed before the reply.
         :raises ReplyError: the server answered with an error; with its status.
         """
+        self._may_block("request")
         waiting = _Request()
         self._send(event, timeout, waiting, key, waits=True)
         waiting.flag.wait()
@@ -488,15 +498,26 @@ class ChannelSocket:
                 "this ChannelSocket belongs to the process that forked this one: make another here"
             )
         with self.lock:
-            result = decide(*args, time.monotonic())
-            written = self._carry_out()
-            self._set_alarm()
+            outer, self._deciding = self._deciding, threading.get_ident()
+            try:
+                result = decide(*args, time.monotonic())
+                written = self._carry_out()
+                self._set_alarm()
+            finally:
+                self._deciding = outer
         for transport in written:
             if self.crew.on_hub():
                 self._writes.put(transport.flush)
             else:
                 transport.flush()
         return result
+
+    def _may_block(self, name: str) -> None:
+        """
+        :raises UsageError: in a function that the client waits for, before it goes on.
+        """
+        if self._deciding == threading.get_ident():
+            raise UsageError(f"{name}() blocks, which a backoff must not: use send()")
 
     def _carry_out(self) -> list[Any]:
         """Do what never blocks; the result are transports that have something to write."""
@@ -514,7 +535,7 @@ class ChannelSocket:
                 elif isinstance(effect, s.Replied):
                     self._reply(effect)
                 elif isinstance(effect, s.Dropped):
-                    log.warning("the user changed: %s, which waited, is dropped", effect.item.name)
+                    log.warning("%s: %s, which waited, is dropped", effect.why, effect.item.name)
                 elif isinstance(effect, s.Changed):
                     self._changed(effect.old, effect.new)
                 elif isinstance(effect, s.Open):
@@ -660,13 +681,18 @@ class ChannelSocket:
         """How many events the server takes in one message."""
         return self._session.max_batch
 
+    def wanted(self, item: Item) -> bool:
+        """Whether *item* has no reply yet, or expects none."""
+        return self._session.wanted(item)
+
     def batch(self, items: list[Item]) -> Data:
         """Events as one message."""
         return self._session.batch(items)
 
     def ask_credentials(self) -> None:
         """Ask the application for its credentials, anew; it may block."""
-        csrf, auth = _ask(self._csrf_token), _ask(self._auth)
+        csrf = self._questions.ask("csrf_token", self._csrf_token)
+        auth = self._questions.ask("auth", self._auth)
         with self.lock:
             self._session.csrf, self._session.auth = csrf, auth
 
@@ -674,6 +700,8 @@ class ChannelSocket:
         """Where to go."""
         location = self._location
         url = self._chsk_url(location["pathname"], location, websocket)
+        if not isinstance(url, str) or not url:
+            raise ConfigError(f"chsk_url must return a URL, not {url!r}")
         scheme, _, rest = url.partition("://")
         secure = scheme in ("https", "wss")
         wanted = ("wss" if secure else "ws") if websocket else ("https" if secure else "http")
@@ -796,10 +824,6 @@ def _send_options(options: Mapping[str, Any]) -> tuple[float | None, Any]:
     if given:
         raise ConfigError(f"send takes timeout, timeout_ms, cb and flush, not {sorted(given)}")
     return timeout, cb
-
-
-def _ask(token: Token) -> str | None:
-    return token() if callable(token) else token
 
 
 def _wall() -> float:

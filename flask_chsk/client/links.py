@@ -113,6 +113,9 @@ class Owner(Protocol):
     def replied(self, item: Item, reply: Any, details: Any = None) -> None:
         """*item* has its reply."""
 
+    def wanted(self, item: Item) -> bool:
+        """Whether *item* has no reply yet, or expects none."""
+
     def batch(self, items: list[Item]) -> Data:
         """Events as one message."""
 
@@ -236,6 +239,7 @@ class WebSocket:
         """
         owner = self._owner
         owner.ask_credentials()
+        self._link.asked = True
         url = with_query(owner.url(True), owner.params(self._link))
         connection = owner.web.connection(url)
         try:
@@ -547,6 +551,8 @@ class Polling:
         owner = self._owner
         while True:
             with owner.lock:
+                while self._queue and not owner.wanted(self._queue[0]):
+                    self._queue.popleft()
                 if not self._queue:
                     self._link.busy = self._leaving = False
                     self._settle()
@@ -597,6 +603,8 @@ class Polling:
         item = items[0]
         data = owner.batch(items)
         for tries in range(1, POST_TRIES + 1):
+            if not owner.wanted(item):
+                return
             try:
                 answer = self._post_once(item, data, begun)
             except WebError as error:

@@ -86,11 +86,13 @@ class Link:
     """One WebSocket, or one series of polls.
 
     ``wants``: how much must come before it is trusted; ``held``: what came till then;
-    ``cursor``: what the server was told; ``opened``: the server accepted it; ``busy``:
-    events are still leaving; ``due``: when its silence means something.
+    ``asked``: the credentials are known; ``cursor``: what the server was told; ``opened``: the
+    server accepted it; ``busy``: events are still leaving; ``due``: when its silence means
+    something.
     """
 
     __slots__ = (
+        "asked",
         "busy",
         "cursor",
         "due",
@@ -108,6 +110,7 @@ class Link:
         # A WebSocket has to prove that bytes pass both ways: a handshake, and a pong.
         self.wants = 2 if kind == "ws" else 1
         self.held: list[tuple[Any, Any, Any]] = []
+        self.asked = False
         self.opened = False
         self.busy = False
         self.pinging = False
@@ -254,9 +257,10 @@ class Replied(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """*item* waited for an opening, and then the user was another."""
+    """*item* waited for an opening; then the user was another, or the client was closed."""
 
     item: Item
+    why: str
 
 
 class Changed(NamedTuple):
@@ -324,6 +328,7 @@ class ClientSession:
         self._deadlines: list[tuple[float, int, Item]] = []
         self._sends = count(1)
         self._offline: list[Item] = []
+        self._turn = 0  # how often all links were dropped
         self._again: list[Item] = []  # cut off, and to be said again
         self._tries = 0
         self._hurried = float("-inf")
@@ -494,6 +499,10 @@ class ClientSession:
         """For whom, and in which life of the server, a key holds."""
         return self.state["uid"], self.client_id, self._cursor and self._cursor[0]
 
+    def wanted(self, item: Item) -> bool:
+        """Whether *item* has no reply yet, or expects none: what was rejected is not sent."""
+        return item.id is None or item.id in self._pending
+
     def unsent(self, item: Item, now: float) -> None:
         """Its link did not take *item*."""
         # One that is closing takes nothing more: the next one may.
@@ -575,6 +584,7 @@ class ClientSession:
     def _drop(self, now: float) -> None:
         """No link any more, nor one that is being tried; what is next begins afresh."""
         link = self.link
+        self._turn += 1
         for tried in (self.candidate, self.beside):
             if tried is not None:
                 self._effects.append(End(tried, NORMAL))
@@ -589,6 +599,7 @@ class ClientSession:
         self._timers.clear()
         for item in list(self._pending.values()):
             self.reply(item, CLOSED)
+        self._effects.extend(Dropped(item, status) for item in self._offline if item.id is None)
         self._offline.clear()
         self._again.clear()
         self.last = None
@@ -761,8 +772,11 @@ class ClientSession:
         elif cut.code == RESTART:
             wait = self._random() * _spread(cut.reason)
         else:
-            wait = self.options.backoff(self._tries)
+            turn, attempt = self._turn, self._tries
             self._tries += 1
+            wait = self.options.backoff(attempt)
+            if turn != self._turn:
+                return  # the application said what to do, from its backoff
         self._set(status="waiting", udt_next_reconnect=udt + int(wait * 1000))
         self._timers["retry"] = now + wait
 
@@ -893,7 +907,7 @@ class ClientSession:
                 if item.user is _UNKNOWN or item.user == uid:
                     self._transmit(item, now)
                 else:
-                    self._effects.append(Dropped(item))
+                    self._effects.append(Dropped(item, "the user changed"))
                     self.reply(item, CLOSED, {"message": "the user changed"})
 
     # time ----------------------------------------------------------------------------
@@ -949,7 +963,8 @@ class ClientSession:
     def _silent(self, link: Link, now: float) -> None:
         if link is self.candidate:
             self._effects.append(End(link, PING_UNANSWERED))
-            self.down(link, Cut(why="ws-error", error="no answer within connect_timeout"), now)
+            silent = "no answer" if link.asked else "csrf_token, auth or chsk_url returned nothing"
+            self.down(link, Cut(why="ws-error", error=f"{silent} within connect_timeout"), now)
         elif link.pinging:
             self._effects.append(End(link, PING_UNANSWERED))
             self.down(link, Cut(PING_UNANSWERED, why="ws-ping-timeout"), now)

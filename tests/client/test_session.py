@@ -831,7 +831,7 @@ def test_a_request_waits_for_the_user_who_made_it(world: World) -> None:
     world.turn(1)
     world.trust(world.tried(), uid="bob", recovered=False)
     effects = world.session.take_effects()
-    assert Dropped(item) in effects
+    assert Dropped(item, "the user changed") in effects
     assert Replied(item, "chsk/closed", {"message": "the user changed"}) in effects
 
 
@@ -842,7 +842,7 @@ def test_a_request_of_whoever_signed_in_is_theirs(world: World) -> None:
     request(world, 2)
     world.trust(world.tried(), uid="bob", recovered=False)
     effects = world.session.take_effects()
-    assert Dropped(anns) in effects
+    assert Dropped(anns, "the user changed") in effects
     said = [e.item.data for e in effects if isinstance(e, Say) and e.item.name == "chat/say"]
     assert [data[12:13] for data in said] == ["2"]
 
