@@ -94,7 +94,11 @@ class Poller:
         if self._waiter is not None and self._sock is not None and _hung_up(self._sock):
             self.abandon(self._waiter)
         if self._waiter is not None:
-            data = self.answer()
+            try:
+                data = self.answer()
+            except BaseException as error:
+                self._server.unsendable(self._connection, self, error)
+                return
             if data is not None:
                 self._give(data)
             elif self._notes:

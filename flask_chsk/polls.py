@@ -135,6 +135,7 @@ class Polls:
         check_may_act(opening.uid, known.digest, opening.digest)
         if self._server.closing:
             one = known.session
+            self._server.closes.note(one.uid, s.RESTART, self._server.spread)
             generation = opening.generation
             message = self.close_message(
                 one.composer, one.v1, generation, s.RESTART, self._server.spread

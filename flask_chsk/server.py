@@ -35,10 +35,12 @@ from .delivery import Delivery
 from .dispatch import Dispatcher, Host
 from .errors import BadEvent, BrokerError, ConfigError, PackError, Refused
 from .event import assert_event
+from .frames import close_frame
 from .history import CONTROLS, History
 from .hub import Hub
 from .inbound import Inbound
 from .intake import Intake
+from .interrupts import from_signal
 from .link import Link
 from .logs import logger
 from .longpoll import Poller
@@ -53,7 +55,7 @@ from .security import check_may_act
 from .session import Rules, ServerSession
 from .topics import Topics
 from .values import Keyword
-from .websocket import WebSocket
+from .websocket import CLOSING, WebSocket
 from .wire import Data
 
 log = logger("flask_chsk.server")
@@ -371,10 +373,13 @@ class Server:
     def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
         connection = entered.connection
-        if not self.is_latest(entered):
+        if self._over or not self.is_latest(entered):
             # Closed in between, or its client gave it up and opened another: what left by this
             # one would be missed by that.
-            link.close()
+            code, why = (s.RESTART, self.spread) if self._over else (s.TRY_LATER, REPLACED)
+            self.closes.note(connection.session.uid, code, why)
+            link.write(close_frame(code, why))
+            link.close_when_flushed(CLOSING)
             return
         greeting = self.handshake(entered)
         websocket = WebSocket(self, connection, link)
@@ -675,6 +680,19 @@ class Server:
         if isinstance(websocket, WebSocket):
             self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
 
+    def unsendable(
+        self, connection: Connection, transport: Transport, error: BaseException
+    ) -> None:
+        """A packer failed, an application's own: its client misses something, and others nothing.
+
+        :raises BaseException: *error*, where it ends the process.
+        """
+        if from_signal(error):
+            raise error
+        uid = connection.session.uid
+        log.error("what waits for uid %r cannot be packed", uid, exc_info=error)
+        transport.end(s.INTERNAL_ERROR, "what waits cannot be packed")
+
     def look_at(self, connection: Connection, now: float) -> float | None:
         """Do what is due of one connection; when to look again, None: never."""
         one = connection.session
@@ -687,6 +705,9 @@ class Server:
                 return over
             self._forget(connection)
             return None
+        if transport is None or (transport.kind == "ajax" and not transport.parked):
+            connection.lost_at = now  # an error answered its poll
+            return now + self._graces[connection.kind]
         if not isinstance(transport, WebSocket):
             return now + self.config.lp_timeout  # a parked poll ends by itself
         if connection.request is not None:

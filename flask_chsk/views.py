@@ -444,8 +444,6 @@ class Endpoint:
         return response
 
     def _refuse(self, refused: Refused) -> BaseResponse:
-        if isinstance(refused, _Answered):
-            return refused.response
         status = refused.status
         self.state.count_refusal(status)
         sparse.warning(
@@ -456,6 +454,8 @@ class Endpoint:
             status,
             refused,
         )
+        if isinstance(refused, _Answered):
+            return refused.response
         response = Response(f"{refused}\n", status, content_type="text/plain; charset=utf-8")
         response.headers["Cache-Control"] = "no-store"
         if refused.status == 426:
@@ -510,7 +510,7 @@ class _Answered(Refused):
     """The application's own answer."""
 
     def __init__(self, response: BaseResponse) -> None:
-        super().__init__(response.status_code, "")
+        super().__init__(response.status_code, "the application's own answer")
         self.response = response
 
 

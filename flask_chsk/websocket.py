@@ -84,7 +84,11 @@ class WebSocket:
         while True:
             if one.behind and not one.outbox:
                 self._server.history.catch_up(connection)  # comes back here if it has to wait
-            data = one.take(frame, self._server.delivery.frames)
+            try:
+                data = one.take(frame, self._server.delivery.frames)
+            except BaseException as error:
+                self._server.unsendable(connection, self, error)
+                return
             if not data:
                 return
             if not link.write(data):

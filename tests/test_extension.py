@@ -783,6 +783,17 @@ def test_a_poll_whose_answer_the_application_replaces_is_over(app: Flask) -> Non
     eventually(lambda: chsk.stats()["clients"] == 0)
 
 
+def test_refusals_in_the_words_of_the_application_are_counted_and_logged_too(
+    app: Flask, chsk: Chsk, caplog: pytest.LogCaptureFixture
+) -> None:
+    chsk.reject(lambda: Response("not here", 451))
+    for _ in range(3):
+        assert app.test_client().get("/chsk?client-id=a").text == "not here"
+    assert chsk.stats()["refused_451"] == 3
+    words = "GET /chsk refused with 451: the application's own answer"
+    assert caplog.messages.count(words) == 1
+
+
 def test_every_answer_says_nosniff(app: Flask) -> None:
     Chsk(app, health=True)
     client = app.test_client()

@@ -11,12 +11,32 @@ from flask import Flask
 
 from flask_chsk import Chsk
 from flask_chsk.connection import Opening
+from flask_chsk.longpoll import Poller
 from flask_chsk.server import Server
 from tests.process import eventually
 
 
 class Broken(BaseException):
     """What ends a request in the middle, as a killed greenlet does."""
+
+
+class Quiet:
+    """A socket whose peer says nothing."""
+
+    stalled_since = None
+    closed = False
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def start(self, receiver: Any, data: bytes = b"") -> None: ...
+
+    def write(self, data: bytes) -> bool:
+        self.written += data
+        return True
+
+    def close_when_flushed(self, timeout: float) -> None:
+        self.closed = True
 
 
 class Link:
@@ -34,7 +54,7 @@ class Link:
 def app(request: pytest.FixtureRequest) -> Flask:
     app = Flask(__name__)
     app.secret_key = "for tests"
-    app.config["CHSK_CLOSE_GRACE_WS"] = 0.1
+    app.config.update(CHSK_CLOSE_GRACE_WS=0.1, CHSK_CLOSE_GRACE_AJAX=0.1)
     if request.param == "redis":
         url = request.getfixturevalue("redis_url")
         app.config["CHSK_BROKER_URL"] = f"{url}?prefix={secrets.token_hex(4)}"
@@ -113,3 +133,24 @@ def test_a_socket_that_fails_at_its_greeting_leaves_nobody(app: Flask, server: S
     with pytest.raises(Broken):
         server.hub.run(server.open_websocket, entered, Link(), b"")
     eventually(lambda: is_gone(server))
+
+
+def test_a_poll_that_fails_once_its_client_is_in_leaves_nobody(app: Flask, server: Server) -> None:
+    entered = server.enter(opening(app), "poll")
+    assert entered is not None
+    server.hub.run(server.attach, entered.connection, Poller(server, entered.connection))
+    eventually(lambda: is_gone(server))
+
+
+def test_a_socket_that_comes_too_late_is_told_and_counted(app: Flask, server: Server) -> None:
+    late, latest = server.enter(opening(app), "ws"), server.enter(opening(app), "ws")
+    assert late is not None
+    assert latest is not None
+    for entered, code in ((late, 1013), (latest, 1012)):
+        link = Quiet()
+        if code == 1012:
+            server.hub.run(server.end)
+        server.hub.run(server.open_websocket, entered, link, b"")
+        assert link.closed
+        assert link.written[2:4] == code.to_bytes(2, "big")
+        assert server.stats()[f"closed_{code}"] == 1
