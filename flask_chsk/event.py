@@ -54,7 +54,8 @@ def assert_event(x: Any) -> Event:
         raise BadEvent(f'an event is ["ns/name", data], not {_short(x)}')
     if not 1 <= len(x) <= 2:
         raise BadEvent(
-            f"an event has an id and at most one datum, not {len(x)} elements: {_short(x)}"
+            f"an event has an id and at most one datum, not {len(x)} elements: {_short(x)}; put"
+            ' several into a dict, ["chat/said", {"who": …, "text": …}]'
         )
     raise BadEvent(f'an event id is namespaced, such as "chat/say", not {_short(x[0])}')
 

@@ -36,6 +36,7 @@ from .hooks import Hooks
 from .hub import Hub, starting
 from .interrupts import from_signal
 from .logs import logger
+from .migrants import no_attribute
 from .neighbours import Neighbours
 from .packers import PackDefault
 from .packers.edn import EdnPacker
@@ -408,6 +409,11 @@ class Sender:
     def _state(self) -> State:
         raise NotImplementedError
 
+    if not TYPE_CHECKING:  # type checkers name what is missing by themselves
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
+
     def send(
         self, uid: Any, event: Any, *, client_id: str | None = None, flush: bool = False
     ) -> int | None:
@@ -610,7 +616,10 @@ class Chsk(Handlers, Sender):
 
             app.cli.add_command(commands)
         elif state.handlers is not self:
-            raise ConfigError("this application has a Chsk already: use that one")
+            raise ConfigError(
+                "this application has a Chsk already: import that one where you need it"
+                " (with several applications: one Chsk(), and chsk.init_app(app) for each)"
+            )
         else:
             if any(rule.rule == checked.path for rule in app.url_map.iter_rules()):
                 raise ConfigError(f"CHSK_PATH {checked.path!r} is taken: give another path=")

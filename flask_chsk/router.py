@@ -198,7 +198,8 @@ class Handlers:
         :raises ConfigError: for an id that is none, or that another function has taken.
         """
         if not isinstance(id, str):
-            raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {id!r}')
+            given = getattr(id, "__qualname__", id)
+            raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {given!r}')
         full = id if id == REST or self.prefix is None or "/" in id else f"{self.prefix}/{id}"
         if full != REST and not is_event_id(full):
             raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')

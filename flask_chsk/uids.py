@@ -38,7 +38,7 @@ def as_uid(uid: Any) -> str | None:
         text = str(uid)
     else:
         hint = "; ALL_USERS_WITHOUT_UID addresses anonymous clients" if uid is None else ""
-        raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint}")
+        raise UsageError(f"a uid is a str, int or UUID, not {uid!r}{hint or ': pass its id'}")
     if not text or len(text) > 255:
         raise UsageError(f"a uid has 1 to 255 characters, not {len(text)}")
     if not is_text(text):

@@ -51,6 +51,7 @@ LADDER = [
         "extension",
         "testing",
         "__pyinstaller",
+        "migrants",
     ],
     ["__init__"],
 ]

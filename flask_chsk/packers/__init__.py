@@ -271,7 +271,7 @@ class BuiltinPacker(ABC, Generic[Data]):
         if isinstance(value, ValueError | AssertionError):  # of checks, as in pydantic's errors()
             return str(value)
         if self.pack_default is None:
-            raise PackError(_type(value))
+            raise PackError(f"{_type(value)}: {_remedy(value)}")
         return self._by_default(value)
 
     def _by_default(self, value: Any) -> Any:
@@ -289,7 +289,7 @@ class BuiltinPacker(ABC, Generic[Data]):
         if known is None:  # a function that falls off its end would send nil
             raise PackError(f"{_type(value)}: pack_default returned None")
         if known is NotImplemented:
-            raise PackError(_type(value))
+            raise PackError(f"{_type(value)}: {_remedy(value)}")
         return known
 
     def _zoned(self, value: datetime) -> Any:
@@ -559,8 +559,7 @@ def _type(value: Any) -> str:
             "naive datetime; give it a zone, as datetime.now(timezone.utc) does, or set"
             ' CHSK_NAIVE_DATETIMES, such as to "UTC"'
         )
-    remedy = _remedy(value)
-    return f"object of type {type(value).__qualname__}{remedy and f': {remedy}'}"
+    return f"object of type {type(value).__qualname__}"
 
 
 def _remedy(value: Any) -> str:
@@ -577,7 +576,7 @@ def _remedy(value: Any) -> str:
         return "pass a dict of its columns"
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return "pass a list of it"
-    return ""
+    return "pass what it is made of, or register a pack_default"
 
 
 def shown(value: Any) -> str:

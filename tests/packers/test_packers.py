@@ -247,7 +247,7 @@ def test_pack_default_makes_the_unknown_known(make_packer: Make) -> None:
 
 @BOTH
 def test_pack_default_may_leave_a_value_unknown(make_packer: Make) -> None:
-    with pytest.raises(PackError, match=r"^data: object of type Foo$"):
+    with pytest.raises(PackError, match=r"^data: object of type Foo: pass what it is made of"):
         make_packer(pack_default=lambda value: NotImplemented).pack(Foo())
 
 
@@ -384,7 +384,9 @@ def test_errors_name_the_path(make_packer: Make, value: Any, message: str) -> No
 
 @BOTH
 def test_the_path_may_start_with_another_word(make_packer: Make) -> None:
-    with pytest.raises(PackError, match=r"^reply\[0\]: object of type Foo$"):
+    with pytest.raises(
+        PackError, match=r"^reply\[0\]: object of type Foo: pass what it is made of"
+    ):
         make_packer().pack([Foo()], root="reply")
 
 
