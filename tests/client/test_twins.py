@@ -299,6 +299,17 @@ def test_behind_an_upgrade_that_hangs_both_tell_the_same(
         assert proxy.upgraded == 2
 
 
+def test_a_websocket_that_is_slow_is_preferred_by_both(
+    twins: Callable[..., Twins], server: TestServer
+) -> None:
+    with Proxy(server.port, ws_delay=1.5) as proxy:
+        pair = twins(f"{proxy.url}/chsk", "auto")
+        pair.do("over", "ws")
+        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert [note[0] for note in pair.told()] == ["connecting", "open", "chsk/handshake"]
+        assert proxy.upgraded == 2
+
+
 def test_behind_a_proxy_that_cuts_websockets_both_do_the_same(
     twins: Callable[..., Twins], server: TestServer
 ) -> None:
