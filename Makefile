@@ -20,7 +20,7 @@ SECONDS ?= 600
 JOBS ?= 2
 BIN := $(VENV)/bin
 # Parts of the end-to-end tests, the longest first, so that the last to end are short.
-E2E := cluster e2e servers client wire hostile brokers soak
+E2E := cluster e2e servers client wire hostile sente brokers soak
 CLUSTER := $(addprefix tests/e2e/test_,cluster.py deployment.py recovery.py)
 PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
