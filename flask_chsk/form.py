@@ -10,22 +10,29 @@ from __future__ import annotations
 from .errors import Refused
 
 MOST_FIELDS = 64  # our clients send some ten
+OTHER_BYTES = 16_384  # of all but the message
 _MESSAGE = b"ppstr="
 
 
 def message_of(body: bytes) -> tuple[str | None, bytes]:
     """The message in a urlencoded *body*, and the body without it; None where there is none.
 
-    :raises Refused: 400 for too many fields, and for a ``%`` that escapes nothing.
+    :raises Refused: 400 for too many or too large fields beside it, and for a ``%`` that escapes
+        nothing.
     """
     if body.count(b"&") >= MOST_FIELDS:
         raise Refused(400, f"a form of over {MOST_FIELDS} fields: POST the message as ppstr=")
     fields = body.split(b"&")
+    message = None
     for number, field in enumerate(fields):
         if field.startswith(_MESSAGE):
             del fields[number]
-            return _unquoted(field[len(_MESSAGE) :]), b"&".join(fields)
-    return None, body
+            message = _unquoted(field[len(_MESSAGE) :])
+            body = b"&".join(fields)
+            break
+    if len(body) > OTHER_BYTES:
+        raise Refused(400, f"a form of over {OTHER_BYTES} bytes beside the message in ppstr=")
+    return message, body
 
 
 def _unquoted(value: bytes) -> str:

@@ -25,7 +25,7 @@ from .connection import Opening
 from .contexts import HandshakeRequest, PostRequest
 from .dispatch import RUNNING_BYTES
 from .errors import Refused
-from .form import message_of
+from .form import OTHER_BYTES, message_of
 from .generations import Generation
 from .interrupts import from_signal
 from .logs import Sparse, logger
@@ -393,7 +393,7 @@ class Endpoint:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(400, "a Content-Encoding is not accepted: POST the message as it is")
         # Urlencoding writes one byte as three at worst, and then there are the other fields.
-        most = 3 * limit + 16_384
+        most = 3 * limit + OTHER_BYTES
         _limit_body(request, most)
         if (request.content_length or 0) > most:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
@@ -401,7 +401,8 @@ class Endpoint:
             content = self._read_body()
             data: str | bytes | None = None
             if "binary?" in request.args:
-                data = content or request.get_data(cache=False)
+                # Whatever its Content-Type says, it is no form.
+                data, content = content or request.get_data(cache=False), b""
             elif content and request.mimetype == "application/x-www-form-urlencoded":
                 data, content = message_of(content)
             if content:  # else there is none, or somebody has read it

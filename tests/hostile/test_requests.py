@@ -288,6 +288,9 @@ BODIES: dict[str, tuple[bytes, dict[str, str | None], set[int]]] = {
     "a thousand fields": (b"a=b&" * 1000 + form().encode(), {}, {400}),
     "a million fields": (b"a&" * 1_500_000 + form().encode(), {}, {400}),
     "a million escapes": (form().encode() + b"%41" * 1_000_000, {}, {200, 413}),
+    "a million escapes beside it": (form().encode() + b"&x=" + b"%ff" * 1_000_000, {}, {400}),
+    "a million escapes in a name": (form().encode() + b"&" + b"%ff" * 1_000_000, {}, {400}),
+    "a million escapes, no message": (b"x=" + b"%ff" * 1_000_000, {}, {400}),
     "no escapes": (form().encode() + b"&ppstr=%zz", {}, {200}),
     "half an escape": (form(ppstr="").encode() + b"%4", {}, {400}),
     "compressed": (gzip.compress(form().encode()), {"Content-Encoding": "gzip"}, {400}),
@@ -325,6 +328,12 @@ def test_an_unreadable_post_is_refused(
 ) -> None:
     with target.within(32):
         assert target.request(post(body, headers))[0] in statuses
+
+
+def test_a_binary_body_is_no_form_whatever_its_type(target: Target) -> None:
+    body = "[[:test/note :binary] nil] ;&uid=mallory"  # the rest is a comment in EDN
+    assert target.request(post(body, query="?client-id=attacker&binary%3F=true"))[0] == 200
+    eventually(lambda: [None, "attacker", "binary"] in target.get("/seen"))
 
 
 @pytest.mark.parametrize("message", ["", "[", "nil", "[nil]", "\0", "[[:a 1] :ajax]", "é" * 100])
