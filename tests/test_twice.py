@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flask_chsk.twice import imported_again
+from tests.process import ROOT
 
 APP = """
 from flask import Flask
@@ -40,7 +42,8 @@ def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     (folder / "app.py").write_text(APP)
     (folder / "handlers.py").write_text(HANDLERS)
     command = [sys.executable, *args]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("args", [["app.py"], ["-m", "app"]], ids=" ".join)
