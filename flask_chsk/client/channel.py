@@ -54,6 +54,8 @@ log = logger("flask_chsk.client")
 T = TypeVar("T")
 
 EVENTS = 10_000  # that may wait for their handlers; then the oldest go, and a gap is told
+EVENTS_BYTES = 4 * MAX_MESSAGE  # of these
+RECV_BYTES = MAX_MESSAGE  # that ch_recv keeps of what nobody takes
 FOREIGN = 15.0  # seconds till the next try where a login page answers: it stays for a while
 JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends by itself
 REPLY = 10.0  # seconds to wait for a reply where nothing else is said
@@ -89,14 +91,23 @@ def is_event_msg(x: object) -> bool:
 
 
 class RecvQueue(Queue[EventMsg]):
-    """Event messages that no handler took; where it is full the oldest is let go."""
+    """Event messages that no handler took; where it is full the oldest is let go.
 
-    def put(self, item: Any) -> None:
-        """Append an event message, or an event ``[id, data]``.
+    It is full with *limit* events, or with 16 MiB of what came.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__(limit, RECV_BYTES)
+
+    def put(self, item: Any, size: int = 0) -> None:
+        """Append an event message, or an event ``[id, data]``, which came as *size* bytes.
 
         :raises BadEvent: for anything else.
         """
-        super().put(item if isinstance(item, EventMsg) else EventMsg(assert_event(item)))
+        dropped = self.dropped
+        super().put(item if isinstance(item, EventMsg) else EventMsg(assert_event(item)), size)
+        if self.dropped and not dropped:
+            log.warning("events that nobody takes are dropped: register on(id), or read ch_recv")
 
 
 def default_chsk_url(path: str, location: Mapping[str, str], websocket: bool) -> str:
@@ -249,7 +260,7 @@ class ChannelSocket:
         self._secret = secrets.token_urlsafe(16)  # proves to the server that this is one client
         self._handlers: dict[str, list[Handler]] = {}
         self._watchers: list[Watcher] = []
-        self._events = Lane(self.crew.start_users, "events", EVENTS, self._overflow)
+        self._events = Lane(self.crew.start_users, "events", EVENTS, self._overflow, EVENTS_BYTES)
         self._replies = Lane(self.crew.start_users, "replies")
         self._writes = Lane(self.crew.start, "writes")
         self._missed = False  # events were let go, and nobody was told yet
@@ -531,7 +542,7 @@ class ChannelSocket:
                     else:
                         self._session.unsent(effect.item, time.monotonic())
                 elif isinstance(effect, s.Deliver):
-                    self._deliver(effect.event, effect.pushed)
+                    self._deliver(effect.event, effect.pushed, effect.size)
                 elif isinstance(effect, s.Replied):
                     self._reply(effect)
                 elif isinstance(effect, s.Dropped):
@@ -566,7 +577,7 @@ class ChannelSocket:
         for fn in tuple(self._watchers):
             self._events.put(partial(fn, old, new))
 
-    def _deliver(self, event: Event, pushed: bool) -> None:
+    def _deliver(self, event: Event, pushed: bool, size: int = 0) -> None:
         fns = self._handlers.get(event.id)
         if fns is None:
             if event.id.startswith("chsk/ws-p"):
@@ -575,11 +586,11 @@ class ChannelSocket:
         if fns is None:
             if pushed and self._wrap_recv:
                 event = Event(Keyword("chsk/recv"), event)
-            self.ch_recv.put(EventMsg(event))
+            self.ch_recv.put(EventMsg(event), size)
             return
         ev = EventMsg(event)
         for fn in fns:
-            self._events.put(partial(self._handle, fn, ev))
+            self._events.put(partial(self._handle, fn, ev), size)
 
     def _handle(self, fn: Handler, ev: EventMsg) -> None:
         """In the lane of events: call a handler, unless that would be after the end."""

@@ -109,7 +109,7 @@ class Link:
         self.cursor = cursor
         # A WebSocket has to prove that bytes pass both ways: a handshake, and a pong.
         self.wants = 2 if kind == "ws" else 1
-        self.held: list[tuple[Any, Any, Any]] = []
+        self.held: list[tuple[tuple[Any, Any, Any], int]] = []
         self.asked = False
         self.opened = False
         self.busy = False
@@ -235,10 +235,14 @@ class Say(NamedTuple):
 
 
 class Deliver(NamedTuple):
-    """*event* is for the application; *pushed*: a server sent it to this user."""
+    """*event* is for the application; *pushed*: a server sent it to this user.
+
+    *size*: its part of the bytes, or characters, of the message that it came in.
+    """
 
     event: Event
     pushed: bool = False
+    size: int = 0
 
 
 class Asked(NamedTuple):
@@ -671,8 +675,8 @@ class ClientSession:
             self._upgrade_later(now)
         self._heard(link, now)
         held, link.held = link.held, []
-        for frame in held:
-            self._receive(link, frame, now)
+        for frame, size in held:
+            self._receive(link, frame, size, now)
 
     def _upgrade_later(self, now: float) -> None:
         self._timers["upgrade"] = now + self._upgrade_wait
@@ -805,21 +809,21 @@ class ClientSession:
         value, cb, _ = frame
         if link is self.link:
             self._heard(link, now)
-            self._receive(link, frame, now)
+            self._receive(link, frame, len(data), now)
         else:
             # What an untrusted link says counts only when it is trusted: if it fails, the
             # next one begins at the same cursor, and nothing is lost or doubled.
-            link.held.append(frame)
+            link.held.append((frame, len(data)))
             ids = [event[0] for event in _events(value) if is_event(event)]
             if CLOSE in ids:
-                self._receive(link, frame, now)
+                self._receive(link, frame, len(data), now)
             elif cb == PING or HANDSHAKE in ids:
                 link.wants -= 1
                 if not link.wants:
                     self._adopt(link, now)
         return str(value) if isinstance(value, str) else None
 
-    def _receive(self, link: Link, frame: tuple[Any, Any, Any], now: float) -> None:
+    def _receive(self, link: Link, frame: tuple[Any, Any, Any], size: int, now: float) -> None:
         value, cb, third = frame
         if cb is not None:
             if cb == PING:
@@ -843,7 +847,7 @@ class ClientSession:
                 return  # it was closed by what came before
             if index < len(offsets) and not self._passes(epoch, offsets[index]):
                 continue
-            self._event(link, as_event(event), now)
+            self._event(link, as_event(event), size // len(events), now)
 
     def _passes(self, epoch: str, offset: int) -> bool:
         """Move the cursor; whether that is onwards."""
@@ -853,10 +857,10 @@ class ClientSession:
         self._cursor = (epoch, offset)
         return True
 
-    def _event(self, link: Link, event: Event, now: float) -> None:
+    def _event(self, link: Link, event: Event, size: int, now: float) -> None:
         id, data = event
         if not id.startswith("chsk/"):
-            self._effects.append(Deliver(event, True))
+            self._effects.append(Deliver(event, True, size))
         elif id == HANDSHAKE and isinstance(data, list):
             self._handshake(link, [*data, None, None, None, None], now)
         elif id == CLOSE:  # over a link that has no close frames
@@ -870,7 +874,7 @@ class ClientSession:
         elif id == GAP:
             self._effects.append(Deliver(Event(GAP)))
         else:
-            self._effects.append(Deliver(event, True))
+            self._effects.append(Deliver(event, True, size))
 
     def _handshake(self, link: Link, body: list[Any], now: float) -> None:
         uid, csrf, handshake_data, server = body[:4]

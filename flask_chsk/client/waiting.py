@@ -94,13 +94,17 @@ class Flag:
 class Queue(Generic[T]):
     """First in, first out, between any threads and greenlets; sliding where it has a *limit*.
 
+    Over *max_bytes*, which items may say with ``put``, it slides, too, and keeps the last item.
+
     :ivar dropped: how many were let go, the oldest first, because it was full.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, max_bytes: int | None = None) -> None:
         self.limit = limit
+        self.max_bytes = max_bytes
         self.dropped = 0
-        self._items: deque[T] = deque()
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
         self._waiting: deque[Flag] = deque()
         self._closed = False
         self._lock = _allocate_lock()
@@ -108,14 +112,15 @@ class Queue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: T) -> None:
-        """Append *item*, without ever waiting."""
+    def put(self, item: T, size: int = 0) -> None:
+        """Append *item*, which came as *size* bytes, without ever waiting."""
         with self._lock:
             if self._closed:
                 return
-            self._items.append(item)
-            if self.limit is not None and len(self._items) > self.limit:
-                self._items.popleft()
+            self._items.append((item, size))
+            self._bytes += size
+            while self._full():
+                self._popleft()
                 self.dropped += 1
             if self._waiting:
                 self._waiting.popleft().set()
@@ -130,7 +135,7 @@ class Queue(Generic[T]):
         while True:
             with self._lock:
                 if self._items:
-                    return self._items.popleft()
+                    return self._popleft()
                 if self._closed:
                     raise ChannelClosed("destroyed")
                 if not block:
@@ -144,6 +149,17 @@ class Queue(Generic[T]):
                         raise Empty
             # Set: something was put. Another may have been quicker.
 
+    def _full(self) -> bool:
+        count = len(self._items)
+        if self.limit is not None and count > self.limit:
+            return True
+        return self.max_bytes is not None and self._bytes > self.max_bytes and count > 1
+
+    def _popleft(self) -> T:
+        item, size = self._items.popleft()
+        self._bytes -= size
+        return item
+
     def close(self) -> None:
         """Take nothing more in; what is there can still be taken out."""
         with self._lock:
@@ -155,6 +171,7 @@ class Queue(Generic[T]):
         """Let all go that is there."""
         with self._lock:
             self._items.clear()
+            self._bytes = 0
 
     def __iter__(self) -> Iterator[T]:
         """Items as they come, until it is closed."""
@@ -234,8 +251,8 @@ class Crew:
 class Lane:
     """Runs jobs one after another, in a thread that is there while there are any.
 
-    *start* is the crew's that starts such a thread; *limit*: jobs that may wait; *overflow* is
-    called when the oldest had to be let go.
+    *start* is the crew's that starts such a thread; *limit* and *max_bytes*: of jobs that may
+    wait; *overflow* is called when the oldest had to be let go.
     """
 
     def __init__(
@@ -244,10 +261,11 @@ class Lane:
         name: str,
         limit: int | None = None,
         overflow: Callable[[], object] | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         self._start = start
         self._name = name
-        self._jobs: Queue[Callable[[], object]] = Queue(limit)
+        self._jobs: Queue[Callable[[], object]] = Queue(limit, max_bytes)
         self._lock = _allocate_lock()
         self._running = False
         self._overflow = overflow
@@ -255,10 +273,13 @@ class Lane:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, job: Callable[[], object]) -> None:
-        """Run *job* after those that were put before it; what it raises is logged."""
+    def put(self, job: Callable[[], object], size: int = 0) -> None:
+        """Run *job*, which holds *size* bytes, after those that were put before it.
+
+        What it raises is logged.
+        """
         dropped = self._jobs.dropped
-        self._jobs.put(job)  # a closed lane's queue takes nothing
+        self._jobs.put(job, size)  # a closed lane's queue takes nothing
         if self._jobs.dropped > dropped and self._overflow is not None:
             self._overflow()
         with self._lock:

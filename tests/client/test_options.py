@@ -9,11 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import inf, nan
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from flask_chsk.client import ChannelClosed, ChannelSocket, RequestError, options
+from flask_chsk.client import (
+    ChannelClosed,
+    ChannelSocket,
+    EventMsg,
+    RecvQueue,
+    RequestError,
+    channel,
+    options,
+)
+from flask_chsk.client.channel import RECV_BYTES
 from flask_chsk.errors import BadEvent, ConfigError
+from flask_chsk.event import Event
+from flask_chsk.values import Keyword
 from tests.client.conftest import TestServer
 from tests.client.servers import HANDSHAKE, Polled
 from tests.process import eventually
@@ -204,6 +216,65 @@ def test_what_waited_arrives_before_what_is_sent_on_opening(
     assert replied.wait(10)
     assert heard == ["A", "B"]
     chsk.destroy()
+
+
+# What nobody takes ------------------------------------------------------------------------
+
+
+def test_what_nobody_takes_is_bounded_in_bytes_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue = RecvQueue(2048)
+    for number in range(3000):
+        queue.put(["a/x", number], 20_000)
+    assert 800 < len(queue) <= RECV_BYTES // 20_000
+    assert queue.dropped == 3000 - len(queue)
+    assert [one.getMessage() for one in caplog.records] == [
+        "events that nobody takes are dropped: register on(id), or read ch_recv"
+    ]
+    caplog.clear()
+    queue.put(["a/x", "large"], 2 * RECV_BYTES)
+    assert len(queue) == 1  # the newest stays, however large
+    assert queue.get().data == "large"
+    for number in range(10):
+        queue.put(["a/x", number], RECV_BYTES)
+        assert queue.get().data == number  # and what was taken counts no more
+
+
+def test_handlers_that_are_too_slow_hold_a_bounded_number_of_bytes(
+    open_client: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "EVENTS_BYTES", 100_000)
+    chsk = open_client()
+    heard: list[Any] = []
+    go, done = threading.Event(), threading.Event()
+
+    def slow(ev: EventMsg) -> None:
+        go.wait(10)
+        heard.append(ev.data)
+        if ev.data == 99:
+            done.set()
+
+    chsk.on("a/x", slow)
+    chsk.on("chsk/gap", lambda ev: heard.append("gap"))
+    for number in range(100):
+        chsk._deliver(Event(Keyword("a/x"), number), True, 10_000)
+    go.set()
+    assert done.wait(10)
+    assert "gap" in heard and len(heard) <= 13
+    assert "handlers are too slow" in caplog.text
+    caplog.clear()
+
+
+@pytest.mark.parametrize("type", ["ws", "ajax"])
+def test_events_count_as_what_they_came_as(
+    open_client: Open, server: TestServer, type: str
+) -> None:
+    uid = uuid4().hex
+    chsk = open_client(uid, type=type)
+    server.post(f"say/{uid}/3")
+    eventually(lambda: len(chsk.ch_recv) == 6)
+    assert 3 * len("[:test/pushed 1]") <= chsk.ch_recv._bytes < 1000
 
 
 # Calls from anywhere ----------------------------------------------------------------------
