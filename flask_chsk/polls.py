@@ -257,7 +257,7 @@ class Polls:
         except BrokerError as error:
             words = "uid %r cannot be served: %s"
             sparse.warning("serve", words, connection.session.uid, error)
-            self.hub.call(self.hub.timer, RETRY, lambda: self._noted(connection, 0))
+            self.hub.call(self.hub.timer, RETRY, lambda: self._note_again(connection))
             return
         self.hub.call(self._noted, connection, offset if ours else None)
 
@@ -267,19 +267,30 @@ class Polls:
             self._server.released(*connection.key, connection.token)
             return
         connection.served = max(connection.served, offset)
-        transport = connection.transport
-        if isinstance(transport, Poller) and not transport.parked:
+        if self._is_away(connection):
+            if connection.served > connection.session.acked:
+                self._take_back(connection)
+        elif connection.transport is not None:
+            connection.transport.wake()
+
+    def _note_again(self, connection: Connection) -> None:
+        """The broker did not answer: it may have noted the events, or not."""
+        connection.serving = False
+        if self._is_away(connection):
             self._take_back(connection)
-        elif transport is not None:
-            transport.wake()
+        elif connection.transport is not None:
+            connection.transport.wake()
+
+    @staticmethod
+    def _is_away(connection: Connection) -> bool:
+        transport = connection.transport
+        return isinstance(transport, Poller) and not transport.parked
 
     def _take_back(self, connection: Connection) -> None:
         """The poll that events were noted for is gone: they are for the next one."""
-        acked = connection.session.acked
-        if connection.served > acked:
-            connection.served = acked
-            connection.serving = True
-            self.hub.background(self._note, connection, acked)
+        connection.served = connection.session.acked
+        connection.serving = True
+        self.hub.background(self._note, connection, connection.served)
 
     def between_polls(self, connection: Connection) -> None:
         """A poll was answered: the connection lives on for its grace."""
