@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import signal
 import sys
 import threading
 import time
@@ -15,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.errors import UnpackError
 from tests.peer import EDN, Peer
 from tests.process import Server
 from tests.sente.generations import GENERATIONS, AjaxClient
@@ -79,37 +76,6 @@ def test_bursts_reach_polls_on_new_connections(four_workers: Server, pause: floa
         got += numbers_of(client.get()[1])
     pushing.join()
     assert got == list(range(BURST * BURSTS))
-
-
-def test_a_graceful_restart_loses_no_event(start: Callable[[str], Server]) -> None:
-    server = start(APP)
-    client = Peer(server.port, uid="dan")
-    client.hello()
-    sent = 0
-    over = time.monotonic() + 6
-
-    def push_on() -> None:
-        nonlocal sent
-        restart = time.monotonic() + 1
-        while time.monotonic() < over:
-            push(server, "dan", sent, sent)
-            sent += 1
-            if restart < time.monotonic():
-                server.kill(signal.SIGHUP)
-                restart = over
-            time.sleep(0.01)
-
-    got: list[int] = []
-    with ThreadPoolExecutor(1) as pool:
-        pushing = pool.submit(push_on)
-        until = over + 10
-        while time.monotonic() < until and not (pushing.done() and len(got) >= sent):
-            try:
-                got += numbers_of(client.get()[1])
-            except (OSError, http.client.HTTPException, UnpackError):
-                time.sleep(0.05)  # the worker that accepted it has ended, or is about to
-        pushing.result()
-    assert got == list(range(sent))
 
 
 def test_what_a_poll_that_hung_up_was_to_get_is_for_the_next_one(four_workers: Server) -> None:
