@@ -30,7 +30,8 @@ def start(
     started: list[Server] = []
 
     def start(app: str) -> Server:
-        env = {"CHSK_BROKER_URL": f"{redis_url}?prefix={app}"}
+        # On busy cores a poll may come seconds after the last.
+        env = {"CHSK_BROKER_URL": f"{redis_url}?prefix={app}", "CLOSE_GRACE": "20"}
         started.append(Server([*command, app], tmp_path_factory.mktemp("polls") / "log", env))
         return started[-1]
 
