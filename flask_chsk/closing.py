@@ -19,6 +19,8 @@ from .brokers import Broker
 from .errors import ChskError
 from .hub import Hub
 from .logs import logger
+from .push import CANONICAL
+from .session import CLOSED_BY_APP
 
 log = logger("flask_chsk.closing")
 
@@ -40,6 +42,24 @@ class PendingResponse(NamedTuple):
         if isinstance(data, list) and len(data) == 2 and all(isinstance(one, str) for one in data):
             return cls(str(data[0]), str(data[1]))
         return None
+
+
+class Close(NamedTuple):
+    """A close as its event tells it: ``[:chsk/close {:code :reason :after}]``."""
+
+    code: int
+    reason: str
+    after: PendingResponse | None
+
+    @classmethod
+    def read(cls, text: str) -> Close:
+        """The close in an event; one by the application where it says no code that can be sent."""
+        _, *more = CANONICAL.unpack(text)
+        data = more[0] if more else None
+        if isinstance(data, dict) and data.get("code") in range(4000, 5000):
+            after = PendingResponse.of(data.get("after"))
+            return cls(data["code"], str(data.get("reason", "")), after)
+        return cls(CLOSED_BY_APP, "", None)
 
 
 class DelayedCloses:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import session as s
-from .closing import PendingResponse
+from .closing import Close, PendingResponse
 from .connection import Connection, Entered, Opening, Owner, Uid
 from .errors import BrokerError, Refused
 from .generations import Generation
@@ -32,7 +32,7 @@ TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 
 
 class Farewell(Exception):
-    """A client that polls was closed, with this code and reason, while no poll was here."""
+    """A client that polls was closed, by this event, while no poll was here."""
 
 
 class Polls:
@@ -65,29 +65,19 @@ class Polls:
     ) -> None:
         """A client was closed between two polls: the next one says so, in whatever process.
 
+        A broker of many processes has noted it with the close.
+
         :param after: say so when this response has ended.
         """
         if not owner[2]:
             return  # one of Sente's: it hears the handshake of a fresh session
-        self._farewells[owner] = (code, reason, after, self.hub.now())
         self._server.closes.note(owner[0], code, reason)
-        if not self._broker.local:
-            if after is not None:
-                reason = "\n".join((reason, *after))
-            self.hub.background(self._say_farewell, owner, code, reason)
+        if self._broker.local:
+            self._farewells[owner] = (code, reason, after, self.hub.now())
 
     def is_back(self, owner: Owner) -> None:
         """A client was let in again: the next close that it hears is a later one."""
         self._farewells.pop(owner, None)
-
-    def _say_farewell(self, owner: Owner, code: int, reason: str) -> None:
-        try:
-            self._broker.farewell(*owner, code, reason, self._config.close_grace_ajax)
-        except BrokerError as error:
-            words = "uid %r may not hear that it was closed: %s"
-            sparse.warning("farewell", words, owner[0], error)
-        else:  # the broker has it, and knows if the client comes back elsewhere
-            self.hub.call(self._farewells.pop, owner, None)
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: the answer that is there, or what will be told it; from any thread.
@@ -103,10 +93,8 @@ class Polls:
         try:
             entered = self._server.enter(opening, "ajax" if handshake else "poll")
         except Farewell as farewell:
-            code, text = farewell.args
-            reason, *words = text.split("\n")
-            after = PendingResponse.of(words) if wait else None
-            return self.hub.run(self._say_close, opening, code, reason, after)
+            code, reason, after = Close.read(*farewell.args)
+            return self.hub.run(self._say_close, opening, code, reason, after if wait else None)
         if entered is None:
             return self._empty(opening)
         # A client that came from another process, with all it needs to go on, just polls.

@@ -28,7 +28,7 @@ from .brokers import (
     user_channel,
 )
 from .closes import REPLACED, Closes
-from .closing import PREFIX, DelayedCloses, PendingResponse
+from .closing import PREFIX, Close, DelayedCloses, PendingResponse
 from .config import Config
 from .connection import Asked, Connection, Entered, Opening, Transport, Uid
 from .delivery import Delivery
@@ -179,7 +179,7 @@ class Server:
             if arrival is None:
                 return None
             if arrival.farewell is not None:
-                raise Farewell(*arrival.farewell)
+                raise Farewell(arrival.farewell)
             try:
                 entered = self.hub.run(self._register, opening, kind, arrival, controls)
                 connection, recovered = entered.connection, entered.recovered
@@ -544,14 +544,10 @@ class Server:
             self.attachments.moved_user_left(uid, data)
 
     def _close_as(self, push: Push, connections: list[Connection]) -> None:
-        _, data = CANONICAL.unpack(push.text)
-        code, reason, after = s.CLOSED_BY_APP, "", None
-        if isinstance(data, dict) and data.get("code") in range(4000, 5000):
-            code, reason = data["code"], str(data.get("reason", ""))
-            after = PendingResponse.of(data.get("after"))
+        close = Close.read(push.text)
         for one in connections:
             if self.registry.get(*one.key) is one:
-                self.close(*one.key, code, reason, after)
+                self.close(*one.key, close.code, close.reason, close.after)
 
     def take_topics(self, uid: str, arrival: Arrival, *, complete: bool) -> None:
         """What the broker knows of a user's topics holds.

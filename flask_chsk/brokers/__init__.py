@@ -93,8 +93,8 @@ class Arrival(NamedTuple):
     each membership began. From a broker of many processes: ``offset``, the "now" of the
     opening; ``known``: another process had this client; ``cursor``: how far it was served
     there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
-    WebSocket is proven, nothing was changed; ``farewell``: with a poll, the code and reason
-    with which it was closed elsewhere, nothing else was done. ``epoch``: of these offsets;
+    WebSocket is proven, nothing was changed; ``farewell``: with a poll, the event by which it was
+    closed (:func:`is_close`), nothing else was done. ``epoch``: of these offsets;
     ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
     say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
     process that did not know.
@@ -108,7 +108,7 @@ class Arrival(NamedTuple):
     known: bool = False
     cursor: int | None = None
     trial: bool = False
-    farewell: tuple[int, str] | None = None
+    farewell: str | None = None
     epoch: str = ""
     whole: bool = True
     restored: int = 0
@@ -292,17 +292,6 @@ class Broker(Protocol):
 
         False where *token* is not that of its latest opening: another process serves it.
         """
-
-    def farewell(
-        self,
-        uid: str | None,
-        client_id: str,
-        digest: str,
-        code: int,
-        reason: str,
-        seconds: float,
-    ) -> None:
-        """Tell a client that polls, at its next poll, that it was closed."""
 
     def claim(self, client: str, key: str, token: str) -> str | None:
         """Take a send that its client may repeat, within the window, for one process: None.

@@ -301,17 +301,6 @@ class MemoryBroker:
             self._clients[uid][client_id] = (token, held[1], offset)
             return True
 
-    def farewell(
-        self,
-        uid: str | None,
-        client_id: str,
-        digest: str,
-        code: int,
-        reason: str,
-        seconds: float,
-    ) -> None:
-        raise NotImplementedError("with one process its server says so")
-
     def claim(self, client: str, key: str, token: str) -> str | None:
         raise NotImplementedError("with one process its server knows")
 

@@ -626,8 +626,7 @@ class RedisBroker:
                 retry_after=10,
             )
         if answer[0] == b"farewell":
-            code, _, reason = _str(answer[1]).partition(" ")
-            return Arrival("", False, {}, farewell=(int(code), reason))
+            return Arrival("", False, {}, farewell=_str(answer[1]))
         flat = answer[-1]
         topics = {_str(topic): int(joined) for topic, joined in zip(*[iter(flat)] * 2, strict=True)}
         if topics:
@@ -678,19 +677,6 @@ class RedisBroker:
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         args = (_bytes(uid or ""), client_id, token, offset)
         return bool(self._do(self._redis.call, scripts.TAKE, *args))
-
-    def farewell(
-        self,
-        uid: str | None,
-        client_id: str,
-        digest: str,
-        code: int,
-        reason: str,
-        seconds: float,
-    ) -> None:
-        said = f"{digest or NO_DIGEST} {code} {reason}"
-        args = (_bytes(f"{client_id}:{uid or ''}"), _bytes(said))
-        self._do(self._redis.call, scripts.FAREWELL, *args, max(1, int(seconds * 1000)))
 
     def claim(self, client: str, key: str, token: str) -> str | None:
         args = (_bytes(client), _bytes(key), token, KEYS, KEPT_BYTES)

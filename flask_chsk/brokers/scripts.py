@@ -29,7 +29,7 @@ bounds each of them and when it ends):
 ``js``           users with topics who have no client -> when (ms) their memberships end
 ``l:<uid>``      topics that a user left since a counter began anew
 ``q:<uid>``      offset up to which processes may not have known of topics that it forgot
-``x:<client>``   why a client that polls was closed, until its next poll: ``digest code reason``
+``x:<client>``   the close of a client that polls, until its next poll: ``digest event``
 ``y:<client>``   sends that may come again: ``k<key>`` -> ``?token`` of who handles it, then
                  ``=reply``; ``n``: how many there were; ``s<n>``: the key of the n-th
 ``ys`` ``yb``    clients with such sends -> when the last came (ms); their bytes, ``''``: all
@@ -365,6 +365,20 @@ elseif kind == 'c:' then
 end
 local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 redis.call('SET', base .. 'r:' .. ARGV[6], ARGV[7] .. ' ' .. o, 'PX', 60000)
+if ARGV[2] == '*' and channel ~= '*' then
+  -- A client between two polls hears of the close by its next one, which may reach another worker
+  -- before its own has read this.
+  local only, uid = string.match(channel, '^c:([^:]*):?(.*)$')
+  uid = uid or string.sub(channel, 3)
+  local held = redis.call('HGETALL', base .. 'c:' .. uid)
+  for i = 1, #held, 2 do
+    local okind, v1, digest = string.match(held[i + 1], '^%S+ %S+ (%S+) (%S+) (%S+)')
+    if okind == 'ajax' and v1 == '1' and (not only or only == held[i]) then
+      local said = digest .. ' ' .. ARGV[3]
+      redis.call('SET', base .. 'x:' .. held[i] .. ':' .. uid, said, 'PX', 10000)
+    end
+  end
+end
 return o
 """,
     _HISTORY,
@@ -438,6 +452,10 @@ if quiet and began == 'n' and uid ~= '' then
 end
 local cursor, okind, otoken, oworker, ov1, odigest = '', nil, nil, nil, nil, nil
 local said = kind == 'poll' and redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
+if said and string.match(said, '^%S+') == digest then
+  redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
+  return {'farewell', string.match(said, ' (.*)$')}
+end
 if held then
   otoken, oworker, okind, ov1, odigest, cursor =
     string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%d*)')
@@ -455,9 +473,6 @@ if held then
   if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > m.ms then
     return {'trial', text(m.o), redis.call('HGETALL', base .. 'j:' .. uid)}
   end
-elseif said and string.match(said, '^%S+') == digest then
-  redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
-  return {'farewell', string.match(said, ' (.*)$')}
 elseif uid ~= '' and began and redis.call('HLEN', ckey) > tonumber(ARGV[8]) then
   return {'full', ended}
 end
@@ -750,12 +765,6 @@ TELL = Script("""
 return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], SCHEMA .. ' T ' .. ARGV[2])
 """)
 """Say something to one worker."""
-
-FAREWELL = Script("""
--- client, code and reason, ms
-return redis.call('SET', base .. 'x:' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
-""")
-"""Why a client that is between two polls was closed."""
 
 CLAIM = Script(
     """

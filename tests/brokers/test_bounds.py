@@ -168,11 +168,13 @@ def test_all_of_it_ends(memory: Memory) -> None:
         broker.claim(f"tab:{uid}", "key", "token")
         broker.settle(f"tab:{uid}", "key", "[1]")
         broker.leave(uid, "another")
+        page = attached(broker, uid, "page", "ajax")
+        broker.publish(user_channel(uid), "[:chsk/close]")
+        broker.detach(uid, "page", page.token)
         if number % 2:
             broker.leave(uid, f"topic-{number % 30}")
         broker.detach(uid, "tab", tab.token)
         broker.detach(None, f"visitor{number}", visitor.token)
-        broker.farewell(uid, "tab", "", 4003, "closed", 5.0)
     assert {"s", "h", "g", "j", "k", "l", "x", "y", "r", "b", "ha", "js", "ys", "yb"} <= (
         memory.kinds()
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from flask_chsk.brokers import Broker, connections, make, scripts, user_channel
+from flask_chsk.brokers import Broker, client_channel, connections, make, scripts, user_channel
 from flask_chsk.brokers import redis as module
 from flask_chsk.config import Config
 from flask_chsk.errors import (
@@ -859,14 +859,22 @@ def test_a_publisher_reaches_the_anonymous_by_their_name(
 
 def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
-    mine = attached(one.broker, "ann", "1", "ajax")
-    one.broker.detach("ann", "1", mine.token)
-    one.broker.farewell("ann", "1", "", 4005, "signed out", 5.0)
-    one.broker.farewell(None, "2", "mine", 4005, "signed out", 5.0)
-    other = two.broker.attach(None, "2", "poll", True, digest="another's")
+    close = '[:chsk/close {:code 4005, :reason "signed out"}]'
+    for client_id in ("1", "2", "3"):
+        attached(one.broker, "ann", client_id, "ajax")
+    attached(one.broker, "ann", "4", "ws")
+    one.broker.publish(client_channel("ann", "1"), close)
+    assert attached(two.broker, "ann", "1", "poll").farewell == close  # one is still to hear of it
+    assert attached(two.broker, "ann", "1", "poll").farewell is None  # once
+    assert attached(two.broker, "ann", "2", "poll").farewell is None  # it was of the other client
+    one.broker.publish(ANN, close)
+    assert attached(two.broker, "ann", "2", "poll").farewell == close
+    other = two.broker.attach("ann", "3", "poll", True, digest="another's")
     assert other is not None and other.farewell is None
-    assert attached(two.broker, "ann", "1", "poll").farewell == (4005, "signed out")
-    assert attached(two.broker, "ann", "1", "poll").farewell is None
+    attached(two.broker, "ann", "1", "ajax")  # opened again: the next close is a later one
+    assert attached(one.broker, "ann", "1", "poll").farewell is None
+    attached(two.broker, "ann", "4", "ajax")
+    assert attached(one.broker, "ann", "4", "poll").farewell is None  # a WebSocket hears it itself
 
 
 def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_owner(
