@@ -368,14 +368,19 @@ redis.call('SET', base .. 'r:' .. ARGV[6], ARGV[7] .. ' ' .. o, 'PX', 60000)
 if ARGV[2] == '*' and channel ~= '*' then
   -- A client between two polls hears of the close by its next one, which may reach another worker
   -- before its own has read this.
-  local only, uid = string.match(channel, '^c:([^:]*):?(.*)$')
-  uid = uid or string.sub(channel, 3)
-  local held = redis.call('HGETALL', base .. 'c:' .. uid)
-  for i = 1, #held, 2 do
-    local okind, v1, digest = string.match(held[i + 1], '^%S+ %S+ (%S+) (%S+) (%S+)')
-    if okind == 'ajax' and v1 == '1' and (not only or only == held[i]) then
-      local said = digest .. ' ' .. ARGV[3]
-      redis.call('SET', base .. 'x:' .. held[i] .. ':' .. uid, said, 'PX', 10000)
+  local only, of = string.match(channel, '^c:([^:]*):?(.*)$')
+  local uids = {of or string.sub(channel, 3)}  -- of all who are anonymous: ''
+  if string.sub(channel, 1, 2) == 't:' then
+    uids = redis.call('SMEMBERS', base .. 'k:' .. string.sub(channel, 3))
+  end
+  for _, uid in ipairs(uids) do
+    local held = redis.call('HGETALL', base .. 'c:' .. uid)
+    for i = 1, #held, 2 do
+      local okind, v1, digest = string.match(held[i + 1], '^%S+ %S+ (%S+) (%S+) (%S+)')
+      if okind == 'ajax' and v1 == '1' and (not only or only == held[i]) then
+        local said = digest .. ' ' .. ARGV[3]
+        redis.call('SET', base .. 'x:' .. held[i] .. ':' .. uid, said, 'PX', 10000)
+      end
     end
   end
 end

@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 import redis
 
-from flask_chsk.brokers import Broker, client_channel, connections, make, scripts, user_channel
+from flask_chsk.brokers import (
+    ANONYMOUS,
+    Broker,
+    client_channel,
+    connections,
+    make,
+    scripts,
+    topic_channel,
+    user_channel,
+)
 from flask_chsk.brokers import redis as module
 from flask_chsk.config import Config
 from flask_chsk.errors import (
@@ -875,6 +884,20 @@ def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> N
     assert attached(one.broker, "ann", "1", "poll").farewell is None
     attached(two.broker, "ann", "4", "ajax")
     assert attached(one.broker, "ann", "4", "poll").farewell is None  # a WebSocket hears it itself
+
+
+def test_a_close_of_a_topic_or_of_the_anonymous_is_heard_by_its_pollers(
+    pair: tuple[Ears, Ears],
+) -> None:
+    one, two = pair
+    for uid, client_id in (("ann", "1"), ("news", "2"), (None, "3")):
+        attached(one.broker, uid, client_id, "ajax")
+    one.broker.join("ann", "news")
+    one.broker.publish(topic_channel("news"), "[:chsk/close]")
+    one.broker.publish(ANONYMOUS, "[:chsk/close]")
+    assert attached(two.broker, "ann", "1", "poll").farewell == "[:chsk/close]"
+    assert attached(two.broker, "news", "2", "poll").farewell is None  # a user of the same name
+    assert attached(two.broker, None, "3", "poll").farewell == "[:chsk/close]"
 
 
 def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_owner(
