@@ -418,7 +418,8 @@ def test_what_asks_for_a_reply_keeps_its_place_among_what_does_not(over_ajax: Us
     eventually(lambda: len(over_ajax.heard) == 20)
     assert over_ajax.heard == list(range(1, 21))
     eventually(lambda: len(replies) == 14)
-    assert replies == [number for number in range(1, 21) if number % 3]
+    # Each reply answers a POST of its own: two that are ready at once may come in either order.
+    assert sorted(replies) == [number for number in range(1, 21) if number % 3]
 
 
 def test_a_send_with_a_key_is_handled_once_whatever_worker_it_comes_to_again(

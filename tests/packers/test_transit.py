@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flask_chsk.errors import ConfigError, PackError, UnpackError
@@ -445,8 +445,29 @@ def as_in_javascript(value: Any) -> Any:
     return str(value) if type(value) in (Char, StrKey) else value
 
 
+def transit_js_may_merge(value: Any) -> bool:
+    """Whether a set, or the keys of a map, in *value* have several members that hold others.
+
+    transit-js takes some of these for equal that are not: ``#{{} []}`` loses one of the two.
+    """
+    inside: list[Any] = []
+    if isinstance(value, Mapping | Set):
+        inside = list(value)
+        holders = [one for one in inside if isinstance(one, Mapping | Set | tuple | Tagged)]
+        if len(holders) > 1:
+            return True
+    if isinstance(value, Mapping):
+        inside += value.values()
+    elif isinstance(value, list | tuple):
+        inside = list(value)
+    elif type(value) is Tagged:
+        inside = [value.value]
+    return any(map(transit_js_may_merge, inside))
+
+
 @given(value=values)
 def test_javascript_s_codec_agrees(echo: Echo, value: Any) -> None:
+    assume(not transit_js_may_merge(value))
     value = mapped(value, within_javascript)
     expected = typed(mapped(value, as_in_javascript))
     for text in echo(packer.pack(value)):
