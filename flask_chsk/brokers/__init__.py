@@ -1,351 +1,44 @@
 """Where events get their order, and are kept for those who were away for a moment.
 
-A broker gives every event an offset, keeps a short history per channel, knows which users
-are there, and hands events in offset order to the server of each process (BROKER.md of the
-design; docs/broker.rst). Channels: a user, one client, a topic, everyone, the anonymous.
+The contract is in :mod:`.contract`, the choice of a broker by its URL in :mod:`.urls`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-from ..errors import ConfigError
-from ..packers.edn import EdnPacker
-from ..push import Push
-
-if TYPE_CHECKING:
-    from ..config import Config
-    from ..hub import Hub
-    from ..registry import ConnectedUids
-
-EVERYONE = "*"
-ANONYMOUS = "-"
-MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
-KEYS = 256  # keyed sends of one client that are remembered
-KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
-
-
-def user_channel(uid: str) -> str:
-    """The channel of all clients of one user."""
-    return f"u:{uid}"
-
-
-def client_channel(uid: str | None, client_id: str) -> str:
-    """The channel of one client. Client ids hold no colon, so this is unambiguous."""
-    return f"c:{client_id}" if uid is None else f"c:{client_id}:{uid}"
-
-
-def topic_channel(topic: str) -> str:
-    """The channel of the members of one topic."""
-    return f"t:{topic}"
-
-
-def pubsub_of(channel: str) -> str:
-    """By which subscription a channel is heard: a client's by its user's."""
-    if channel.startswith("c:"):
-        client_id, _, uid = channel[2:].partition(":")
-        return f"u:{uid}" if uid else f"c:{client_id}"
-    return channel
-
-
-def is_close(text: str) -> bool:
-    """Whether an event closes connections. All processes hear it, whoever is there.
-
-    A request that is being let in may have asked who somebody is before the close.
-    """
-    return text.startswith("[:chsk/close")
-
-
-def control(id: str, topic: str) -> str:
-    """``[:chsk/joined topic]``: what a broker tells by way of a user's channel.
-
-    ``[:chsk/joined [topic offset]]`` of a membership that began before it is told, at *offset*.
-    """
-    return f"[{id} {EdnPacker().pack(topic)}]"
-
-
-def begun_control(topic: str) -> str:
-    """``[:chsk/joined [topic`` of that, to which a script puts offset and brackets."""
-    return f"[:chsk/joined [{EdnPacker().pack(topic)} "
-
-
-class Page(NamedTuple):
-    """A part of history: what follows a cursor, up to ``end``.
-
-    ``complete`` is False where something between may be missing: then nothing of it is to
-    be delivered as recovered. It is proved by what is kept, never by what is missing: see
-    :meth:`Broker.since`.
-    """
-
-    pushes: tuple[Push, ...]
-    end: int
-    more: bool
-    complete: bool
-
-
-class Arrival(NamedTuple):
-    """A client was let in.
-
-    ``token`` names this opening: a late end of an older one disturbs nothing. ``first``: its
-    user had no client before, anywhere; ``generation``: rises with each of a user's comings and
-    goings. ``topics``: the user's, with the offset at which
-    each membership began. From a broker of many processes: ``offset``, the "now" of the
-    opening; ``known``: another process had this client; ``cursor``: how far it was served
-    there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
-    WebSocket is proven, nothing was changed; ``farewell``: with a poll, the event by which it was
-    closed (:func:`is_close`), nothing else was done. ``epoch``: of these offsets;
-    ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
-    say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
-    process that did not know.
-    """
-
-    token: str
-    first: bool
-    topics: Mapping[str, int]
-    generation: int = 0
-    offset: int = 0
-    known: bool = False
-    cursor: int | None = None
-    trial: bool = False
-    farewell: str | None = None
-    epoch: str = ""
-    whole: bool = True
-    restored: int = 0
-
-
-class Listener(Protocol):
-    """Whom a broker tells; always on the hub."""
-
-    def deliver(self, push: Push) -> None:
-        """An event of this process's channels, in offset order."""
-
-    def released(self, uid: str | None, client_id: str, token: str) -> None:
-        """A client of this process was let in by another."""
-
-    def presence(self, uid: str, came: bool, generation: int) -> None:
-        """A user came or went, whose process could not say so."""
-
-    def reset(self, since: int) -> None:
-        """The epoch is a new one: what was before cannot be told from what was lost.
-
-        :param since: the offset at which it began; whoever was a member then, is from there on.
-        """
-
-    def lapsed(self) -> None:
-        """Events may have been missed: what follows is to be read from history first."""
-
-    def reattach(self, quiet: bool) -> None:
-        """The broker knows this process's clients no more: let them in again.
-
-        *quiet*: it began anew, and their users have been there since before.
-        """
-
-    def needs(self, name: str) -> bool:
-        """Whether a client here still listens to a channel (a user's stands for its clients')."""
-
-    def told(self, text: str) -> None:
-        """What another process had to say to this one."""
-
-    def changed(self) -> None:
-        """Users came or went, anywhere."""
-
-
-class Broker(Protocol):
-    """What the server asks of a broker; from any thread, and it may block, where not said.
-
-    One that is ``local`` never blocks, so the hub calls it directly.
-    """
-
-    local: bool
-    name: str  # of this process, for tell()
-
-    @property
-    def epoch(self) -> str:
-        """The name of the counter's life; offsets compare within one epoch only."""
-
-    def start(self, hub: Hub, listener: Listener) -> None:
-        """Begin; once, before anything else. Does not block."""
-
-    def ready(self) -> None:
-        """Wait until the epoch is known.
-
-        :raises BrokerUnavailable: it is not yet.
-        :raises ConfigError: this broker cannot be used.
-        """
-
-    def listen(self) -> None:
-        """Wait until what is published is heard; at once, but after a start or a cut.
-
-        :raises BrokerUnavailable: it is not.
-        """
-
-    def retire(self, seconds: float) -> None:
-        """This process ends: clients that are not elsewhere in *seconds* are gone."""
-
-    def stop(self) -> None:
-        """End; what was published stays published."""
-
-    def publish(
-        self,
-        channel: str,
-        text: str,
-        *,
-        but: tuple[str | None, str] | None = None,
-        flush: bool = False,
-    ) -> int | None:
-        """Give an event (canonical EDN) its offset and send it on its way.
-
-        None where *channel* is of a user or client that is not there, but for :func:`is_close`.
-
-        :param flush: it waits for no window, nor does what is before it.
-
-        :raises BrokerUnavailable: nothing was sent.
-        :raises PublishUnknown: the answer was lost.
-        """
-
-    def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
-        """What *channels* (each from its own offset on) had after *cursor*.
-
-        Completeness is proved by what is kept. For each channel the broker knows since which
-        offset its history is whole: an event names the one before it in its channel, and of what
-        is forgotten the broker keeps the last offset. A cursor below is incomplete. That a key is
-        missing, was evicted or has expired, and what clocks say, proves nothing; nor does a
-        history that was kept for a shorter time than the window is now.
-        """
-
-    def watermark(self) -> int:
-        """The offset up to which everything was delivered. On the hub, does not block."""
-
-    def attach(
-        self,
-        uid: str | None,
-        client_id: str,
-        kind: str = "ws",
-        v1: bool = False,
-        token: str | None = None,
-        *,
-        digest: str = "",
-        quiet: bool = False,
-    ) -> Arrival | None:
-        """Let a client in; from now on its channels are delivered here.
-
-        :param kind: ``"ws"``, ``"ajax"``; ``"poll"``: no handshake, so it changes nothing
-            (None) where the client has a WebSocket elsewhere; ``"try"``: a WebSocket that
-            has yet to prove itself to one that polls.
-        :param v1: it keeps its cursor itself.
-        :param token: of its opening here, to let it in again: changes nothing (None) where
-            there was a later one.
-        :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
-        :param quiet: its user has been here since before the epoch. That they came is told
-            only where a closing was told since; where another process told that they came, the
-            listener's ``presence`` is told of the closing that belongs before.
-        :raises Refused: 409 where an anonymous client with another secret has this id; 429
-            where the user has too many.
-        """
-
-    def holder(self, uid: str | None, client_id: str) -> str | None:
-        """The digest that a client was let in with, in whatever process; None: there is none."""
-
-    def detach(self, uid: str | None, client_id: str, token: str) -> int:
-        """A client is gone for good; the generation where it was its user's last, else 0.
-
-        Nothing where *token* is not that of its latest opening.
-        """
-
-    def was_here(self, uid: str) -> int:
-        """Tell a broker that began anew of a user who was here before, and has no client here.
-
-        The generation of their closing, where it is to be told; else 0.
-        """
-
-    @property
-    def deaf(self) -> bool:
-        """Whether nothing is heard just now; once it is, the listener's ``lapsed`` is called."""
-
-    def join(self, uid: str, topic: str) -> bool:
-        """Make a user a member; False where they were one.
-
-        To where they are connected goes ``[:chsk/joined topic]``, by their channel: its
-        offset is where the membership begins.
-        """
-
-    def rejoin(self, uid: str, topic: str) -> bool:
-        """Tell a broker that began anew of a membership that was there before.
-
-        It has been one since the epoch began, unless the user left since. False where that is
-        too long ago to know: then it has ended.
-        """
-
-    def leave(self, uid: str, topic: str) -> bool:
-        """End a membership, by ``[:chsk/left topic]``; False where there was none."""
-
-    def members(self, topic: str) -> frozenset[str]:
-        """The users of a topic."""
-
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        """Note that a client which keeps no cursor is served up to *offset*.
-
-        The events of one answer are noted before it leaves, and no others: the next poll goes on
-        behind them, in whatever process. An earlier *offset* than before takes back what could not
-        be given.
-
-        False where *token* is not that of its latest opening: another process serves it.
-        """
-
-    def claim(self, client: str, key: str, token: str) -> str | None:
-        """Take a send that its client may repeat, within the window, for one process: None.
-
-        Else its reply, empty while there is none. The same *token* may ask again. The last
-        KEYS of a client are remembered, and KEPT_BYTES of all.
-        """
-
-    def settle(self, client: str, key: str, reply: str) -> None:
-        """Keep the reply to a send that was claimed."""
-
-    def unused(self, channel: str) -> None:
-        """A channel may have lost its last client here. On the hub, does not block."""
-
-    def watch(self) -> None:
-        """From now on the listener is told that somebody's coming or going has changed who is."""
-
-    def connected(self) -> ConnectedUids:
-        """Who is connected, anywhere; costs as much as there are users."""
-
-    def clients(self, uid: str | None) -> frozenset[str]:
-        """The clients of a user, anywhere, that can be asked (``v=1``)."""
-
-    def tell(self, name: str, text: str) -> None:
-        """Say something to one process."""
-
-    def health(self) -> str:
-        """What is wrong, in one line; empty: nothing. Does not block."""
-
-    def note(self) -> str:
-        """What somebody should look at though events pass, in one line. Does not block."""
-
-    def stats(self) -> dict[str, int]:
-        """Counters and gauges. Does not block."""
-
-    def sweep(self) -> None:
-        """Forget what is past its time; on the hub, about once a second; does not block."""
-
-
-def make(config: Config) -> Broker:
-    """The broker that ``CHSK_BROKER_URL`` names.
-
-    :raises ConfigError: for a scheme that no broker speaks.
-    """
-    scheme, colon, _ = config.broker_url.partition(":")
-    if scheme == "memory":
-        from .memory import MemoryBroker
-
-        return MemoryBroker(config)
-    if scheme in ("redis", "rediss", "unix"):
-        from .redis import RedisBroker
-
-        return RedisBroker(config)
-    raise ConfigError(
-        f"CHSK_BROKER_URL {scheme if colon else ''}:… is not known; use memory:// or"
-        " redis://host:6379/0"
-    )
+from .contract import (
+    ANONYMOUS,
+    EVERYONE,
+    KEPT_BYTES,
+    KEYS,
+    MAX_TOPICS,
+    Arrival,
+    Broker,
+    Listener,
+    Page,
+    begun_control,
+    client_channel,
+    control,
+    is_close,
+    pubsub_of,
+    topic_channel,
+    user_channel,
+)
+from .urls import make
+
+__all__ = [
+    "ANONYMOUS",
+    "EVERYONE",
+    "KEPT_BYTES",
+    "KEYS",
+    "MAX_TOPICS",
+    "Arrival",
+    "Broker",
+    "Listener",
+    "Page",
+    "begun_control",
+    "client_channel",
+    "control",
+    "is_close",
+    "make",
+    "pubsub_of",
+    "topic_channel",
+    "user_channel",
+]

@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import UsageError
 from ..push import Push
 from ..security import check_may_act
-from . import MAX_TOPICS, Arrival, Listener, Page, control, is_close, user_channel
+from .contract import MAX_TOPICS, Arrival, Listener, Page, control, is_close, user_channel
 
 if TYPE_CHECKING:
     from ..hub import Hub

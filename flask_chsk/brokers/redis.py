@@ -34,7 +34,9 @@ from ..logs import Sparse, logger
 from ..push import CANONICAL, Push
 from ..registry import ConnectedUids
 from ..security import held_by_another
-from . import (
+from . import scripts
+from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
+from .contract import (
     ANONYMOUS,
     EVERYONE,
     KEPT_BYTES,
@@ -47,9 +49,7 @@ from . import (
     control,
     is_close,
     pubsub_of,
-    scripts,
 )
-from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
 from .schema import SCHEMA, understood
 
 if TYPE_CHECKING:
