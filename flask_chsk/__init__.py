@@ -2,7 +2,15 @@
 
 One event channel between clients and the users of a Flask application, over WebSocket where
 it works and long-polling where it does not, in plain blocking code on gevent.
+
+Names from above the protocol are imported when they are first used, so that
+``import flask_chsk.publisher`` loads neither Flask nor gevent.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     AskError,
@@ -25,13 +33,15 @@ from .errors import (
     UsageError,
 )
 from .event import Event, as_event, assert_event, is_event
-from .extension import Chsk, uid_connected, uid_disconnected
 from .logs import set_logging_level
-from .registry import ConnectedUids
-from .router import EventMessage, Handlers, Reply, is_event_msg
-from .session import cb_error, cb_success
 from .uids import ALL_USERS_WITHOUT_UID
 from .values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
+
+if TYPE_CHECKING:
+    from .extension import Chsk, uid_connected, uid_disconnected
+    from .registry import ConnectedUids
+    from .router import EventMessage, Handlers, Reply, is_event_msg
+    from .session import cb_error, cb_success
 
 __version__ = "0.1.0"
 
@@ -77,3 +87,29 @@ __all__ = [
     "uid_connected",
     "uid_disconnected",
 ]
+
+_HOMES = {
+    "Chsk": "extension",
+    "ConnectedUids": "registry",
+    "EventMessage": "router",
+    "Handlers": "router",
+    "Reply": "router",
+    "cb_error": "session",
+    "cb_success": "session",
+    "is_event_msg": "router",
+    "uid_connected": "extension",
+    "uid_disconnected": "extension",
+}
+
+if not TYPE_CHECKING:  # for type checkers a module with a __getattr__ has every name
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

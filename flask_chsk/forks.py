@@ -18,10 +18,9 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
-
-import gevent
 
 from .errors import UsageError
 from .logs import logger
@@ -55,7 +54,7 @@ def stay_behind(greenlet: Any) -> None:
 
 def _in_child() -> None:
     global _caller
-    _caller = gevent.getcurrent()
+    _caller = _current()
     owners = list(_owners)
     _owners.clear()
     _parents.extend(owners)
@@ -123,14 +122,26 @@ def _place(address: Any) -> Any:
     return address[1] if isinstance(address, tuple) else address
 
 
+def _current() -> Any:
+    """The current greenlet; None in a process without gevent, such as a publisher's."""
+    gevent = sys.modules.get("gevent")
+    return None if gevent is None else gevent.getcurrent()
+
+
+def _is_spawned(greenlet: Any) -> bool:
+    """Whether gevent spawned *greenlet*; a thread's main greenlet runs the code of the thread."""
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(greenlet, gevent.Greenlet)
+
+
 def by_greenlet() -> bool:
-    """In a child: whether a greenlet forked, not whatever started the process's greenlets."""
-    return isinstance(_caller, gevent.Greenlet)
+    """In a child: whether a greenlet forked, not the thread that started the greenlets."""
+    return _is_spawned(_caller)
 
 
 def is_caller() -> bool:
     """In a child: whether it was forked here, so that ``sys.exit()`` is its end, and no error."""
-    return _caller is not None and _caller is gevent.getcurrent()
+    return _caller is not None and _caller is _current()
 
 
 def stay() -> NoReturn:
@@ -138,11 +149,12 @@ def stay() -> NoReturn:
 
     :raises UsageError: for who forked, or has no loop to wait in.
     """
-    hub = gevent.hub.get_hub() if isinstance(gevent.getcurrent(), gevent.Greenlet) else None
-    if hub is None or gevent.getcurrent() is _caller:
+    current = _current()
+    if not _is_spawned(current) or current is _caller:
         raise UsageError(
             "this is the parent process's: in a forked child use chsk.send(…), which connects anew"
         )
+    hub = sys.modules["gevent"].get_hub()
     while True:
         hub.switch()
 

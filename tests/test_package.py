@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import import_module
 from typing import NamedTuple
 
 import pytest
@@ -166,3 +168,37 @@ flask_chsk.Chsk(app)
 print([name for name in flask_chsk.__all__ if not hasattr(flask_chsk, name)])
 """
     assert run(code) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import flask_chsk", "flask gevent werkzeug flask_chsk.server"),
+        ("import flask_chsk.errors", "flask gevent werkzeug flask_chsk.server"),
+        (
+            "from flask_chsk.publisher import Publisher; Publisher('redis://127.0.0.1:1')",
+            "flask gevent werkzeug flask_chsk.server",
+        ),
+        ("import flask_chsk.client", "flask werkzeug flask_chsk.server flask_chsk.brokers"),
+    ],
+    ids=["package", "errors", "publisher", "client"],
+)
+def test_an_import_loads_no_more_than_it_uses(code: str, absent: str) -> None:
+    shown = f"{code}; import sys; print([n for n in {absent.split()!r} if n in sys.modules])"
+    assert run(shown) == "[]\n"
+
+
+def test_every_public_name_is_found_where_type_checkers_look_for_it() -> None:
+    tree = ast.parse((ROOT / "flask_chsk/__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    for node in imports:
+        module = import_module(f"flask_chsk.{node.module}")
+        for alias in node.names:
+            assert getattr(flask_chsk, alias.name) is getattr(module, alias.name)
+    assert {alias.name for node in imports for alias in node.names} == set(flask_chsk.__all__)
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'flask_chsk' has no attribute 'Chsks'"):
+        flask_chsk.Chsks  # type: ignore[attr-defined]  # noqa: B018
+    assert set(flask_chsk.__all__) - set(dir(flask_chsk)) == set()
