@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -72,11 +71,12 @@ class Asks:
         :raises AskFailed: when all that were asked answered with an error.
         """
         id, data = assert_event(event)
-        asked = {(uid, one) for one in self._clients(uid) if client_id is None or one == client_id}
+        clients = self._clients(uid)
+        asked = dict.fromkeys((uid, one) for one in clients if client_id in (None, one))
         if not asked:
             raise NoClient(f"uid {uid!r} has no client that can be asked")
         waiter = self.hub.waiter_here()
-        ask_id = f"{self._broker.name}.{secrets.token_urlsafe(12)}"
+        ask_id = f"{self._broker.name}.{self.hub.token(12)}"
         self.hub.run(self._begin, ask_id, asked, waiter)
         try:
             self._send(uid, [s.ASK, [ask_id, [id, data]]], client_id)
@@ -127,7 +127,7 @@ class Asks:
         for ask in [ask for ask in self._open.values() if client in ask.asked]:
             ask.gone(client)
 
-    def _begin(self, ask_id: str, asked: set[Client], waiter: Waiter) -> None:
+    def _begin(self, ask_id: str, asked: dict[Client, None], waiter: Waiter) -> None:
         self._open[ask_id] = Ask(asked, waiter)
 
     def _answered_here(self, client: Client, answer: s.Answered) -> bool:
@@ -170,7 +170,7 @@ class Asks:
         """Of those asked, none but *there* can still answer."""
         ask = self._open.get(ask_id)
         if ask is not None:
-            for client in ask.asked - there:
+            for client in [client for client in ask.asked if client not in there]:
                 ask.gone(client)
 
 
@@ -179,7 +179,7 @@ class Ask:
 
     __slots__ = ("asked", "error", "waiter")
 
-    def __init__(self, asked: set[Client], waiter: Waiter) -> None:
+    def __init__(self, asked: dict[Client, None], waiter: Waiter) -> None:
         self.asked = asked  # who has not answered yet
         self.waiter = waiter  # of ("value" | "error" | "gone", …)
         self.error: str | None = None
@@ -187,7 +187,7 @@ class Ask:
     def answer(self, client: Client, answer: s.Answered) -> None:
         """Take an answer; the first that is no error wins."""
         if answer.error is None:
-            self.asked.discard(client)
+            self.asked.pop(client, None)
             self.waiter.set(("value", answer.value))
         else:
             self.error = answer.error
@@ -195,6 +195,6 @@ class Ask:
 
     def gone(self, client: Client) -> None:
         """One less to wait for."""
-        self.asked.discard(client)
+        self.asked.pop(client, None)
         if not self.asked:
             self.waiter.set(("gone", None) if self.error is None else ("error", self.error))

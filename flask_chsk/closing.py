@@ -9,7 +9,6 @@ No client waits longer than :data:`TIMEOUT` seconds, even if that worker dies.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -70,7 +69,7 @@ class DelayedCloses:
     def __init__(self, broker: Broker, counters: Counter[str]) -> None:
         self._broker = broker
         self._counters = counters
-        self._pending: dict[str, set[str]] = {}  # our responses: token -> workers that wait
+        self._pending: dict[str, dict[str, None]] = {}  # our responses: token -> workers that wait
         self._waiting: dict[PendingResponse, list[Callable[[], object]]] = {}
 
     def start(self, hub: Hub) -> None:
@@ -85,12 +84,12 @@ class DelayedCloses:
 
     def expect_response(self) -> PendingResponse:
         """Begin to wait for a response of this worker; from any thread."""
-        response = PendingResponse(self._broker.name, secrets.token_urlsafe(12))
+        response = PendingResponse(self._broker.name, self.hub.token(12))
         self.hub.run(self._expect, response)
         return response
 
     def _expect(self, response: PendingResponse) -> None:
-        self._pending[response.token] = set()
+        self._pending[response.token] = {}
         self.hub.timer(TIMEOUT, partial(self._ended, response, timed_out=True))
 
     def response_ended(self, response: PendingResponse) -> None:
@@ -147,7 +146,7 @@ class DelayedCloses:
         if what == "ended":
             self._release(PendingResponse(name, token))
         elif token in self._pending:
-            self._pending[token].add(name)
+            self._pending[token][name] = None
         else:
             self.hub.background(self._tell, name, f"ended {self._broker.name} {token}")
 

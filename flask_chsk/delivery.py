@@ -38,7 +38,7 @@ class Delivery:
         self._counters = counters
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
-        self._dirty: dict[str, set[Connection]] = {"ws": set(), "ajax": set()}
+        self._dirty: dict[str, dict[Connection, None]] = {"ws": {}, "ajax": {}}
 
     def start(self, hub: Hub) -> None:
         """Begin to live on *hub*."""
@@ -94,7 +94,7 @@ class Delivery:
         dirty = self._dirty[kind]
         if not dirty:
             self.hub.timer(self.windows[kind], lambda: self._end_window(kind))
-        dirty.add(connection)
+        dirty[connection] = None
         return True
 
     def flush(self, channel: str) -> None:
@@ -136,7 +136,7 @@ class Delivery:
         self.hub.sliced(wake)
 
     def _end_window(self, kind: str) -> None:
-        dirty, self._dirty[kind] = self._dirty[kind], set()
+        dirty, self._dirty[kind] = self._dirty[kind], {}
         now = self.hub.now()
 
         def flush() -> Iterator[None]:

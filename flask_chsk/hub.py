@@ -11,6 +11,8 @@ Nothing starts at import: a :class:`Hub` is made at the first request of a proce
 from __future__ import annotations
 
 import os
+import random
+import secrets
 import socket
 import time
 from _socket import MSG_PEEK
@@ -49,6 +51,8 @@ IDLE_WORKERS = 64  # greenlets kept for the next handler: 7 KB each
 THREADS = 32  # native threads that run handlers where there are no greenlets
 OWN_THREADS = 8  # and our own jobs, which wait for the broker at most
 SLICE = 0.004  # seconds of one turn of a long job: sockets wait no longer for it
+
+_STARTED = time.time() - time.monotonic()
 
 
 def _is_gevents() -> bool:
@@ -89,9 +93,14 @@ class Waiter(Protocol):
 
 
 class Hub:
-    """Runs things where the connections live, and users' code where it may block."""
+    """Runs things where the connections live, and users' code where it may block.
+
+    It is the one source of clocks, timers, greenlets, locks, random numbers and tokens for all
+    below the Flask layer, so that tests can put a simulated hub in its place (tests/sim).
+    """
 
     def __init__(self) -> None:
+        self.random = random.Random()  # for jitter; what nobody may guess is a token
         self.over = False  # in a child that was forked: this is its parent's
         self.native_threads = not _is_gevents()
         self._wheel: dict[int, list[Deadline]] = {}
@@ -156,6 +165,17 @@ class Hub:
     def now(self) -> float:
         """Seconds of a steady clock."""
         return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970: the time when this process began, and the seconds since.
+
+        It never jumps when the host's clock is set.
+        """
+        return _STARTED + time.monotonic()
+
+    def token(self, size: int) -> str:
+        """*size* random bytes that nobody can guess, in hexadecimal."""
+        return secrets.token_hex(size)
 
     def native_lock(self) -> Lock:
         """A lock that holds between native threads, whatever was patched."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +211,7 @@ class Pending:
     come sooner, or be a deferred one and come much later.
     """
 
-    __slots__ = ("_answer", "_asked", "_head", "_left", "_otherwise", "_seconds")
+    __slots__ = ("_answer", "_asked", "_head", "_hub", "_left", "_otherwise", "_seconds")
 
     def __init__(self, hub: Hub, asked: bool, otherwise: bytes, seconds: float, left: int) -> None:
         """
@@ -221,6 +219,7 @@ class Pending:
         :param otherwise: the answer where there is none after *seconds*.
         :param left: events that are to be handled.
         """
+        self._hub = hub
         self._asked = asked
         self._head = hub.waiter()
         self._answer = hub.waiter()
@@ -240,13 +239,13 @@ class Pending:
         self._head.set(data)
 
     def __iter__(self) -> Iterator[bytes]:
-        until = time.monotonic() + self._seconds
+        until = self._hub.now() + self._seconds
         data = self._head.wait(self._seconds)
         if data == b"":
             data = self._answer.wait(0.0)
             if data is None:
                 yield b""  # nothing but the head
-                data = self._answer.wait(max(0.0, until - time.monotonic()))
+                data = self._answer.wait(max(0.0, until - self._hub.now()))
         yield self._otherwise if data is None else data
 
 
@@ -294,19 +293,19 @@ class Claim:
         self._server = server
         self._client, self._key = name_of(owner), key
         self._channel = channel
-        self._token = secrets.token_hex(8)
+        self._token = server.hub.token(8)
 
     def lost(self) -> bool:
         """Whether another process has it, and gave its reply, or will; waits for the broker."""
         server = self._server
-        until = time.monotonic() + server.config.reply_timeout
+        until = server.hub.now() + server.config.reply_timeout
         try:
             held = server.broker.claim(self._client, self._key, self._token)
             if held is None:
                 return False
             server.hub.call(server.counters.update, ("repeated",))
             if self._channel.wants_reply:
-                while not held and time.monotonic() < until:
+                while not held and server.hub.now() < until:
                     server.hub.waiter_here().wait(AGAIN)
                     held = server.broker.claim(self._client, self._key, self._token)
                     if held is None:

@@ -18,7 +18,7 @@ class Topics:
         """:param window: seconds for which history may give a control again."""
         self._window = int(window * 1e6)
         self._since: dict[str, dict[str, int]] = {}  # user -> topic -> the offset of joining
-        self._members: dict[str, set[str]] = {}  # topic -> users
+        self._members: dict[str, dict[str, None]] = {}  # topic -> users
         self._left: dict[str, dict[str, int]] = {}  # user -> topic -> the offset of leaving
 
     def __contains__(self, topic: str) -> bool:
@@ -37,7 +37,7 @@ class Topics:
         if offset <= self._latest(uid, topic):
             return False
         self._since.setdefault(uid, {})[topic] = offset
-        self._members.setdefault(topic, set()).add(uid)
+        self._members.setdefault(topic, {})[uid] = None
         return True
 
     def left(self, uid: str, topic: str, offset: int) -> bool:
@@ -76,7 +76,7 @@ class Topics:
         if not topics:
             del self._since[uid]
         members = self._members[topic]
-        members.discard(uid)
+        members.pop(uid, None)
         if members:
             return False
         del self._members[topic]

@@ -6,6 +6,7 @@ judges what the broker calls complete.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,11 @@ START = 1_700_000_000.0
 
 class Here:
     """A hub that the caller is on."""
+
+    wall: Callable[[], float]
+
+    def token(self, size: int) -> str:
+        return secrets.token_hex(size)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
@@ -108,10 +114,11 @@ class Broker(MemoryBroker):
 
     def __init__(self, hub: Any = None, **config: Any) -> None:
         self.time = START
-        super().__init__(Config.of({}, **config), clock=lambda: self.time)
+        super().__init__(Config.of({}, **config))
         self.told = Told()
-        here: Any = Here()
-        self.start(hub or here, self.told)
+        hub = hub or Here()
+        hub.wall = lambda: self.time
+        self.start(hub, self.told)
 
 
 def read(broker: Broker, *channels: str, cursor: int, page_bytes: int = 10**6) -> Page:
@@ -197,8 +204,9 @@ def test_what_is_not_delivered_yet_is_above_the_watermark() -> None:
 
 
 def test_threads_publish_in_one_order() -> None:
-    hub = Hub()
-    broker = MemoryBroker(Config(), clock=lambda: START)
+    hub: Any = Hub()
+    hub.wall = lambda: START
+    broker = MemoryBroker(Config())
     told = Told()
     broker.start(hub, told)
     given: dict[int, list[int]] = {}

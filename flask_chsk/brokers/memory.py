@@ -6,11 +6,9 @@ the hub drains what arrived, in order. Nothing here blocks.
 
 from __future__ import annotations
 
-import secrets
-import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..config import Config
@@ -22,14 +20,6 @@ from .contract import MAX_TOPICS, Arrival, Listener, Page, control, is_close, us
 if TYPE_CHECKING:
     from ..hub import Hub
     from ..registry import ConnectedUids
-
-
-_STARTED = time.time() - time.monotonic()
-
-
-def steady() -> float:
-    """The time when this process began, and the seconds since: nobody sets this clock."""
-    return _STARTED + time.monotonic()
 
 
 class History:
@@ -69,10 +59,9 @@ class MemoryBroker:
     deaf = False
     name = ""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = steady) -> None:
-        self.epoch = secrets.token_hex(4)
+    def __init__(self, config: Config) -> None:
+        self.epoch = ""  # until start
         self._config = config
-        self._clock = clock
         self._last = 0  # the last offset given
         self._drained = 0  # the last offset delivered
         self._forgotten = 0  # the last offset of all histories that are gone
@@ -89,7 +78,9 @@ class MemoryBroker:
 
     def start(self, hub: Hub, listener: Listener) -> None:
         self._hub = hub
+        self._clock = hub.wall
         self._lock = hub.native_lock()
+        self.epoch = hub.token(4)
         self._listener = listener
 
     def ready(self) -> None:
