@@ -45,7 +45,7 @@ from ..values import Keyword
 from ..wire import WIRES, Composer, Data
 from . import session as s
 from .links import MAX_MESSAGE, Polling, WebSocket
-from .options import Questions, Token, checked_backoff, handler_id, seconds, token
+from .options import Questions, Token, assert_known, checked_backoff, handler_id, seconds, token
 from .session import AT_REST, ClientSession, Cut, Item, Link, Options, State
 from .waiting import Crew, Flag, Lane, Queue
 from .web import Web, cookie_jar
@@ -154,6 +154,11 @@ class ChannelSocket:
     open, and is destroyed in the end. Handlers run one after another, in a thread of their
     own, or in a greenlet where it was made in one.
     """
+
+    def __new__(cls, *args: Any, **given: Any) -> ChannelSocket:
+        """Refuse unknown options before ``__init__`` does: Python's message names no other."""
+        assert_known(cls.__init__, given)
+        return super().__new__(cls)
 
     def __init__(
         self,

@@ -6,9 +6,11 @@ thread of its own, so that one that never returns keeps nobody waiting.
 
 from __future__ import annotations
 
+import difflib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from ..backoff import exp_backoff
@@ -24,6 +26,22 @@ ASK = 10.0  # seconds for a function of the application to return a token
 LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as good as for ever
 
 Token = str | Callable[[], str | None] | None
+
+
+def assert_known(function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Check the names of keyword arguments of *function*, unless it takes all.
+
+    :raises TypeError: naming the one that is unknown, and the option that is most like it.
+    """
+    parameters = signature(function).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    known = [name for name in parameters if name != "self"]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"there is no option {name}: {hint}")
 
 
 def seconds(name: str, given: Any) -> float:

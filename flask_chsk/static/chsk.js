@@ -115,6 +115,13 @@ function assertUrl(url) {
   throw new TypeError(`must return a URL, not ${url}`);
 }
 
+/** The names of `opts`, those that are most like `name` first. @param {any} opts @param {string} name */
+function nearest(opts, name) {
+  const likeness = (/** @type {string} */ one) =>
+    [...one].filter((_, i) => name.includes(one.slice(i, i + 3))).length;
+  return Object.keys(opts).sort((a, b) => likeness(b) - likeness(a));
+}
+
 /** Throw a TypeError that names the option that cannot be. @param {any} opts */
 function assertOptions(opts) {
   const number = (/** @type {any} */ x) => typeof x === "number" && x >= 0;
@@ -375,6 +382,12 @@ export function ajaxCall(url, opts, callback) {
 
 /** Options and their defaults; chsk.d.ts says what each is for. */
 const DEFAULTS = {
+  auth: null,
+  clientId: null,
+  csrfToken: undefined, // that of the page
+  headers: null,
+  keywords: null,
+  params: null,
   type: "auto",
   recvBuf: 2048,
   wsKaliveMs: 25_000,
@@ -435,8 +448,11 @@ export class ChannelSocket {
   constructor(path, opts) {
     const { WebSocket, fetch, location } = globalThis;
     this.#opts = { WebSocket, fetch, location, ...DEFAULTS };
-    for (const [name, value] of Object.entries(opts ?? {})) {
-      if (value !== undefined) this.#opts[name] = value;
+    for (const name in opts) {
+      if (!(name in this.#opts)) {
+        throw named(name, `not one of ${nearest(this.#opts, name)}`);
+      }
+      if (opts[name] !== undefined) this.#opts[name] = opts[name];
     }
     assertOptions(this.#opts);
     const { packer, type, recvBuf, clientId } = this.#opts;

@@ -55,6 +55,37 @@ def test_an_option_that_cannot_be_is_named(given: dict[str, Any], line: str) -> 
     assert "tök" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("backof", "there is no option backof: did you mean backoff?"),
+        ("csrfToken", "there is no option csrfToken: did you mean csrf_token?"),
+        ("client", "there is no option client: did you mean client_id?"),
+        ("verify", "there is no option verify: there are url, type, packer, client_id, "),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_nearest_one(given: str, line: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        ChannelSocket(URL, connect=False, **{given: 1})  # type: ignore[arg-type]
+    assert str(raised.value).startswith(line)
+
+
+def test_a_subclass_may_have_options_of_its_own() -> None:
+    class Chat(ChannelSocket):
+        def __init__(self, room: str, **options: Any) -> None:
+            super().__init__(URL, **options)
+            self.room = room
+
+    class Quiet(ChannelSocket):
+        def __init__(self, *, quiet: bool) -> None:
+            super().__init__(URL, connect=False)
+
+    assert Chat(room="a", connect=False).room == "a"
+    assert Quiet(quiet=True).state["open"] is False
+    with pytest.raises(TypeError, match="no option quite: did you mean quiet"):
+        Quiet(quite=True)  # type: ignore[call-arg]
+
+
 def test_none_counts_as_left_out(server: TestServer) -> None:
     given: dict[str, Any] = {"packer": None, "backoff": None, "chsk_url": None, "auth": None}
     with ChannelSocket(server.url, **given) as chsk:

@@ -84,14 +84,14 @@ async function push(here, event) {
 }
 
 /** A life with all that happens in one: `place` is where `call(chsk)` is made, once. */
-async function live(t, opts, { options, listen } = {}, call) {
+async function live(t, { blocked, closes, ...opts }, { options, listen } = {}, call) {
   let here;
   let [calls, armed] = [0, false];
   const once = () => {
     if (armed && !calls++) call?.(here.chsk);
   };
   here = await world(t, { ...opts, ...options?.(once) });
-  here.websockets = opts.type !== "ajax" && !opts.blocked;
+  here.websockets = opts.type !== "ajax" && !blocked;
   armed = true;
   const { chsk } = here;
   listen?.(chsk, once);
@@ -109,7 +109,7 @@ async function live(t, opts, { options, listen } = {}, call) {
   await here.tick(0);
   chsk.send(["a/third", 1], 1000, (reply) => reply === "chsk/closed" && chsk.test?.rejected?.());
   await serve(here);
-  if (opts.closes) chsk.disconnect();
+  if (closes) chsk.disconnect();
   await serve(here);
   return { here, calls };
 }

@@ -126,8 +126,9 @@ function countTimers() {
   return running;
 }
 
-/** A channel socket in a world of its own; ends with the test. */
-export async function world(t, opts = {}) {
+/** A channel socket in a world of its own; ends with the test. `handshake` and `pong` are what the
+ * server says. */
+export async function world(t, { handshake, pong, ...opts } = {}) {
   FakeSocket.all = [];
   const calls = [];
   const fetch = (url, init) => {

@@ -49,6 +49,35 @@ describe("an option", () => {
     });
   }
 
+  for (const [name, first] of [
+    ["backof", "backoff"],
+    ["csrf", "csrfToken"],
+    ["csrf_token", "csrfToken"],
+    ["timeout", "lpTimeoutMs"],
+    ["wsKalive", "wsKaliveMs"],
+    ["recvBufOrN", "recvBuf"],
+    ["wrapRecvEvs", "wrapRecv"],
+    ["url", "chskUrl"],
+    ["client_id", "clientId"],
+    ["header", "headers"],
+  ]) {
+    it(`${name} does not exist, and the error names ${first} first of those that do`, () => {
+      const all =
+        "WebSocket ajaxOpts auth backoff chskUrl clientId csrfToken fetch headers keywords location " +
+        "lpTimeoutMs offlineQueue packer params recvBuf type wrapRecv wsKaliveMs";
+      assert.throws(
+        () => new ChannelSocket(PATH, { [name]: undefined }),
+        ({ message }) => {
+          const [said, names] = message.split("not one of ");
+          assert.equal(said, `${name}: `);
+          assert.equal(names.split(",")[0], first);
+          assert.equal(names.split(",").sort().join(" "), all);
+          return true;
+        },
+      );
+    });
+  }
+
   const never = new Promise(() => {});
   for (const [name, opts, message] of [
     ["auth", { auth: () => "tök€n" }, /^auth: must be a string of ASCII/],
