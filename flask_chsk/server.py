@@ -320,8 +320,8 @@ class Server:
                 one.resume_unknown(cursor)
             elif arrival.cursor is not None and not opening.v1:
                 one.resume_unknown(arrival.cursor)
-            elif arrival.topics and not self.broker.local:
-                one.resume_unknown(watermark)  # they were subscribed after that "now"
+            else:
+                self._start_at(one, watermark)
         else:
             check_may_act(uid, connection.digest, opening.digest)  # it came while the broker began
             one = connection.session
@@ -330,7 +330,7 @@ class Server:
                 connection.transport.end(self._replaced, REPLACED)
                 connection.transport = None
             if opening.v1 and (cursor is None or not one.v1):
-                one.start_at(watermark)
+                self._start_at(one, watermark)
                 connection.gap_due = False
             elif cursor is not None and cursor > watermark:
                 one.resume_unknown(cursor)  # forged, or from another process: history knows
@@ -369,6 +369,12 @@ class Server:
         return Entered(
             opening, connection, recovered, arrival.known, connection.openings, watermark
         )
+
+    def _start_at(self, one: ServerSession, offset: int) -> None:
+        """Begin at *offset*; what topics had since, this process may not hear yet."""
+        one.start_at(offset)
+        if one.uid is not None and self.topics.of(one.uid) and not self.broker.local:
+            one.fall_behind()
 
     def open_websocket(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
@@ -568,7 +574,7 @@ class Server:
             for connection in self.registry.of(uid):
                 one = connection.session
                 one.settle(min(offset, self.broker.watermark()))
-                if max(one.acked, one.given) > offset:
+                if max(one.acked, one.given) > max(offset, one.start):
                     # It was served past events of this topic, which nobody here knew to be its own.
                     self.history.owe_gap(connection)
                 else:

@@ -154,7 +154,8 @@ class ServerSession:
     ``acked``: nothing at or below this offset is owed. ``given``: the client may have got up to
     here already. ``queued``: the offset of the last
     push taken in. ``behind``: pushes were let go, and history has to give them again
-    (:meth:`caught_up`).
+    (:meth:`caught_up`). ``start``: the client is owed no event up to here, of any channel; 0 where
+    this process does not know.
     """
 
     __slots__ = (
@@ -171,6 +172,7 @@ class ServerSession:
         "queued",
         "rules",
         "skipped",
+        "start",
         "told",
         "uid",
         "v1",
@@ -196,6 +198,7 @@ class ServerSession:
         self.outbox_bytes = 0
         self.acked = offset
         self.queued = offset
+        self.start = offset
         self.given = 0  # the last offset in an answer that is not acknowledged
         self.behind = False
         self.skipped = 0  # the last offset that came while behind
@@ -304,13 +307,14 @@ class ServerSession:
         self.outbox_bytes = 0
         self.behind = False
         self.given = 0
-        self.acked = self.queued = offset
+        self.acked = self.queued = self.start = offset
 
     def resume_unknown(self, offset: int) -> None:
         """Begin where a client says it is that we know nothing of: history has the rest."""
         self._drop_pushes()
         self.given = 0
         self.acked = self.queued = offset
+        self.start = 0
         self.behind = True
 
     def resume(self, offset: int) -> None:
@@ -320,6 +324,8 @@ class ServerSession:
             self.ack(offset)
         else:
             self.acked = offset
+            if offset < self.start:
+                self.start = 0
             self.fall_behind()
 
     def ack(self, offset: int) -> None:
@@ -356,6 +362,7 @@ class ServerSession:
         self.behind = False
         self.given = 0
         self.acked = self.queued = now_offset - 1
+        self.start = now_offset
         if self.v1:
             self.deliver(Push("", "[:chsk/gap nil]", now_offset))
         else:

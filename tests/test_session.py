@@ -422,6 +422,23 @@ def test_a_gap_is_told_though_its_client_falls_behind_before_it_left() -> None:
     assert taken(one) == ['[[[:a/b nil]] nil "e7f3:101"]']
 
 
+def test_it_is_known_up_to_where_nothing_is_owed() -> None:
+    one = session(v1=True, offset=10)
+    starts = [one.start]
+    one.start_at(20)
+    starts.append(one.start)
+    one.gap(30)
+    starts.append(one.start)
+    one.resume(30)
+    starts.append(one.start)
+    one.resume(25)  # another process served it up to there
+    starts.append(one.start)
+    one.start_at(40)
+    one.resume_unknown(50)
+    starts.append(one.start)
+    assert starts == [10, 20, 30, 30, 0, 0]
+
+
 def test_who_has_all_need_not_be_given_it_again() -> None:
     resting, waiting = session(offset=5), session(offset=5)
     waiting.deliver(push(7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from flask import Flask, request
 
 from flask_chsk import Chsk
 from flask_chsk.brokers import redis as module
-from flask_chsk.security import SECRET_HEADER
+from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from flask_chsk.session import CLOSE, SIGNED_OUT
+from tests.peer import EDN
 from tests.process import eventually
 
 
@@ -55,3 +57,67 @@ def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, p
     server.broker.attach = attach
     assert "chsk/handshake" in app.test_client().get(ask, headers=shown).text
     server.hub.run(server.retire)
+
+
+class Site:
+    """A server whose broker lets clients in when something else has happened first."""
+
+    def __init__(self, url: str) -> None:
+        self.app = app = Flask(__name__)
+        app.secret_key = "for tests"
+        chsk = Chsk(app, broker_url=url, csrf=False)
+        chsk.user_id(lambda: request.args.get("uid"))
+        self.server = app.extensions["chsk"].server()
+        self.client = app.test_client()
+
+    def joined_while_let_in(self, uid: str, topic: str) -> None:
+        """Whoever is let in from now on is a member before this process has the broker's answer."""
+        attach = self.server.broker.attach
+
+        def attach_and_join(*args: Any, **more: Any) -> Any:
+            arrival = attach(*args, **more)
+            self.server.broker.join(uid, topic)
+            offset = self.server.broadcast(["test/item", 0])  # heard after they are a member
+            eventually(lambda: self.server.hub.run(self.server.broker.watermark) >= offset)
+            self.server.broker.attach = attach
+            return arrival
+
+        self.server.broker.attach = attach_and_join
+
+    def hello(self, uid: str, client_id: str) -> dict[str, str]:
+        """Open by Ajax; the handshake's extras."""
+        text = self._get(uid, client_id, {"handshake?": "1"})
+        extras: dict[str, str] = EDN.unpack(text)[0][1][3]
+        return extras
+
+    def poll(self, uid: str, client_id: str, extras: dict[str, str]) -> Any:
+        """What one poll is answered."""
+        more = {"n": "1", "cursor": extras["cursor"]}
+        return EDN.unpack(self._get(uid, client_id, more, extras["resume"]))[0]
+
+    def _get(self, uid: str, client_id: str, more: dict[str, str], resume: str = "") -> str:
+        query = {"client-id": client_id, "uid": uid, "v": "1", **more}
+        headers = {SECRET_HEADER: client_id * 11, RESUME_HEADER: resume}
+        return self.client.get("/chsk", query_string=query, headers=headers).text
+
+
+@pytest.fixture
+def site(redis_url: str, prefix: str) -> Iterator[Site]:
+    site = Site(f"{redis_url}?prefix={prefix}")
+    yield site
+    site.server.hub.run(site.server.retire)
+
+
+def test_who_is_joined_while_they_are_let_in_is_told_of_no_gap(site: Site) -> None:
+    site.joined_while_let_in("ann", "news")
+    extras = site.hello("ann", "c1")
+    site.server.publish("news", ["test/item", 1])
+    assert site.poll("ann", "c1", extras) == [["test/item", 1]]
+
+
+def test_who_is_let_in_before_a_topic_of_theirs_is_heard_misses_nothing_of_it(site: Site) -> None:
+    site.hello("ann", "c1")  # polls no more: nobody asks for the topic's history
+    site.joined_while_let_in("ann", "news")
+    extras = site.hello("ann", "c2")
+    site.server.publish("news", ["test/item", 1])
+    assert site.poll("ann", "c2", extras) == [["test/item", 1]]
