@@ -10,8 +10,8 @@ import tracemalloc
 from collections.abc import Callable
 from time import process_time_ns
 
-from flask_chsk import frames
-from flask_chsk.frames import FrameReader, text_frame
+from flask_chsk.protocol import frames
+from flask_chsk.protocol.frames import FrameReader, text_frame
 
 LIMIT = 1 << 20
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask_chsk.event import Event
-from flask_chsk.frames import text_frame
 from flask_chsk.packers.edn import EdnPacker
-from flask_chsk.push import Push
-from flask_chsk.router import EventMessage, Handlers
-from flask_chsk.session import Rules, ServerSession, read_message
+from flask_chsk.protocol.event import Event
+from flask_chsk.protocol.frames import text_frame
+from flask_chsk.protocol.push import Push
+from flask_chsk.protocol.session import Rules, ServerSession, read_message
+from flask_chsk.protocol.wire import WIRES, Composer
+from flask_chsk.server.router import EventMessage, Handlers
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer
 
 from . import frames, packers
 

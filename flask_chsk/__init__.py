@@ -32,16 +32,15 @@ from .errors import (
     UnpackError,
     UsageError,
 )
-from .event import Event, as_event, assert_event, is_event
 from .logs import set_logging_level
-from .uids import ALL_USERS_WITHOUT_UID
+from .protocol.event import Event, as_event, assert_event, is_event
+from .protocol.uids import ALL_USERS_WITHOUT_UID, ConnectedUids
 from .values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 
 if TYPE_CHECKING:
     from .extension import Chsk, uid_connected, uid_disconnected
-    from .registry import ConnectedUids
-    from .router import EventMessage, Handlers, Reply, is_event_msg
-    from .session import cb_error, cb_success
+    from .protocol.session import cb_error, cb_success
+    from .server.router import EventMessage, Handlers, Reply, is_event_msg
 
 __version__ = "0.1.0"
 
@@ -90,13 +89,12 @@ __all__ = [
 
 _HOMES = {
     "Chsk": "extension",
-    "ConnectedUids": "registry",
-    "EventMessage": "router",
-    "Handlers": "router",
-    "Reply": "router",
-    "cb_error": "session",
-    "cb_success": "session",
-    "is_event_msg": "router",
+    "EventMessage": "server.router",
+    "Handlers": "server.router",
+    "Reply": "server.router",
+    "cb_error": "protocol.session",
+    "cb_success": "protocol.session",
+    "is_event_msg": "server.router",
     "uid_connected": "extension",
     "uid_disconnected": "extension",
 }

@@ -26,36 +26,35 @@ from werkzeug.exceptions import HTTPException
 
 from . import brokers, forks, packers
 from .config import Config
-from .connection import KeptRequest
-from .contexts import EventContext, response_value
-from .cookieless import Cookieless
-from .dispatch import SignedOut
 from .errors import BrokerError, ConfigError, PackError, Refused, UsageError
-from .event import assert_event
-from .hooks import Hooks
 from .hub import Hub, starting
 from .interrupts import from_signal
 from .logs import logger
-from .migrants import no_attribute
-from .neighbours import Neighbours
 from .packers import PackDefault
 from .packers.edn import EdnPacker
 from .plain import REMEDY, plain
-from .recv import RecvQueue, start_router
-from .registry import NOBODY, ConnectedUids
-from .responding import after_response, responds
-from .router import EventMessage, Handler, Handlers
+from .protocol.event import assert_event
+from .protocol.uids import NOBODY, ConnectedUids, as_uid, is_text
+from .protocol.wire import WIRES, Composer
 from .security import resume_key
-from .server import Server
-from .uids import as_uid, is_text
-from .upgrade import socket_of
-from .views import Endpoint
-from .wire import WIRES, Composer
+from .server.connection import KeptRequest
+from .server.dispatch import SignedOut
+from .server.recv import RecvQueue, start_router
+from .server.router import EventMessage, Handler, Handlers
+from .server.worker import Server
+from .transports.upgrade import socket_of
+from .web.contexts import EventContext, response_value
+from .web.cookieless import Cookieless
+from .web.hooks import Hooks
+from .web.migrants import no_attribute
+from .web.neighbours import Neighbours
+from .web.responding import after_response, responds
+from .web.views import Endpoint
 
 if TYPE_CHECKING:
     from .testing import ChskTestClient
 
-log = logger("flask_chsk")
+log = logger(__name__)
 
 uid_connected = blinker.signal("flask_chsk.uid_connected")
 uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")

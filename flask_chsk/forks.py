@@ -25,7 +25,7 @@ from weakref import WeakSet
 from .errors import UsageError
 from .logs import logger
 
-log = logger("flask_chsk.forks")
+log = logger(__name__)
 
 
 class Owner(Protocol):

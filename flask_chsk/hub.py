@@ -31,7 +31,7 @@ from . import forks
 from .interrupts import from_signal
 from .logs import logger
 
-log = logger("flask_chsk.hub")
+log = logger(__name__)
 T = TypeVar("T")
 
 # Native even in a patched process: they are held for microseconds, and across hubs.

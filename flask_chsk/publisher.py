@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from . import forks
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
 from .errors import BadEvent, ConfigError, PackError
-from .event import assert_event
 from .packers.edn import EdnPacker
 from .plain import plain
 from .printable import masked
-from .uids import as_uid
+from .protocol.event import assert_event
+from .protocol.uids import as_uid
 
 if TYPE_CHECKING:
     from .brokers.connections import Redis

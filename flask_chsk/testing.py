@@ -34,23 +34,23 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from . import session as s
 from .errors import ChskError, ConfigError, ReplyError, ReplyTimeout, UsageError
-from .event import Event, assert_event, is_event_id
 from .extension import State
-from .hooks import CSRF_SESSION_KEY
 from .logs import logger
 from .plain import plain
+from .protocol import session as s
+from .protocol.event import Event, assert_event, is_event_id
 from .security import RESUME_HEADER, SECRET_HEADER
 from .values import Keyword
-from .views import TEST_CLIENT
+from .web.hooks import CSRF_SESSION_KEY
+from .web.views import TEST_CLIENT
 
 try:
     import pytest
 except ImportError:  # the client works without it
     pytest = None  # type: ignore[assignment]
 
-log = logger("flask_chsk.testing")
+log = logger(__name__)
 
 LOOK = 0.01  # seconds between looks whether something waits for a client with handlers
 ALIVE = 1.0  # seconds after which such a client polls, so that it is not taken for gone

@@ -7,8 +7,8 @@ from werkzeug.wrappers import Response
 
 from flask_chsk.errors import Refused
 from flask_chsk.hub import Hub
-from flask_chsk.link import Link
-from flask_chsk.upgrade import VERSION, SwitchProtocols, check
+from flask_chsk.transports.link import Link
+from flask_chsk.transports.upgrade import VERSION, SwitchProtocols, check
 
 app = Flask(__name__)
 app.secret_key = "for tests"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from flask import Flask
 
 from flask_chsk import Chsk
-from flask_chsk.connection import Connection
-from flask_chsk.inbound import Inbound
-from flask_chsk.websocket import WebSocket
-from flask_chsk.wire import Data
+from flask_chsk.protocol.wire import Data
+from flask_chsk.server.connection import Connection
+from flask_chsk.server.inbound import Inbound
+from flask_chsk.transports.websocket import WebSocket
 
 MIB = 1 << 20
 

@@ -11,13 +11,13 @@ import gevent
 import gevent.event
 import pytest
 
-from flask_chsk import asks as module
-from flask_chsk.asks import Asks
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.hub import Hub
-from flask_chsk.intake import Intake
 from flask_chsk.logs import Sparse
-from flask_chsk.session import Answered
+from flask_chsk.protocol.session import Answered
+from flask_chsk.server import asks as module
+from flask_chsk.server.asks import Asks
+from flask_chsk.server.intake import Intake
 
 SIZE = 1000
 ELSEWHERE = Answered(f"{'0' * 16}.x", "value")
@@ -97,7 +97,7 @@ def test_what_does_not_get_through_is_logged_once_a_minute(
 ) -> None:
     process.broker.error = BrokerUnavailable("away")
     process.broker.there.set()
-    with caplog.at_level(logging.WARNING, "flask_chsk.asks"):
+    with caplog.at_level(logging.WARNING, "flask_chsk.server.asks"):
         process.answer(MALLORY, 5)
         gevent.sleep(0.01)
     assert caplog.messages == ["an answer of uid 'mallory' did not get through: away"]

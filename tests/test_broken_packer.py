@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 
 from flask_chsk import Chsk
-from flask_chsk.connection import Opening
 from flask_chsk.packers import custom
-from flask_chsk.server import Server
+from flask_chsk.server.connection import Opening
+from flask_chsk.server.worker import Server
 from tests.process import eventually
 from tests.test_half_entered import Quiet
 

@@ -30,7 +30,7 @@ from flask_chsk.brokers.memory import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.errors import ConfigError, UsageError
 from flask_chsk.hub import Hub
-from flask_chsk.push import Push
+from flask_chsk.protocol.push import Push
 
 ANN = user_channel("ann")
 WINDOW = 120.0

@@ -43,11 +43,11 @@ from flask_login import (
 from flask_wtf.csrf import CSRFProtect, generate_csrf
 
 from flask_chsk import Chsk, ReplyError
-from flask_chsk import internals as flask_internals
-from flask_chsk.contexts import EventContext, HandshakeRequest, PostRequest
-from flask_chsk.internals import UnroutedContext
-from flask_chsk.readonly import ReadOnlySession, sparse
 from flask_chsk.testing import ChskTestClient
+from flask_chsk.web import internals as flask_internals
+from flask_chsk.web.contexts import EventContext, HandshakeRequest, PostRequest
+from flask_chsk.web.internals import UnroutedContext
+from flask_chsk.web.readonly import ReadOnlySession, sparse
 
 PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 
@@ -339,7 +339,7 @@ def test_keys_of_libraries_hold_for_one_event(
     assert after == {**before, **new}
     assert (keys, length, none) == (sorted(set(after) - {"_fresh"}), 5, 5)
     assert ann.request(["a/b"])[0] == before
-    told = [one.getMessage() for one in caplog.records if one.name == "flask_chsk.session"]
+    told = [one.getMessage() for one in caplog.records if one.name == "flask_chsk.web.readonly"]
     assert [one.partition(" was")[0] for one in told] == [
         "session['_state']",
         "session['csrf_token']",

@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, current_user, login_user
 
 from flask_chsk import Chsk
-from flask_chsk.views import TEST_CLIENT
+from flask_chsk.web.views import TEST_CLIENT
 
 OURS = {TEST_CLIENT: True}
 QUERY = "/chsk?client-id=x&packer=edn"
@@ -293,7 +293,7 @@ def test_an_answer_that_an_error_page_takes_the_place_of(app: Flask, browser: Fl
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "flask_chsk.cookies"]
+    return [r.getMessage() for r in caplog.records if r.name == "flask_chsk.web.cookieless"]
 
 
 def test_one_warning_names_the_key_and_the_remedy(

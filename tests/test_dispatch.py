@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 from gevent import GreenletExit, Timeout
 
-from flask_chsk.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
 from flask_chsk.errors import PackError
-from flask_chsk.event import Event
 from flask_chsk.hub import Hub
-from flask_chsk.intake import Intake
-from flask_chsk.replies import ReplyChannel
-from flask_chsk.router import EventMessage, Handler, Handlers
+from flask_chsk.protocol.event import Event
+from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
+from flask_chsk.server.intake import Intake
+from flask_chsk.server.replies import ReplyChannel
+from flask_chsk.server.router import EventMessage, Handler, Handlers
 from flask_chsk.values import Keyword
 
 ANN, BOB = ("ann", "c1"), ("bob", "c2")
@@ -292,7 +292,7 @@ def test_a_signal_that_hits_a_handler_leaves_the_clients_others_handled(
     id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench()
-    monkeypatch.setattr("flask_chsk.dispatch.from_signal", lambda error: True)
+    monkeypatch.setattr("flask_chsk.server.dispatch.from_signal", lambda error: True)
 
     @bench.handlers.on("a/ends")
     @bench.handlers.on("a/ends-beside", concurrent=True)

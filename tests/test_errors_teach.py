@@ -12,9 +12,11 @@ import pytest
 from flask import Flask, render_template_string, session
 from flask_login import LoginManager
 
-from flask_chsk import Chsk, dispatch, views
+from flask_chsk import Chsk
 from flask_chsk.errors import ReplyError
 from flask_chsk.publisher import Publisher
+from flask_chsk.server import dispatch
+from flask_chsk.web import views
 
 
 class Case:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_chsk.errors import BadEvent
-from flask_chsk.event import Event, as_event, assert_event, is_event, is_event_id
 from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.protocol.event import Event, as_event, assert_event, is_event, is_event_id
 from flask_chsk.values import Keyword
 
 GOOD = ["a/b", "chat/say", "my.app/x-1", "a/b/c", "a/*", "ü/ö", "1/a", "a/b1", "->/x", "a/b:c"]
@@ -95,7 +95,7 @@ def test_what_is_no_event_is_said_to_be_none(x: Any, complaint: str) -> None:
 
 
 def test_ids_that_peers_make_up_are_not_all_remembered() -> None:
-    from flask_chsk import event
+    from flask_chsk.protocol import event
 
     for number in range(5000):
         as_event([f"made-up/n{number}"])

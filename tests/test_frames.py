@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_chsk import frames
 from flask_chsk.errors import UsageError
-from flask_chsk.frames import (
+from flask_chsk.protocol import frames
+from flask_chsk.protocol.frames import (
     BINARY,
     CONTINUATION,
     TEXT,
@@ -385,7 +385,7 @@ def test_pure_masking_is_byte_by_byte(size):
 
 def test_works_without_the_speedups(monkeypatch):
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    spec = importlib.util.find_spec("flask_chsk.frames")
+    spec = importlib.util.find_spec("flask_chsk.protocol.frames")
     assert spec is not None and spec.loader is not None
     pure = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, pure)  # dataclasses look their module up

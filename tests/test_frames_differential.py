@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_chsk.frames import Close, FrameReader, build
+from flask_chsk.protocol.frames import Close, FrameReader, build
 from tests.fuzz import frames as fuzz
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flask_chsk.frames import Close, FrameReader, Message, Ping, Pong, accept_key
+from flask_chsk.protocol.frames import Close, FrameReader, Message, Ping, Pong, accept_key
 
 LIMIT = 1 << 20
 ZERO = bytes(4)  # a mask that changes nothing, so that payloads can be read here

@@ -21,7 +21,7 @@ from flask import Flask
 from pydantic import BaseModel
 
 from flask_chsk import Chsk, ConfigError, PackError, packers
-from flask_chsk.views import TEST_CLIENT
+from flask_chsk.web.views import TEST_CLIENT
 from tests.peer import Peer
 from tests.process import ROOT
 from tests.servers import running

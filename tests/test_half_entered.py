@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from flask_chsk import Chsk
-from flask_chsk.connection import Opening
-from flask_chsk.longpoll import Poller
-from flask_chsk.server import Server
+from flask_chsk.server.connection import Opening
+from flask_chsk.server.worker import Server
+from flask_chsk.transports.longpoll import Poller
 from tests.process import eventually
 
 

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from flask_chsk import Chsk, ConfigError, Handlers, PackError, Reply, UsageError, uid_connected
 from flask_chsk.errors import ReplyError
 from flask_chsk.testing import Refusal
-from flask_chsk.views import TEST_CLIENT
+from flask_chsk.web.views import TEST_CLIENT
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from flask_chsk.intake import Intake
+from flask_chsk.server.intake import Intake
 
 
 class Part:

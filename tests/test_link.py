@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_chsk.link import CallLink, Link
+from flask_chsk.transports.link import CallLink, Link
 
 
 class Watcher:
@@ -392,7 +392,7 @@ def test_a_failing_receiver_is_logged_and_closed(
     assert ends.link.closed
     ends.loop.turn()
     assert ends.receiver.calls == [b"one", ("closed", RuntimeError)]
-    assert [record.name for record in caplog.records] == ["flask_chsk.link"]
+    assert [record.name for record in caplog.records] == ["flask_chsk.transports.link"]
 
 
 @pytest.mark.parametrize("method", ["link_writable", "link_closed"])

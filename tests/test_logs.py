@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flask_chsk import Chsk, ConfigError, dispatch
-from flask_chsk.closes import REPLACED, Closes
+from flask_chsk import Chsk, ConfigError
 from flask_chsk.errors import BrokerUnavailable, ReplyError
 from flask_chsk.logs import Sparse, logger
 from flask_chsk.printable import error_line, masked, printable
 from flask_chsk.publisher import Publisher
+from flask_chsk.server import dispatch
+from flask_chsk.server.closes import REPLACED, Closes
 
 PACKAGE = Path(__file__).parent.parent / "flask_chsk"
 # A command to the terminal, in 7 and in 8 bits; text that runs backwards; a forged line.

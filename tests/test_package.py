@@ -173,13 +173,13 @@ print([name for name in flask_chsk.__all__ if not hasattr(flask_chsk, name)])
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import flask_chsk", "flask gevent werkzeug flask_chsk.server"),
-        ("import flask_chsk.errors", "flask gevent werkzeug flask_chsk.server"),
+        ("import flask_chsk", "flask gevent werkzeug flask_chsk.server.worker"),
+        ("import flask_chsk.errors", "flask gevent werkzeug flask_chsk.server.worker"),
         (
             "from flask_chsk.publisher import Publisher; Publisher('redis://127.0.0.1:1')",
-            "flask gevent werkzeug flask_chsk.server",
+            "flask gevent werkzeug flask_chsk.server.worker",
         ),
-        ("import flask_chsk.client", "flask werkzeug flask_chsk.server flask_chsk.brokers"),
+        ("import flask_chsk.client", "flask werkzeug flask_chsk.server.worker flask_chsk.brokers"),
     ],
     ids=["package", "errors", "publisher", "client"],
 )

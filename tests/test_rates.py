@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flask_chsk import rates
-from flask_chsk.rates import RateLimit, network_of
+from flask_chsk.server import rates
+from flask_chsk.server.rates import RateLimit, network_of
 
 
 @pytest.mark.parametrize(

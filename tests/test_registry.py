@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_chsk.registry import NOBODY, ConnectedUids, Registry
+from flask_chsk.protocol.uids import NOBODY, ConnectedUids
+from flask_chsk.server.registry import Registry
 
 UIDS = st.sampled_from([None, "ann", "bob"])
 CLIENTS = st.sampled_from(["c1", "c2"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_chsk.errors import ConfigError, PackError
-from flask_chsk.event import Event
-from flask_chsk.router import (
+from flask_chsk.protocol.event import Event
+from flask_chsk.server.router import (
     Channel,
     EventMessage,
     Handlers,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_chsk import packers
-from flask_chsk.event import Event
-from flask_chsk.push import CANONICAL, Push
-from flask_chsk.session import (
+from flask_chsk.protocol.event import Event
+from flask_chsk.protocol.push import CANONICAL, Push
+from flask_chsk.protocol.session import (
     BAD_EVENT,
     BAD_PACKAGE,
     BAD_PACKAGE_SHOWN,
@@ -30,8 +30,8 @@ from flask_chsk.session import (
     read_cursor,
     read_message,
 )
+from flask_chsk.protocol.wire import WIRES, Composer, Data
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer, Data
 
 EPOCH = "e7f3"
 RULES = Rules(EPOCH, kalive=25.0, ping_timeout=10.0, cursor_every=30.0, max_outbox_bytes=4096)

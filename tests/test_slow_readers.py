@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.frames import FrameReader
 from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.protocol.frames import FrameReader
 from tests.peer import Peer
 from tests.process import eventually
 from tests.servers import WsgiServer, running

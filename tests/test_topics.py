@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_chsk.topics import Topics
+from flask_chsk.server.topics import Topics
 
 SECOND = 1_000_000  # an offset counts microseconds
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_chsk.twice import imported_again
+from flask_chsk.server.twice import imported_again
 from tests.process import ROOT
 
 APP = """

@@ -18,8 +18,8 @@ import gevent
 import pytest
 
 from flask_chsk.errors import Refused
-from flask_chsk.link import Link
-from flask_chsk.upgrade import SwitchProtocols, accepts, check
+from flask_chsk.transports.link import Link
+from flask_chsk.transports.upgrade import SwitchProtocols, accepts, check
 from tests.process import eventually
 from tests.servers import KINDS, SECURE_KINDS, WsgiServer, running, trusting
 
@@ -185,7 +185,7 @@ def test_a_view_that_cannot_open_leaves_nothing_behind(
     body.close()  # type: ignore[attr-defined]
     ours.close()
     assert (theirs.recv(12), descriptors()) == (b"HTTP/1.1 101", before - 1)
-    assert [record.name for record in caplog.records] == ["flask_chsk.upgrade"]
+    assert [record.name for record in caplog.records] == ["flask_chsk.transports.upgrade"]
 
 
 def test_a_hub_that_has_gone_leaves_nothing_behind(

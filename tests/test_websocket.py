@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from flask_chsk import frames
-from flask_chsk.closes import Closes
-from flask_chsk.generations import CURRENT
 from flask_chsk.hub import SLICE
-from flask_chsk.intake import Intake
-from flask_chsk.websocket import WebSocket
+from flask_chsk.protocol import frames
+from flask_chsk.protocol.generations import CURRENT
+from flask_chsk.server.closes import Closes
+from flask_chsk.server.intake import Intake
+from flask_chsk.transports.websocket import WebSocket
 
 MASK = b"mask"
 

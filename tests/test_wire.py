@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from flask_chsk import config, packers
 from flask_chsk.errors import PackError, UnpackError
-from flask_chsk.push import CANONICAL, UNPACKABLE, Push
+from flask_chsk.protocol.push import CANONICAL, UNPACKABLE, Push
+from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer
 
 PING = Keyword("chsk/ws-ping")
 

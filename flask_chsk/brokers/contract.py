@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..packers.edn import EdnPacker
-from ..push import Push
+from ..protocol.push import Push
 
 if TYPE_CHECKING:
     from ..hub import Hub
-    from ..registry import ConnectedUids
+    from ..protocol.uids import ConnectedUids
 
 EVERYONE = "*"
 ANONYMOUS = "-"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..errors import UsageError
-from ..push import Push
+from ..protocol.push import Push
 from ..security import check_may_act
 from .contract import MAX_TOPICS, Arrival, Listener, Page, control, is_close, user_channel
 
 if TYPE_CHECKING:
     from ..hub import Hub
-    from ..registry import ConnectedUids
+    from ..protocol.uids import ConnectedUids
 
 
 class History:

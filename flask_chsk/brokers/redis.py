@@ -26,13 +26,13 @@ import gevent
 from gevent.monkey import get_original, is_module_patched
 
 from .. import forks
-from ..backoff import exp_backoff
 from ..config import Config
 from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
-from ..event import is_event
 from ..logs import Sparse, logger
-from ..push import CANONICAL, Push
-from ..registry import ConnectedUids
+from ..protocol.backoff import exp_backoff
+from ..protocol.event import is_event
+from ..protocol.push import CANONICAL, Push
+from ..protocol.uids import ConnectedUids
 from ..security import held_by_another
 from . import scripts
 from .connections import FAILURES, AnswerTimeout, Connection, Greeting, Redis
@@ -55,7 +55,7 @@ from .schema import SCHEMA, understood
 if TYPE_CHECKING:
     from ..hub import Hub, Waiter
 
-log = logger("flask_chsk.broker")
+log = logger(__name__)
 sparse = Sparse(log)
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ Needs the extra ``client``. It stores nothing: a new process starts at now.
 
 from __future__ import annotations
 
-from ..backoff import exp_backoff
 from ..errors import ChannelClosed, ReplyError, ReplyTimeout, RequestError
-from ..event import as_event, assert_event, is_event
 from ..logs import set_logging_level
-from ..session import cb_error, cb_success
+from ..protocol.backoff import exp_backoff
+from ..protocol.event import as_event, assert_event, is_event
+from ..protocol.session import cb_error, cb_success
 from .ajax import ajax_call
 from .channel import ChannelSocket, EventMsg, RecvQueue, default_chsk_url, is_event_msg
 from .seed import (

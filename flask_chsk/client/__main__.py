@@ -20,9 +20,9 @@ from typing import Any
 
 from .. import packers
 from ..errors import BadEvent, ChannelClosed, ConfigError, PackError, UnpackError
-from ..event import Event, assert_event
 from ..printable import printable
-from ..session import CLOSED, GAP, TIMEOUT, cb_success
+from ..protocol.event import Event, assert_event
+from ..protocol.session import CLOSED, GAP, TIMEOUT, cb_success
 from ..values import Keyword
 from .channel import ChannelSocket, EventMsg
 from .session import State

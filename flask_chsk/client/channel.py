@@ -23,7 +23,6 @@ from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 from .. import forks, packers
-from ..backoff import exp_backoff
 from ..errors import (
     ChannelClosed,
     ChskError,
@@ -33,16 +32,17 @@ from ..errors import (
     ReplyTimeout,
     UsageError,
 )
-from ..event import Event, assert_event, is_event
 from ..interrupts import from_signal
 from ..logs import logger
 from ..packers import PackDefault, Packer
 from ..plain import plain
 from ..printable import masked
+from ..protocol.backoff import exp_backoff
+from ..protocol.event import Event, assert_event, is_event
+from ..protocol.session import CLOSED, ERROR, GAP, TIMEOUT, cb_success
+from ..protocol.wire import WIRES, Composer, Data
 from ..security import RESUME_HEADER, SECRET_HEADER
-from ..session import CLOSED, ERROR, GAP, TIMEOUT, cb_success
 from ..values import Keyword
-from ..wire import WIRES, Composer, Data
 from . import session as s
 from .links import MAX_MESSAGE, Polling, WebSocket
 from .options import Questions, Token, assert_known, checked_backoff, handler_id, seconds, token

@@ -23,13 +23,14 @@ from urllib.parse import urlsplit
 from gevent.monkey import is_module_patched
 from urllib3.util.wait import wait_for_read, wait_for_write
 
-from .. import forks, frames
+from .. import forks
 from ..errors import ChskError
-from ..frames import FrameReader
 from ..interrupts import from_signal
 from ..logs import logger
-from ..session import ERROR, NORMAL, TIMEOUT
-from ..wire import Data
+from ..protocol import frames
+from ..protocol.frames import FrameReader
+from ..protocol.session import ERROR, NORMAL, TIMEOUT
+from ..protocol.wire import Data
 from .session import Cut, Item, Link
 from .waiting import Crew
 from .web import FAILURES, Abort, Answer, Web, WebError, form, shut_down, with_query

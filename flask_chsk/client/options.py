@@ -13,11 +13,11 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-from ..backoff import exp_backoff
 from ..errors import BadEvent, ConfigError
-from ..event import is_event_id
 from ..interrupts import from_signal
 from ..logs import logger
+from ..protocol.backoff import exp_backoff
+from ..protocol.event import is_event_id
 from .waiting import Crew, Flag
 
 log = logger("flask_chsk.client")

@@ -15,11 +15,11 @@ from typing import Any
 import gevent
 
 from .. import forks
-from ..backoff import exp_backoff
 from ..errors import ChannelClosed
 from ..interrupts import from_signal
 from ..logs import logger
 from ..plain import plain
+from ..protocol.backoff import exp_backoff
 from .channel import REMEDY, ChannelSocket, EventMsg, RecvQueue
 
 log = logger("flask_chsk.client")

@@ -1,6 +1,6 @@
 """What a client decides, as values: which link to try, to trust, to leave, and what it heard.
 
-The other end of :mod:`flask_chsk.session`, on the same names and numbers; the twin of
+The other end of :mod:`flask_chsk.protocol.session`, on the same names and numbers; the twin of
 ``static/chsk.js``. No socket, thread, clock or log: calls say what happened and when
 (``now``, seconds of any steady clock), and :meth:`ClientSession.take_effects` says what is
 to be done about it. It never sends an event twice and never delivers one twice.
@@ -19,10 +19,10 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from ..backoff import STABLE, exp_backoff
 from ..errors import PackError, UnpackError
-from ..event import Event, as_event, is_event
-from ..session import (
+from ..protocol.backoff import STABLE, exp_backoff
+from ..protocol.event import Event, as_event, is_event
+from ..protocol.session import (
     ANSWER,
     ASK,
     BAD_PACKAGE,
@@ -44,8 +44,8 @@ from ..session import (
     WS_PING,
     WS_PONG,
 )
+from ..protocol.wire import Composer, Data
 from ..values import Keyword
-from ..wire import Composer, Data
 
 Kind = Literal["ws", "ajax"]
 State = Mapping[str, Any]

@@ -12,7 +12,7 @@ from flask_chsk.brokers import Broker, make
 from flask_chsk.brokers import redis as module
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
-from flask_chsk.push import Push
+from flask_chsk.protocol.push import Push
 from tests.process import eventually
 
 prefixes = itertools.count()

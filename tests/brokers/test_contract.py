@@ -17,7 +17,7 @@ from flask_chsk.brokers import (
     user_channel,
 )
 from flask_chsk.errors import Refused, UsageError
-from flask_chsk.push import Push
+from flask_chsk.protocol.push import Push
 from tests.brokers.conftest import Ears
 
 ANN = user_channel("ann")

@@ -36,8 +36,8 @@ from flask_chsk.errors import (
     Refused,
     UsageError,
 )
+from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID
 from flask_chsk.publisher import Publisher
-from flask_chsk.uids import ALL_USERS_WITHOUT_UID
 from tests.brokers.conftest import Ears
 from tests.e2e.proxy import Proxy
 from tests.process import ROOT, Redis, eventually, free_port

@@ -11,8 +11,8 @@ from flask import Flask, request
 
 from flask_chsk import Chsk
 from flask_chsk.brokers import redis as module
+from flask_chsk.protocol.session import CLOSE, SIGNED_OUT
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
-from flask_chsk.session import CLOSE, SIGNED_OUT
 from tests.peer import EDN
 from tests.process import eventually
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from flask_chsk import frames
-from flask_chsk.frames import FrameReader
+from flask_chsk.protocol import frames
+from flask_chsk.protocol.frames import FrameReader
 
 HANDSHAKE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:1" :recovered nil :server "x"}]] nil]'
 

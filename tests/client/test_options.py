@@ -24,7 +24,7 @@ from flask_chsk.client import (
 )
 from flask_chsk.client.channel import RECV_BYTES
 from flask_chsk.errors import BadEvent, ConfigError
-from flask_chsk.event import Event
+from flask_chsk.protocol.event import Event
 from flask_chsk.values import Keyword
 from tests.client.conftest import TestServer
 from tests.client.servers import HANDSHAKE, Polled

@@ -24,10 +24,10 @@ from flask_chsk.client.session import (
     Say,
 )
 from flask_chsk.errors import PackError
-from flask_chsk.event import Event
 from flask_chsk.packers import make
+from flask_chsk.protocol.event import Event
+from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer
 
 SERVER = {
     "cursor": "e1:100",

@@ -29,7 +29,7 @@ from flask_chsk.packers.gzip import GzipPacker
 from flask_chsk.packers.json import JsonPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
 from flask_chsk.packers.transit import TransitPacker
-from flask_chsk.push import CANONICAL
+from flask_chsk.protocol.push import CANONICAL
 from tests.fuzz.packers import EDN_BITS, JSON_BITS, MSGPACK_BITS, TRANSIT_BITS
 from tests.fuzz.watch import confine, watched
 

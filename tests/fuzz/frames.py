@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
-from flask_chsk.frames import Close, FrameReader, Message, Ping, Pong, build
+from flask_chsk.protocol.frames import Close, FrameReader, Message, Ping, Pong, build
 from tests.fuzz.watch import confine, watched
 
 ROLES = ("server", "client")

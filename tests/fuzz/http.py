@@ -24,7 +24,7 @@ import gevent
 from flask import Flask, request
 
 from flask_chsk import Chsk
-from flask_chsk.views import TEST_CLIENT
+from flask_chsk.web.views import TEST_CLIENT
 from tests.fuzz.watch import confine, watched
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -15,9 +15,9 @@ import sys
 from typing import Any
 
 from flask_chsk.errors import PackError
-from flask_chsk.event import Event, is_event
 from flask_chsk.packers import make
-from flask_chsk.session import (
+from flask_chsk.protocol.event import Event, is_event
+from flask_chsk.protocol.session import (
     BAD_EVENT,
     BAD_PACKAGE,
     BAD_PACKAGE_SHOWN,
@@ -31,7 +31,7 @@ from flask_chsk.session import (
     read_cursor,
     read_message,
 )
-from flask_chsk.wire import WIRES, Composer
+from flask_chsk.protocol.wire import WIRES, Composer
 from tests.fuzz.packers import EDN_BITS, JSON_BITS, damaged
 from tests.fuzz.watch import confine, watched
 

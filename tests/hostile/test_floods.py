@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
-from flask_chsk.frames import PING, TEXT, Pong, build
+from flask_chsk.protocol.frames import PING, TEXT, Pong, build
 from tests.hostile.conftest import MiB, Target
 from tests.hostile.wire import EDN, MASK, Wire, head, text, upgrade
 from tests.process import eventually

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_chsk.frames import CLOSE, CONTINUATION, PING, TEXT, build
+from flask_chsk.protocol.frames import CLOSE, CONTINUATION, PING, TEXT, build
 from tests.hostile.conftest import Target
 from tests.hostile.wire import MASK, binary, text
 

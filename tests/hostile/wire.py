@@ -7,8 +7,8 @@ import struct
 from types import TracebackType
 from typing import Any
 
-from flask_chsk.frames import BINARY, TEXT, Close, FrameReader, Message, build
 from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.protocol.frames import BINARY, TEXT, Close, FrameReader, Message, build
 from flask_chsk.security import SECRET_HEADER
 
 EDN = EdnPacker()

@@ -18,7 +18,7 @@ from flask_chsk.packers.gzip import GzipPacker
 from flask_chsk.packers.json import JsonPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
 from flask_chsk.packers.transit import TransitPacker
-from flask_chsk.push import CANONICAL
+from flask_chsk.protocol.push import CANONICAL
 from flask_chsk.values import Keyword
 from tests.fuzz import cost, watch
 

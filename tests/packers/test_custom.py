@@ -13,8 +13,8 @@ from flask_chsk.packers import Packer, make
 from flask_chsk.packers.custom import Guarded, register, registered
 from flask_chsk.packers.gzip import GzipPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
+from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer
 
 
 class Literals:

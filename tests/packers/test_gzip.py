@@ -20,8 +20,8 @@ from flask_chsk.packers.edn import EdnPacker
 from flask_chsk.packers.gzip import GzipPacker
 from flask_chsk.packers.json import JsonPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
+from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.values import Keyword
-from flask_chsk.wire import WIRES, Composer
 
 from . import typed
 from .test_edn import values

@@ -6,7 +6,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from flask_chsk.longpoll import NoAnswer, Parked
+from flask_chsk.transports.longpoll import NoAnswer, Parked
 
 
 class Waiter:

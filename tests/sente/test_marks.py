@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.generations import CURRENT, GENERATIONS, told
+from flask_chsk.protocol.generations import CURRENT, GENERATIONS, told
+from flask_chsk.protocol.wire import WIRES
 from flask_chsk.security import proves_same_origin
-from flask_chsk.wire import WIRES
 
 # What the clients of a version put into a request's query or form, and who they are taken for.
 SENT: list[tuple[str, str, Any, str, str]] = [

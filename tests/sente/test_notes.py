@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from flask_chsk import packers
-from flask_chsk.connection import Connection
 from flask_chsk.errors import BrokerUnavailable
-from flask_chsk.longpoll import Poller
-from flask_chsk.polls import Polls
-from flask_chsk.push import Push
-from flask_chsk.session import Rules, ServerSession
-from flask_chsk.wire import WIRES, Composer
+from flask_chsk.protocol.push import Push
+from flask_chsk.protocol.session import Rules, ServerSession
+from flask_chsk.protocol.wire import WIRES, Composer
+from flask_chsk.server.connection import Connection
+from flask_chsk.server.polls import Polls
+from flask_chsk.transports.longpoll import Poller
 
 
 class Waiter:

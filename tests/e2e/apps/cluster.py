@@ -10,7 +10,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_chsk import AskError, BrokerError, Chsk, EventMessage
-from flask_chsk.registry import ConnectedUids
+from flask_chsk.protocol.uids import ConnectedUids
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "of the tests")

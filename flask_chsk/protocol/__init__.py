@@ -1,0 +1,1 @@
+"""The protocol as values: pure code without socket, clock, greenlet or log."""

@@ -1,0 +1,200 @@
+"""Questions to clients: who may still answer, and who waits for it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..brokers import Broker
+from ..errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
+from ..hub import Hub, Waiter
+from ..logs import Sparse, logger
+from ..protocol import session as s
+from ..protocol.event import assert_event
+from ..protocol.push import CANONICAL
+from .connection import Connection
+from .intake import Intake
+from .registry import Registry
+
+log = logger(__name__)
+sparse = Sparse(log)
+
+Client = tuple[str | None, str]
+"""The uid and the client id."""
+
+ASKER = re.compile(r"[0-9a-f]{16}")  # a process that asks, before the dot of an ask's id
+ASKED_STILL = 1.0  # seconds between looks whether a client of another process is still there
+
+
+class Asks:
+    """The open questions of this process; on the hub, but for :meth:`ask`."""
+
+    hub: Hub  # from `start`
+
+    def __init__(
+        self,
+        broker: Broker,
+        registry: Registry[Connection],
+        send: Callable[[str | None, Any, str | None], object],
+        intake: Intake,
+        max_bytes: int,
+        counters: Counter[str],
+    ) -> None:
+        """
+        :param send: says an event to a user, or one client of theirs, at once.
+        :param max_bytes: of one client's answers that are on their way to other processes.
+        """
+        self._broker = broker
+        self._registry = registry
+        self._send = send
+        self._intake = intake
+        self._max_bytes = max_bytes
+        self._counters = counters
+        self._leaving: Counter[Client] = Counter()  # bytes of answers to other processes
+        self._open: dict[str, Ask] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def ask(self, uid: str | None, event: Any, client_id: str | None, timeout: float) -> Any:
+        """Ask a client, or all of a user's, and block for the first answer; from any thread.
+
+        :raises NoClient: at once, where nobody could answer.
+        :raises ClientGone: when the last one asked went away.
+        :raises AskTimeout: after *timeout* seconds.
+        :raises AskFailed: when all that were asked answered with an error.
+        """
+        id, data = assert_event(event)
+        clients = self._clients(uid)
+        asked = dict.fromkeys((uid, one) for one in clients if client_id in (None, one))
+        if not asked:
+            raise NoClient(f"uid {uid!r} has no client that can be asked")
+        waiter = self.hub.waiter_here()
+        ask_id = f"{self._broker.name}.{self.hub.token(12)}"
+        self.hub.run(self._begin, ask_id, asked, waiter)
+        try:
+            self._send(uid, [s.ASK, [ask_id, [id, data]]], client_id)
+            answer = self._wait(ask_id, uid, waiter, timeout)
+        finally:
+            self.hub.call(self._open.pop, ask_id, None)
+        if answer is None:
+            raise AskTimeout(f"uid {uid!r} did not answer {id} within {timeout:g} s")
+        kind, value = answer
+        if kind == "gone":
+            raise ClientGone(f"the last client of uid {uid!r} that was asked went away")
+        if kind == "error":
+            raise AskFailed(f"{id}: {value}")
+        return value
+
+    def answered(self, client: Client, answer: s.Answered, size: int = 0) -> bool:
+        """A client answered; False where it was not asked that.
+
+        :param size: bytes that the answer holds. Nobody waits for the broker with those of whoever
+            answers what was never asked: over the limits they are dropped.
+        """
+        name, dot, _ = answer.id.partition(".")
+        if dot and name != self._broker.name and ASKER.fullmatch(name) and not self._broker.local:
+            leaving = self._leaving[client]
+            if self._intake.full or (leaving and leaving + size > self._max_bytes):
+                self._counters["answers_dropped"] += 1
+                words = "an answer of uid %r was dropped: too many wait for the broker"
+                sparse.warning("dropped", words, client[0])
+                return True
+            self._count(client, size)
+            self.hub.background(self._tell_asker, name, client, answer, size)
+            return True
+        return self._answered_here(client, answer)
+
+    def _count(self, client: Client, size: int) -> None:
+        self._intake.waiting += size
+        self._leaving[client] += size
+        if not self._leaving[client]:
+            del self._leaving[client]
+
+    def told(self, text: str) -> bool:
+        """A client of another process answered; False where it was not asked that."""
+        uid, client_id, *answer = CANONICAL.unpack(text)
+        return self._answered_here((uid, client_id), s.Answered(*answer[:3]))
+
+    def gone(self, client: Client) -> None:
+        """A client will not answer any more."""
+        for ask in [ask for ask in self._open.values() if client in ask.asked]:
+            ask.gone(client)
+
+    def _begin(self, ask_id: str, asked: dict[Client, None], waiter: Waiter) -> None:
+        self._open[ask_id] = Ask(asked, waiter)
+
+    def _answered_here(self, client: Client, answer: s.Answered) -> bool:
+        ask = self._open.get(answer.id)
+        if ask is None or client not in ask.asked:
+            return False
+        ask.answer(client, answer)
+        return True
+
+    def _tell_asker(self, name: str, client: Client, answer: s.Answered, size: int) -> None:
+        try:
+            self._broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
+        except ChskError as error:
+            words = "an answer of uid %r did not get through: %s"
+            sparse.warning("lost", words, client[0], error)
+        finally:
+            self.hub.call(self._count, client, -size)
+
+    def _clients(self, uid: str | None) -> Iterable[str]:
+        """The clients of a user, in whatever process, that can be asked."""
+        if not self._broker.local:
+            return self._broker.clients(uid)
+        return self.hub.run(
+            lambda: [c.session.client_id for c in self._registry.of(uid) if c.session.v1]
+        )
+
+    def _wait(self, ask_id: str, uid: str | None, waiter: Waiter, timeout: float) -> Any:
+        if self._broker.local:
+            return waiter.wait(timeout)
+        until = self.hub.now() + timeout
+        while True:
+            left = until - self.hub.now()
+            answer = waiter.wait(max(0.0, min(left, ASKED_STILL)))
+            if answer is not None or left <= ASKED_STILL:
+                return answer
+            there = {(uid, one) for one in self._clients(uid)}
+            self.hub.run(self._only, ask_id, there)
+
+    def _only(self, ask_id: str, there: set[Client]) -> None:
+        """Of those asked, none but *there* can still answer."""
+        ask = self._open.get(ask_id)
+        if ask is not None:
+            for client in [client for client in ask.asked if client not in there]:
+                ask.gone(client)
+
+
+class Ask:
+    """One question."""
+
+    __slots__ = ("asked", "error", "waiter")
+
+    def __init__(self, asked: dict[Client, None], waiter: Waiter) -> None:
+        self.asked = asked  # who has not answered yet
+        self.waiter = waiter  # of ("value" | "error" | "gone", …)
+        self.error: str | None = None
+
+    def answer(self, client: Client, answer: s.Answered) -> None:
+        """Take an answer; the first that is no error wins."""
+        if answer.error is None:
+            self.asked.pop(client, None)
+            self.waiter.set(("value", answer.value))
+        else:
+            self.error = answer.error
+            self.gone(client)
+
+    def gone(self, client: Client) -> None:
+        """One less to wait for."""
+        self.asked.pop(client, None)
+        if not self.asked:
+            self.waiter.set(("gone", None) if self.error is None else ("error", self.error))

@@ -1,0 +1,292 @@
+"""Keeps true what the broker knows of this process's clients: until it holds, and again.
+
+The server lets a client in the first time
+(:meth:`~flask_chsk.server.worker.Server.enter`). With a broker in this process there is nothing
+that could go wrong.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..brokers import Arrival
+from ..errors import BrokerError, Refused, UsageError
+from ..hub import Hub
+from ..logs import Sparse, logger
+from .connection import Connection, Uid
+from .replay import RETRY
+
+if TYPE_CHECKING:
+    from .worker import Server
+
+log = logger(__name__)
+sparse = Sparse(log)
+
+
+MOVED = 10.0  # seconds for which it is remembered who went to another process
+LATER = 2.0  # seconds for the processes where they are to speak first
+
+
+class Moved(NamedTuple):
+    """A user whose client another process let in, and who has none here any more."""
+
+    when: float
+    uid: str
+    topics: list[str]
+
+
+class Attachments:
+    """On the hub, except what says that it may wait for the broker."""
+
+    hub: Hub  # from `start`
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._broker = server.broker
+        self._registry = server.registry
+        self._topics = server.topics
+        self._leaving: deque[tuple[Uid, str, str]] = deque()  # to be signed off
+        self._waiting: dict[Connection, bool] = {}  # to be let in again; quietly?
+        self._unsaid: dict[str, list[str]] = {}  # user -> topics that the broker is to know again
+        self._gone: dict[str, None] = {}  # users who were here before the epoch
+        self._gone_from = 0.0  # when those are spoken of
+        self._at_it = False
+        self._moved: deque[Moved] = deque()
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    # who is there ----------------------------------------------------------------------
+
+    def reattach(self, quiet: bool, only: Connection | None = None) -> None:
+        """The broker lost sight of our clients: let them in again, one after another.
+
+        :param quiet: it began anew, knows of no topic, and of nobody who was here.
+        """
+        if quiet:
+            for uid, topics in self._topics.snapshot().items():
+                self._unsaid[uid] = list({*self._unsaid.get(uid, ()), *topics})
+            if only is None:
+                self._speak_for_moved()
+        for one in [*self._waiting]:
+            if self._registry.get(*one.key) is not one:
+                self._went(self._waiting.pop(one), one.session.uid)
+        for one in self._registry if only is None else [only]:
+            self._waiting[one] = quiet or self._waiting.get(one, False)
+        self._begin()
+
+    def _begin(self) -> None:
+        if (self._waiting or self._unsaid or self._gone) and not self._at_it:
+            self._at_it = True
+            self.hub.background(self._reattach)
+
+    def _went(self, quiet: bool, uid: Uid) -> None:
+        if quiet and uid is not None:
+            self._gone[uid] = None
+
+    def moved(self, uid: str, topics: list[str]) -> None:
+        """Another process let the last client of a user in that was here.
+
+        If the broker begins anew just then, the other one may never have had its answer: then
+        only this one knows that the user was there, and a member.
+        """
+        now = self.hub.now()
+        while self._moved and self._moved[0].when < now - MOVED:
+            self._moved.popleft()
+        self._moved.append(Moved(now, uid, topics))
+
+    def moved_user_left(self, uid: str, topic: str) -> None:
+        """A user left a topic who has no client here."""
+        for one in self._moved:
+            if one.uid == uid and topic in one.topics:
+                one.topics.remove(topic)
+
+    def _speak_for_moved(self) -> None:
+        since = self.hub.now() - MOVED
+        for one in self._moved:
+            if one.when >= since:
+                self._gone[one.uid] = None
+                if one.topics:
+                    self._unsaid[one.uid] = list({*self._unsaid.get(one.uid, ()), *one.topics})
+        self._moved.clear()
+        self._gone_from = self.hub.now() + LATER
+        self.hub.timer(LATER, self._begin)
+
+    def had_before(self, uid: Uid) -> bool:
+        """Whether a user was here before the epoch, which the broker does not know yet."""
+        if uid is None:
+            return False
+        if uid in self._gone:
+            return True
+        waiting = self._waiting
+        return bool(waiting) and any(waiting.get(one, False) for one in self._registry.of(uid))
+
+    def has_topics_of(self, uid: Uid) -> bool:
+        """Whether the broker has yet to be told of topics of a user."""
+        return uid in self._unsaid
+
+    def waits(self, connection: Connection) -> bool:
+        """Whether a client is to be let in again: perhaps another process has it by now."""
+        return connection in self._waiting
+
+    def _reattach(self) -> None:
+        """May wait for the broker; comes back until all are in, and all topics said before."""
+        try:
+            while one := self.hub.run(self._next):
+                what, more = one
+                if isinstance(what, Connection):
+                    self._attach_again(what, more is True)
+                elif more:
+                    self._say_topic(what, str(more))
+                else:
+                    self._say_gone(what)
+                self.hub.run(self._is_in, what, more)
+        except BrokerError as error:
+            log.warning("%d clients wait to be let in again: %s", len(self._waiting), error)
+            self._later(self._reattach)
+
+    def _next(self) -> tuple[Connection | str, bool | str] | None:
+        for uid, topics in self._unsaid.items():
+            return uid, topics[-1]
+        for one in self._waiting.items():
+            return one
+        if self.hub.now() >= self._gone_from:
+            for uid in self._gone:
+                return uid, ""
+        self._at_it = False
+        return None
+
+    def _is_in(self, one: Connection | str, what: bool | str) -> None:
+        if isinstance(one, Connection):
+            if self._waiting.get(one) == what:  # else the broker began anew meanwhile
+                del self._waiting[one]
+            return
+        if not what:
+            self._gone.pop(one, None)
+            return
+        topics = self._unsaid.get(one, [])
+        if what in topics:
+            topics.remove(str(what))
+        if not topics:
+            self._unsaid.pop(one, None)
+
+    def _attach_again(self, connection: Connection, quiet: bool) -> None:
+        uid, client_id = connection.key
+        token = connection.token
+        if self._registry.get(uid, client_id) is not connection:
+            self.hub.run(self._went, quiet, uid)
+            return
+        if not token:
+            return
+        try:
+            arrival = self._broker.attach(
+                uid,
+                client_id,
+                connection.kind,
+                connection.session.v1,
+                token,
+                digest=connection.digest,
+                quiet=quiet,
+            )
+        except Refused as error:
+            sparse.warning("again", "uid %r could not be let in again: %s", uid, error)
+            return
+        if arrival is None:  # it went elsewhere while we were cut off
+            self.hub.call(self._server.released, uid, client_id, token)
+        else:
+            self.hub.call(self._attached, connection, arrival)
+
+    def _say_gone(self, uid: str) -> None:
+        generation = self._broker.was_here(uid)
+        if generation:
+            self.hub.call(self._server.user, uid, False, generation)
+
+    def _say_topic(self, uid: str, topic: str) -> None:
+        try:
+            if self._broker.rejoin(uid, topic):
+                return
+            why = "that they did not leave since is not known any more"
+        except UsageError as error:
+            why = str(error)
+        words = "uid %r is no member of %r any more: %s"
+        sparse.warning("topic", words, uid, topic, why)
+        self.hub.call(self._server.lost_topic, uid, topic)
+
+    def claim(self, connection: Connection) -> None:
+        """A WebSocket proved itself: its client polls elsewhere no more. May wait."""
+        uid, client_id = connection.key
+        if self._registry.get(uid, client_id) is not connection or connection.transport is None:
+            return
+        try:
+            quiet = self.hub.run(self.had_before, uid)
+            arrival = self._broker.attach(
+                uid,
+                client_id,
+                "ws",
+                connection.session.v1,
+                digest=connection.digest,
+                quiet=quiet,
+            )
+        except BrokerError as error:
+            sparse.warning("claim", "uid %r is known as polling yet: %s", uid, error)
+            self._later(self.claim, connection)
+        except Refused as error:
+            sparse.warning("refused", "uid %r stays known as polling: %s", uid, error)
+        else:
+            if arrival is not None:
+                self.hub.call(self._attached, connection, arrival)
+
+    def _attached(self, connection: Connection, arrival: Arrival) -> None:
+        uid, client_id = connection.key
+        if arrival.first:
+            self._server.user(uid, True, arrival.generation)
+        if self._registry.get(uid, client_id) is connection:
+            connection.token = arrival.token
+            if uid is not None:
+                self._server.take_topics(uid, arrival, complete=True)
+        else:  # it went in between
+            self.detach(uid, client_id, arrival.token)
+
+    # who went --------------------------------------------------------------------------
+
+    def detach(self, uid: Uid, client_id: str, token: str) -> None:
+        """Sign a client off, now or when the broker answers again."""
+        self._leaving.append((uid, client_id, token))
+        if self._broker.local:
+            self._sign_off()
+        elif len(self._leaving) == 1:
+            self.hub.background(self._sign_off)
+
+    def _sign_off(self) -> None:
+        """One after another, until all who went are signed off; may wait for the broker."""
+        while self._leaving:
+            gone = uid, client_id, token = self._leaving[0]
+            try:
+                generation = self._broker.detach(uid, client_id, token)
+            except BrokerError as error:
+                sparse.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
+                self._later(self._sign_off)
+                return
+            if generation:
+                self.hub.call(self._server.user, uid, False, generation)
+            with suppress(ValueError):  # under native threads another may be at it
+                self._leaving.remove(gone)
+
+    def leave_cursor(self, connection: Connection) -> None:
+        """A client without a cursor may come back elsewhere: say how far it was served.
+
+        May wait for the broker.
+        """
+        try:
+            self._broker.take(*connection.key, connection.token, connection.session.acked)
+        except BrokerError as error:
+            log.debug("uid %r may miss events: %s", connection.session.uid, error)
+
+    def _later(self, job: Callable[..., object], *args: Any) -> None:
+        again = partial(self.hub.background, job, *args)
+        self.hub.call(self.hub.timer, RETRY, again)

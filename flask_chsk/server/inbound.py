@@ -1,0 +1,236 @@
+"""What clients send: messages over a WebSocket, or by POST, on their way to the handlers.
+
+On the hub, except what says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerError, Refused
+from ..hub import Hub
+from ..logs import Sparse, logger
+from ..protocol import session as s
+from ..protocol.event import Event
+from ..protocol.push import CANONICAL
+from ..protocol.wire import Data
+from ..transports.longpoll import body
+from ..transports.websocket import WebSocket
+from .connection import Connection, Opening, Owner, Uid
+from .dispatch import RUNNING_BYTES
+from .rates import RateLimit, network_of
+from .replies import Claim, Kept, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
+
+if TYPE_CHECKING:
+    from .worker import Server
+
+sparse = Sparse(logger(__name__))
+
+OWN_RATE = 1.0, 10  # pings, pongs and answers of a client, at least
+HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
+
+
+class Inbound:
+    """Takes messages in, within their limits; a send that comes again is dispatched once."""
+
+    hub: Hub  # from `start`
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._broker = server.broker
+        self._registry = server.registry
+        self._counters = server.counters
+        self._intake = server.intake
+        self._dispatcher = server.dispatcher
+        self._delivery = server.delivery
+        self._asks = server.asks
+        self._repeats = Repeats()
+        self._addresses: RateLimit[str | None] = RateLimit(server.config.rate_per_address)
+        rate = server.config.rate
+        self._clients: RateLimit[tuple[Uid, str]] = RateLimit(rate)
+        # Of the protocol's own messages our clients send some at each opening, and answers as many
+        # as they are asked for: they take no event's place.
+        own = rate and (max(rate[0], OWN_RATE[0]), max(rate[1], OWN_RATE[1]))
+        self._own: RateLimit[tuple[Uid, str]] = RateLimit(own)
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def sweep(self, now: float) -> None:
+        """Let go of what nobody will send again."""
+        self._repeats.forget(now - self._config.recovery_seconds)
+
+    def received(self, connection: Connection, websocket: WebSocket, data: Data) -> None:
+        """A message came over a WebSocket."""
+        one = connection.session
+        if connection.transport is not websocket and not self._server.trust(connection, websocket):
+            return  # replaced, and about to notice
+        happening, size = one.receive(data, self.hub.now())
+        if self._config.rate is not None and self._too_fast(connection.key, happening):
+            self._counters["flooding"] += 1
+            websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
+            return
+        if isinstance(happening, s.Received):
+            self._take(connection, happening, websocket, size)
+        elif isinstance(happening, s.Pinged):
+            if happening.cb is not None:
+                cursor = one.cursor(self._broker.watermark(), self.hub.now())
+                one.say(one.composer.message("pong", happening.cb, cursor))
+                if one.overfull:
+                    self._delivery.overfull(connection)
+                else:
+                    websocket.wake()
+            self._take(connection, s.Received(Event(s.WS_PING)), websocket)
+        elif isinstance(happening, s.Ponged):
+            self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
+        elif isinstance(happening, s.Answered):
+            self.answered(connection.key, happening, size)
+        else:
+            size //= len(happening.events) or 1
+            for received in happening.events:
+                self._take(connection, received, websocket, size)
+
+    def _take(
+        self, connection: Connection, received: s.Received, websocket: WebSocket, size: int = 0
+    ) -> None:
+        channel = SocketChannel(self._server, connection, websocket, received.cb)
+        uid, client_id = connection.key
+        unless = None
+        if received.key is not None and connection.session.v1:
+            owner = connection.owner
+            if self._came_before(owner, received.key, channel):
+                return
+            unless = self._claim_of(owner, received.key, channel)
+        self._dispatcher.take(
+            received.event,
+            uid,
+            client_id,
+            channel,
+            connection.request,
+            websocket,
+            size,
+            unless=unless,
+        )
+
+    def _came_before(self, owner: Owner, key: str, channel: ReplyChannel) -> bool:
+        came = self._repeats.came_before(owner, key, channel, self.hub.now())
+        self._counters["repeated"] += came
+        return came
+
+    def _claim_of(self, owner: Owner, key: str, channel: ReplyChannel) -> Callable[[], bool] | None:
+        """What asks whether a send came to another process before; None: it need not be asked."""
+        if self._broker.local:
+            return None
+        return Claim(self._server, owner, key, channel).lost
+
+    def settled(self, kept: Kept, piece: Any, third: Any) -> None:
+        """A send that may come again, here or elsewhere, was answered."""
+        kept.settle(piece, third)
+        if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
+            self.hub.background(self._settle, kept, CANONICAL.pack([piece, third]))
+
+    def _settle(self, kept: Kept, reply: str) -> None:
+        try:
+            self._broker.settle(kept.client, kept.key, reply)
+        except BrokerError as error:
+            sparse.warning("settle", "a reply will not be given again: %s", error)
+
+    def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> int:
+        """Seconds until a client may send what it sent; 0 where it may now."""
+        if isinstance(happening, s.Pinged | s.Ponged | s.Answered):
+            return self._own.take(client, self.hub.now())
+        count = len(happening.events) if isinstance(happening, s.Batched) else 1
+        return self._clients.take(client, self.hub.now(), count)
+
+    def address_too_fast(self, address: str | None) -> int:
+        """Seconds until *address* may make a request; 0 where it may now."""
+        return self._addresses.take(network_of(address), self.hub.now())
+
+    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
+        """A message came by POST: its answer, or what will be told it.
+
+        Our clients send the next when the answer begins. Where that may reach another process
+        it begins after the handlers; here, where too many events wait.
+
+        Who may post in the name of this client was asked before
+        (:meth:`~flask_chsk.server.worker.Server.check_may_act`).
+
+        :param size: bytes that it holds, with what is kept of its request.
+        :raises Refused: 429 where too many of this client's events wait already, or come too
+            fast; 503 where too much waits in this process.
+        """
+        composer = opening.composer
+        client = (opening.uid, opening.client_id)
+        self._check(client, happening)
+        done = composer.message(s.DUMMY_CB_200)
+        if isinstance(happening, s.Pinged):
+            return done if happening.cb is None else composer.message("pong")
+        if isinstance(happening, s.Answered):
+            self.answered(client, happening, size)
+            return done
+        if isinstance(happening, s.Ponged):
+            return done
+        events = happening.events if isinstance(happening, s.Batched) else (happening,)
+        asks = isinstance(happening, s.Received) and happening.cb is not None
+        seconds = self._config.reply_timeout if asks else HOLD
+        otherwise = body(composer.message(s.TIMEOUT) if asks else done)
+        pending = Pending(self.hub, asks, otherwise, seconds, len(events))
+        if opening.number is not None and events and events[0].key is None:
+            # A browser may repeat a POST whose connection broke; its first event tells.
+            events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
+        handled = partial(self.hub.call, pending.handled) if opening.v1 else None
+        unless = None
+        for received in events:
+            channel = PostChannel(
+                self._server, opening, pending if received.cb is not None else None
+            )
+            if received.key is not None and opening.v1:  # of a batch, the first event's
+                if self._came_before(opening.owner, received.key, channel):
+                    return pending if asks else done
+                unless = self._claim_of(opening.owner, received.key, channel)
+            self._dispatcher.take(
+                received.event,
+                *client,
+                channel,
+                opening.request,
+                size=size // len(events),
+                then=handled,
+                unless=unless,
+            )
+        if asks:
+            return pending
+        waits = opening.v1 and (not self._broker.local or self._dispatcher.is_half_full(client))
+        return pending if waits and events else done
+
+    def _check(
+        self,
+        client: tuple[Uid, str],
+        happening: s.Happening,
+    ) -> None:
+        """Whether a POST may be taken in now."""
+        if self._server.closing:
+            raise Refused(503, "the server restarts: try again", retry_after=1)
+        if self._intake.full:
+            self._counters["intake_full"] += 1
+            raise Refused(
+                503, "too many events wait for their handlers (CHSK_MAX_INBOUND_BYTES)", 1
+            )
+        if self._dispatcher.is_full(client):
+            self._counters["inbox_full"] += 1
+            raise Refused(
+                429,
+                "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
+                retry_after=1,
+            )
+        if wait := self._too_fast(client, happening):
+            self._counters["flooding"] += 1
+            raise Refused(429, "more events per second than CHSK_RATE", wait)
+
+    def answered(self, client: tuple[Uid, str], answer: s.Answered, size: int) -> None:
+        """A client answered an ask."""
+        if not self._asks.answered(client, answer, RUNNING_BYTES + size):
+            self._counters["answers_unasked"] += 1

@@ -1,0 +1,305 @@
+"""A client's polls, GET after GET: handshake, answer, or park (PROTOCOL 5).
+
+On the hub, except what says otherwise. What stands for the client meanwhile is a
+:class:`~flask_chsk.transports.longpoll.Poller`.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import BrokerError, Refused
+from ..hub import Hub, Waiter
+from ..logs import Sparse, logger
+from ..protocol import session as s
+from ..protocol.generations import Generation
+from ..protocol.wire import Composer, Data
+from ..security import check_may_act
+from ..transports.longpoll import Parked, Poller, body
+from ..transports.websocket import WebSocket
+from .closing import Close, PendingResponse
+from .connection import Connection, Entered, Opening, Owner, Uid
+from .replay import RETRY
+
+if TYPE_CHECKING:
+    from .worker import Server
+
+sparse = Sparse(logger(__name__))
+
+TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
+
+
+class Farewell(Exception):
+    """A client that polls was closed, by this event, while no poll was here."""
+
+
+class Polls:
+    """Answers polls, or parks them."""
+
+    hub: Hub  # from `start`
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._broker = server.broker
+        self._registry = server.registry
+        self._counters = server.counters
+        self._delivery = server.delivery
+        self._history = server.history
+        self._farewells: dict[Owner, tuple[int, str, PendingResponse | None, float]] = {}
+
+    def start(self, hub: Hub) -> None:
+        """Begin to live on *hub*."""
+        self.hub = hub
+
+    def sweep(self, now: float) -> None:
+        """Let go of farewells that nobody came for."""
+        for key, (*_, when) in list(self._farewells.items()):
+            if now - when > self._config.close_grace_ajax:
+                del self._farewells[key]
+
+    def farewell(
+        self, owner: Owner, code: int, reason: str, after: PendingResponse | None = None
+    ) -> None:
+        """A client was closed between two polls: the next one says so, in whatever process.
+
+        A broker of many processes has noted it with the close.
+
+        :param after: say so when this response has ended.
+        """
+        if not owner[2]:
+            return  # one of Sente's: it hears the handshake of a fresh session
+        self._server.closes.note(owner[0], code, reason)
+        if self._broker.local:
+            self._farewells[owner] = (code, reason, after, self.hub.now())
+
+    def is_back(self, owner: Owner) -> None:
+        """A client was let in again: the next close that it hears is a later one."""
+        self._farewells.pop(owner, None)
+
+    def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
+        """A GET: the answer that is there, or what will be told it; from any thread.
+
+        :param wait: False: an empty answer at once instead of parking (tests).
+        :raises Refused: as :meth:`~flask_chsk.server.worker.Server.enter`; 429 where polls chase
+            each other.
+        """
+        if not handshake:
+            answer = self.hub.run(self._poll_known, opening, wait)
+            if answer is not None:
+                return answer
+        try:
+            entered = self._server.enter(opening, "ajax" if handshake else "poll")
+        except Farewell as farewell:
+            code, reason, after = Close.read(*farewell.args)
+            return self.hub.run(self._say_close, opening, code, reason, after if wait else None)
+        if entered is None:
+            return self._empty(opening)
+        # A client that came from another process, with all it needs to go on, just polls.
+        known = entered.recovered if opening.v1 else entered.known
+        greets = handshake or not known
+        return self.hub.run(self._open, entered, greets, wait)
+
+    def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
+        connection = entered.connection
+        if not self._server.is_latest(entered):
+            return self._empty(entered.opening)
+        poller = Poller(self._server, connection)
+        self._server.attach(connection, poller)
+        if not greets:
+            return self._poll(connection, poller, entered.opening, wait)
+        self.between_polls(connection)
+        return body(self._server.handshake(entered))
+
+    def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
+        known = self._registry.get(opening.uid, opening.client_id)
+        if opening.owner in self._farewells:
+            code, reason, after, _ = self._farewells.pop(opening.owner)
+            return self._say_close(opening, code, reason, after if wait else None)
+        if known is None or self._server.attachments.waits(known):
+            return None
+        check_may_act(opening.uid, known.digest, opening.digest)
+        if self._server.closing:
+            one = known.session
+            self._server.closes.note(one.uid, s.RESTART, self._server.spread)
+            generation = opening.generation
+            message = self.close_message(
+                one.composer, one.v1, generation, s.RESTART, self._server.spread
+            )
+            return body(message)
+        transport = known.transport
+        if isinstance(transport, WebSocket):
+            # A poll that was on its way while the client changed to WebSocket.
+            return self._empty(opening)
+        if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
+            return self._poll(known, transport, opening, wait)
+        return None
+
+    def _say_close(
+        self, opening: Opening, code: int, reason: str, after: PendingResponse | None
+    ) -> bytes | Waiter:
+        """The answer to a poll of a client that was closed, when it may be told."""
+        said = body(
+            self.close_message(opening.composer, opening.v1, opening.generation, code, reason)
+        )
+        if after is None:
+            return said
+        waiter = self.hub.waiter()
+        self._server.delayed_closes.when_ended(after, partial(waiter.set, said))
+        return waiter
+
+    def _poll(
+        self, connection: Connection, poller: Poller, opening: Opening, wait: bool
+    ) -> bytes | Waiter:
+        one = connection.session
+        now = self.hub.now()
+        if opening.number is not None:
+            if opening.number <= poller.number:
+                return body(self.end_of(connection))
+            poller.number = opening.number
+        if poller.parked:
+            if now - poller.takeover_window >= 1.0:
+                poller.takeover_window, poller.takeovers = now, 0
+            poller.takeovers += 1
+            if poller.takeovers > TAKEOVERS_PER_SECOND:
+                self._counters["takeovers_refused"] += 1
+                raise Refused(429, "polls of this client chase each other", retry_after=1)
+        if one.v1 and opening.cursor is not None:
+            cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
+            if cursor is None or (self._broker.local and cursor > self._broker.watermark()):
+                self._history.owe_gap(connection)
+            else:
+                one.resume(cursor)
+        one.heard = now
+        if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
+            answer = poller.answer()
+            if answer is not None:
+                connection.flushed = now
+                poller.release()
+                self.between_polls(connection)
+                return answer
+        if not wait:
+            return body(self.end_of(connection))
+        waiter = self.hub.waiter()
+        poller.park(waiter)
+        connection.lost_at = None
+        if one.outbox and not self._delivery.waits(connection, now):
+            poller.wake()
+        return waiter
+
+    def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
+        """The body of a poll's answer; *sock* is watched, where it can be."""
+        seconds = max(self._config.lp_timeout, opening.generation.idle_poll)
+        return Parked(self._server, (opening.uid, opening.client_id), waiter, sock, seconds)
+
+    def expire(self, key: tuple[Uid, str], waiter: Waiter, at_once: bool = False) -> bytes | None:
+        """The answer of a poll whose time is over; None: it was answered just now."""
+        poller = self._poller(key)
+        return None if poller is None else poller.expire(waiter, at_once)
+
+    def abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
+        """The peer of a poll went away."""
+        poller = self._poller(key)
+        if poller is not None:
+            poller.abandon(waiter)
+
+    def look_at(self, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket) -> None:
+        """See that the peer of a poll is there before it is answered."""
+        poller = self._poller(key)
+        if poller is not None:
+            poller.look_at(waiter, sock)
+
+    def _poller(self, key: tuple[Uid, str]) -> Poller | None:
+        connection = self._registry.get(*key)
+        transport = connection and connection.transport
+        return transport if isinstance(transport, Poller) else None
+
+    def note_before_answer(self, connection: Connection) -> None:
+        """Tell the broker which events the parked poll of a client without a cursor is to get.
+
+        The broker notes exactly the events of one answer, before the client gets it: the next
+        poll goes on behind them, in whatever process. The transport is woken when they are noted.
+        """
+        page = connection.session.page()
+        if page and page[-1].offset > connection.served and not connection.serving:
+            connection.serving = True
+            self.hub.background(self._note, connection, page[-1].offset)
+
+    def note_rest(self, connection: Connection) -> None:
+        """An empty poll ended: a cursor that the broker keeps must not go stale."""
+        one = connection.session
+        now = self.hub.now()
+        if one.v1 or self._broker.local or not one.at_rest or connection.serving:
+            return
+        if now - one.told >= one.rules.cursor_every:
+            one.told = now
+            one.settle(self._broker.watermark())
+            connection.serving = True
+            self.hub.background(self._note, connection, one.acked)
+
+    def _note(self, connection: Connection, offset: int) -> None:
+        try:
+            ours = self._broker.take(*connection.key, connection.token, offset)
+        except BrokerError as error:
+            words = "uid %r cannot be served: %s"
+            sparse.warning("serve", words, connection.session.uid, error)
+            self.hub.call(self.hub.timer, RETRY, lambda: self._note_again(connection))
+            return
+        self.hub.call(self._noted, connection, offset if ours else None)
+
+    def _noted(self, connection: Connection, offset: int | None) -> None:
+        connection.serving = False
+        if offset is None:
+            self._server.released(*connection.key, connection.token)
+            return
+        connection.served = max(connection.served, offset)
+        if self._is_away(connection):
+            if connection.served > connection.session.acked:
+                self._take_back(connection)
+        elif connection.transport is not None:
+            connection.transport.wake()
+
+    def _note_again(self, connection: Connection) -> None:
+        """The broker did not answer: it may have noted the events, or not."""
+        connection.serving = False
+        if self._is_away(connection):
+            self._take_back(connection)
+        elif connection.transport is not None:
+            connection.transport.wake()
+
+    @staticmethod
+    def _is_away(connection: Connection) -> bool:
+        transport = connection.transport
+        return isinstance(transport, Poller) and not transport.parked
+
+    def _take_back(self, connection: Connection) -> None:
+        """The poll that events were noted for is gone: they are for the next one."""
+        connection.served = connection.session.acked
+        connection.serving = True
+        self.hub.background(self._note, connection, connection.served)
+
+    def between_polls(self, connection: Connection) -> None:
+        """A poll was answered: the connection lives on for its grace."""
+        connection.lost_at = self.hub.now()
+        self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
+
+    def end_of(self, connection: Connection) -> Data:
+        """``[:chsk/timeout nil cursor?]``, or what its generation takes for no events."""
+        one = connection.session
+        cursor = None
+        if isinstance(connection.transport, Poller):
+            cursor = one.cursor(self._broker.watermark(), self.hub.now())
+        return one.composer.message(connection.generation.poll_end, None, cursor)
+
+    def _empty(self, opening: Opening) -> bytes:
+        return body(opening.composer.message(opening.generation.poll_end))
+
+    def close_message(
+        self, composer: Composer, v1: bool, generation: Generation, code: int, reason: str
+    ) -> Data:
+        """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
+        if not v1:
+            return composer.message(generation.poll_end)
+        return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])

@@ -1,0 +1,142 @@
+"""Gives connections that are behind what they missed, from the broker's history (PROTOCOL 9).
+
+On the hub, except what says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from ..brokers import (
+    ANONYMOUS,
+    EVERYONE,
+    Broker,
+    Page,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
+from ..errors import BrokerError
+from ..hub import Hub
+from ..logs import Sparse, logger
+from ..protocol import session as s
+from ..protocol.push import Push
+from ..protocol.session import ServerSession
+from .connection import Connection
+from .delivery import Delivery
+from .topics import Topics
+
+sparse = Sparse(logger(__name__))
+
+CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done once, not delivered
+RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
+
+Position = tuple[dict[str, int], int]
+"""Channels, each with the offset at which it begins, and what is had of all of them."""
+
+
+class History:
+    """What connections missed, page by page, or that there is a gap."""
+
+    hub: Hub  # from `start`
+
+    def __init__(
+        self, broker: Broker, topics: Topics, delivery: Delivery, counters: Counter[str]
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._delivery = delivery
+        self._counters = counters
+
+    def start(self, hub: Hub, control: Callable[[Push, Connection], object]) -> None:
+        """Begin to live on *hub*; *control* does what a control says to one client."""
+        self.hub = hub
+        self._control = control
+
+    def catch_up(self, connection: Connection) -> None:
+        """Give a session that is behind its next page of history, or tell it of the gap.
+
+        With a broker in this process at once; else the transport is woken when it came.
+        """
+        if connection.catching:
+            return
+        connection.catching = True
+        if self._broker.local:
+            self._catch_up(connection)
+        else:
+            self.hub.background(self._catch_up_and_wake, connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        try:
+            if not self.next_page(connection):
+                self.hub.run(self.gap, connection)
+        finally:
+            connection.catching = False
+
+    def _catch_up_and_wake(self, connection: Connection) -> None:
+        try:
+            self._catch_up(connection)
+        except BrokerError as error:
+            uid = connection.session.uid
+            sparse.warning("history", "history of uid %r cannot be read: %s", uid, error)
+            if self._broker.deaf:
+                return  # all ask again once it hears
+            self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))
+            return
+        self.hub.call(self._delivery.wake, connection)
+
+    def next_page(self, connection: Connection) -> bool:
+        """Read and take in a page; may wait for the broker. False: there is a gap."""
+        position = self.hub.run(self._position, connection.session)
+        page = self._broker.since(*position, s.PAGE_BYTES)
+        return self.hub.run(self._take_page, connection, position, page)
+
+    def _position(self, one: ServerSession) -> Position:
+        return self._channels(one), one.queued
+
+    def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
+        one = connection.session
+        if not one.behind or self._position(one) != position:
+            # While it was read the client came back with another cursor, or joined a topic:
+            # what is between is not in this page. It is still behind, and asks again.
+            return True
+        if not page.complete or connection.gap_due:
+            connection.gap_due = False
+            now = self._broker.watermark()
+            # Above all that the client may have had from any process, or it would not hear of it.
+            one.start_at(now if self._broker.local else max(now, page.end + 1))
+            return False
+        pushes: list[Push] = []
+        for push in page.pushes:
+            if not push.text.startswith(CONTROLS):
+                pushes.append(push)
+            elif push.offset > connection.since:  # perhaps this process heard nothing then
+                self._control(push, connection)
+        if self._position(one) != position:
+            return True  # it joined a topic, or left one: its channels are others now
+        self._counters["recovered"] += len(pushes)
+        one.caught_up(pushes, page.end, more=page.more)
+        return True
+
+    def gap(self, connection: Connection) -> None:
+        """Tell a client that it missed something before now."""
+        self._counters["gaps"] += 1
+        one = connection.session
+        one.gap(max(self._broker.watermark(), one.queued, one.given))
+
+    def owe_gap(self, connection: Connection) -> None:
+        """See that a client is told that it missed something, when the broker said where it is."""
+        connection.gap_due = True
+        connection.session.fall_behind()
+
+    def _channels(self, one: ServerSession) -> dict[str, int]:
+        uid = one.uid
+        channels = {EVERYONE: 0, client_channel(uid, one.client_id): 0}
+        if uid is None:
+            channels[ANONYMOUS] = 0
+        else:
+            channels[user_channel(uid)] = 0
+            for topic, joined in self._topics.of(uid).items():
+                channels[topic_channel(topic)] = joined
+        return channels

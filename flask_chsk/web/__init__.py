@@ -1,0 +1,1 @@
+"""The Flask layer: the endpoint, its hooks, and the contexts of handlers."""

@@ -1,0 +1,559 @@
+"""The one URL: GET with an Upgrade, GET to handshake and poll, POST to send (PROTOCOL 1).
+
+Thin: each view checks (security.py), then hands over to the server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from functools import partial, wraps
+from io import BytesIO
+from random import randrange
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import gevent
+from flask import Blueprint, Request, Response, current_app, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Response as BaseResponse
+
+from .. import security
+from ..config import Config
+from ..errors import Refused
+from ..interrupts import from_signal
+from ..logs import Sparse, logger
+from ..protocol import generations
+from ..protocol.generations import Generation
+from ..protocol.session import is_unreadable, read_sized
+from ..protocol.wire import Composer
+from ..server.admission import Admission
+from ..server.connection import Opening
+from ..server.dispatch import RUNNING_BYTES
+from ..server.rates import network_of
+from ..server.worker import Server
+from ..transports import upgrade
+from ..transports.longpoll import body
+from .contexts import HandshakeRequest, PostRequest
+from .form import OTHER_BYTES, message_of
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+    from ..extension import State
+
+P = ParamSpec("P")
+T = TypeVar("T")
+K = TypeVar("K", HandshakeRequest, PostRequest)
+
+sparse = Sparse(logger(__name__))
+
+# By this key in the environ the test client asks for polls that do not park, and brings no
+# CSRF token. A peer cannot set it: what comes in headers is HTTP_….
+TEST_CLIENT = "flask_chsk.test_client"
+
+# Of a WebSocket's request, which stays as long as its socket, or a POST's, which stays until its
+# event is handled: what nginx lets through.
+MOST_KEPT = 32 * 1024
+
+PIECE = 65_536  # bytes of a body that are read at once
+BODY_SECONDS = 60.0  # for all of a body: then clients give their request up
+
+SPREAD = 5  # seconds over which clients that are turned away come back
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
+    """What a hook aborts with refuses the request, in our words: no page of HTML answers it.
+
+    A hook that ends, by ``sys.exit()`` say, ends no server: that is an error as any other.
+    """
+
+    @wraps(check)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return check(*args, **kwargs)
+        except HTTPException as error:
+            if error.code is None or error.response is not None:
+                raise _Answered(error.get_response(request.environ)) from error
+            raise Refused(error.code, error.description or error.name) from error
+        except (Exception, gevent.GreenletExit, gevent.Timeout):  # the last two may be the server's
+            raise
+        except BaseException as error:
+            if from_signal(error):
+                raise
+            raise RuntimeError(f"a hook of the channel socket raised {error!r}") from error
+
+    return checked
+
+
+class Endpoint:
+    """One path of one application, with the wire and packers spoken there."""
+
+    def __init__(self, state: State, config: Config) -> None:
+        self.state = state
+        self.config = config
+        self._admission = Admission(config.max_openings)
+
+    def blueprint(self, name: str) -> Blueprint:
+        """The routes of this endpoint."""
+        blueprint = Blueprint(
+            name, "flask_chsk", static_folder="static", static_url_path=f"{self.config.path}/static"
+        )
+        blueprint.before_request(self._serve)
+        add = blueprint.add_url_rule
+        path = self.config.path
+        # Werkzeug routes an Upgrade to rules with websocket=True only, all else to others.
+        add(path, "websocket", self.websocket, websocket=True)
+        # Flask would answer OPTIONS by itself, for any of these rules.
+        plain = {"provide_automatic_options": False}
+        add(path, "poll", self.poll, methods=["GET"], **plain)
+        add(path, "post", self.post, methods=["POST"], **plain)
+        add(path, "options", self.options, methods=["OPTIONS"], **plain)
+        if self.config.health:
+            add(f"{path}/health", "health", self.health, methods=["GET"])
+        return blueprint
+
+    # views -----------------------------------------------------------------------------
+
+    def websocket(self) -> BaseResponse:
+        """Take the socket over, where all is well; else refuse before the 101."""
+        try:
+            key = upgrade.check(request.environ)
+            offered = request.headers.get("Sec-WebSocket-Protocol")
+            shown = security.Shown.take(request.environ)
+            if shown.bearer is not None and "HTTP_AUTHORIZATION" not in request.environ:
+                request.environ["HTTP_AUTHORIZATION"] = f"Bearer {shown.bearer}"
+            kept = _checked(HandshakeRequest(request.environ, request.url_rule))
+            with self._admission.entering():
+                server, opening, _ = self._open(kept, shown)
+                entered = server.enter(opening, "ws")
+            if entered is None:
+                raise Refused(409, "this client has a newer connection", retry_after=1)
+        except Refused as refused:
+            return self._refuse(refused)
+        headers = []
+        if security.offers(offered, "chsk.v1"):
+            headers.append(("Sec-WebSocket-Protocol", "chsk.v1"))
+        switch = upgrade.SwitchProtocols.of(current_app.response_class)
+        return switch(
+            lambda link, leftover: server.open_websocket(entered, link, leftover),
+            server.hub,
+            key,
+            headers,
+        )
+
+    def poll(self) -> BaseResponse:
+        """Answer a handshake or a poll, or park it."""
+        try:
+            if upgrade.serves_one_at_a_time(request.environ):
+                raise Refused(
+                    501,
+                    "no long-polling here: this server handles one request at a time, so one"
+                    " waiting poll would block it. Run gunicorn -k gevent, or -k gthread"
+                    " --threads 100 (WebSockets work as it is)",
+                )
+            shown = security.Shown.take(request.environ)
+            _check_query()
+            handshake = "handshake?" in request.args
+            with self._admission.entering() if handshake else nullcontext():
+                server, opening, origin = self._open(None, shown)
+                if request.method == "HEAD":  # nobody would read what a poll takes
+                    return self._answer(opening.composer, b"", origin)
+                wait = TEST_CLIENT not in request.environ
+                answer = server.polls.get(opening, handshake, wait)
+        except Refused as refused:
+            return self._refuse(refused)
+        if isinstance(answer, bytes):
+            return self._answer(opening.composer, answer, origin)
+        parked = server.polls.parked(opening, answer, upgrade.plain_socket(request.environ))
+        response = self._answer(opening.composer, parked, origin)
+        response.direct_passthrough = True  # the server holds the body, and nothing else of us
+        return response
+
+    def post(self) -> BaseResponse:
+        """Take a message in; answer it, or wait for its reply."""
+        try:
+            shown = security.Shown.take(request.environ)
+            data = self._posted()
+            kept = _checked(PostRequest(request.environ, request.url_rule))
+            server, opening, origin = self._open(kept, shown)
+            server.check_may_act(opening)
+            if data is None:
+                raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
+            happening, size = read_sized(opening.composer, data, padded=True)
+            # A handler of its own runs for each, and makes a request again of what is kept.
+            size += RUNNING_BYTES + 2 * kept.size
+            answer = server.hub.run(server.inbound.posted, opening, happening, size)
+            if opening.v1 and is_unreadable(happening):  # Sente's clients read a 200 everywhere
+                raise Refused(
+                    400,
+                    "the message cannot be read: POST one [event callback], packed by the packer"
+                    f" {opening.composer.packer.name}",
+                )
+        except Refused as refused:
+            return self._refuse(refused)
+        if isinstance(answer, str | bytes):
+            return self._answer(opening.composer, body(answer), origin)
+        response = self._answer(opening.composer, answer, origin)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold its head back
+        return response
+
+    def health(self) -> Response:
+        """200 where events pass, 503 where they do not; one line says why (CHSK_HEALTH).
+
+        A line after ``ok`` says what somebody should look at all the same.
+        """
+        server = self.state.server()
+        wrong = "draining" if server.closing else self._unshared() or server.broker_health()
+        lines = [wrong] if wrong else ["ok", server.broker.note()]
+        text = "".join(f"{line}\n" for line in lines if line)
+        response = Response(text, 503 if wrong else 200, mimetype="text/plain")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def options(self) -> BaseResponse:
+        """Answer the preflight of a listed origin."""
+        try:
+            origin = self._origin()
+        except Refused as refused:
+            return self._refuse(refused)
+        response = Response(status=204)
+        if origin is not None:
+            _allow(response, origin)
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+            response.headers["Access-Control-Allow-Headers"] = (
+                "Authorization, Content-Type, X-CSRF-Token, X-Requested-With,"  # of all of Sente's
+                f" {security.SECRET_HEADER}, {security.RESUME_HEADER}"
+            )
+            response.headers["Access-Control-Max-Age"] = "600"
+        return response
+
+    def _serve(self) -> ResponseReturnValue | None:
+        """503 in a child of a worker; the client's file is the same everywhere."""
+        if TEST_CLIENT in request.environ or str(request.endpoint).endswith(".static"):
+            return None
+        try:
+            self.state.serve(request.environ)
+        except Refused as refused:
+            return self._refuse(refused)
+        return None
+
+    # checks, in the order of PROTOCOL 8 ---------------------------------------------------
+
+    @_refusing_http_errors
+    def _open(
+        self, kept: HandshakeRequest | PostRequest | None, shown: security.Shown
+    ) -> tuple[Server, Opening, str | None]:
+        state, config = self.state, self.config
+        hooks = state.hooks
+        _check_query()
+        values, headers = request.values, request.headers
+        if refusal := hooks.refusal():
+            if isinstance(refusal, BaseResponse):
+                raise _Answered(refusal)
+            raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
+        kind: generations.Kind = "poll"
+        if kept is not None:
+            kind = "post" if isinstance(kept, PostRequest) else "ws"
+        v1 = values.get("v") == "1"
+        generation = generations.CURRENT if v1 else generations.told(config.wire, kind, values)
+        client_id = self._client_id(values, generation)
+        # What opens something comes in headers: URLs stand in logs and histories.
+        digest = security.digest_of_secret(shown.secret) if v1 else ""
+        composer = state.composer(values.get("packer") or config.packer, config)
+        origin = self._origin()
+        ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
+        if config.csrf and ambient and TEST_CLIENT not in request.environ:
+            given = (
+                shown.csrf
+                or headers.get("X-CSRF-Token")
+                or headers.get("X-XSRF-Token")
+                or values.get("csrf-token")
+            )
+            brings_token = kind != "post" and not v1 and composer.wire.csrf_in_handshake
+            if given or not (brings_token and self._proves_same_origin()):
+                matches = hooks.csrf_matches(given) if given else None
+                expected = given if matches else hooks.expected_csrf_token()
+                security.check_csrf(given, expected)
+        if unshared := self._unshared():
+            raise Refused(503, unshared)
+        server = state.server()
+        server.ready()
+        asked = server.asked()  # from here on a close concerns whoever this is
+        if not hooks.lets_in():
+            raise Refused(401, "not authorized: sign in first")
+        if config.rate_per_address is not None:
+            wait = server.hub.run(server.inbound.address_too_fast, request.remote_addr)
+            if wait:
+                raise Refused(
+                    429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", wait
+                )
+        uid = state.uid_of_request()
+        data = None if isinstance(kept, PostRequest) else self._handshake_data(composer)
+        number = values.get("n")
+        began = resume = None
+        if v1:
+            keys = state.resume_keys
+            began = security.resumes_since(keys, shown.resume, uid, client_id, digest)
+            resume = partial(security.resume_token, keys[0], uid, client_id, digest)
+        opening = Opening(
+            uid=uid,
+            client_id=client_id,
+            composer=composer,
+            request=kept,
+            v1=v1,
+            generation=generation,
+            digest=digest,
+            cursor=values.get("cursor") or None,
+            trusted=began is not None,
+            since=began or 0,
+            asked=asked,
+            data=data,
+            csrf_token=self._csrf_in_handshake(composer),
+            resume=resume,
+            number=int(number) if v1 and number and _NUMBER.fullmatch(number) else None,
+        )
+        return server, opening, origin
+
+    def _unshared(self) -> str:
+        """Why these workers cannot serve together; empty where they can."""
+        config = self.config
+        shared = config.allow_unshared or not config.broker_url.startswith("memory:")
+        if shared or not request.is_multiprocess:
+            return ""
+        return (
+            "several workers share no broker, so events would reach some clients only:"
+            " set CHSK_BROKER_URL=redis://… or run one worker (CHSK_ALLOW_UNSHARED=True overrides)"
+        )
+
+    @staticmethod
+    def _client_id(values: Mapping[str, str], generation: Generation) -> str:
+        """The client's id, or one that stands for an address where this generation sends none."""
+        client_id = values.get("client-id")
+        if client_id is None and generation.post_without_id:
+            # No client can have it. A colon would end it in names of channels.
+            return "@" + (network_of(request.remote_addr) or "").replace(":", ".")
+        if client_id is None and not generation.supported:
+            raise Refused(
+                400,
+                "no client-id in the query: Sente's clients send one from 1.3 on, and those of"
+                " 1.0 to 1.2 are not supported",
+            )
+        return security.check_client_id(client_id)
+
+    def _origin(self) -> str | None:
+        headers = request.headers
+        return security.check_origin(
+            headers.get("Origin"),
+            headers.get("Sec-Fetch-Site"),
+            _own_origin(),
+            self.config.allowed_origins,
+            bool(request.cookies),
+        )
+
+    @staticmethod
+    def _proves_same_origin() -> bool:
+        headers = request.headers
+        return security.proves_same_origin(
+            headers.get("Origin"), headers.get("Sec-Fetch-Site"), _own_origin()
+        )
+
+    def _bearer(self) -> bool:
+        authorization = request.authorization
+        return authorization is not None and authorization.type == "bearer"
+
+    def _csrf_in_handshake(self, composer: Composer) -> Any:
+        """The seed's generation carries it, to requests that proved to be our own pages'."""
+        if not (composer.wire.csrf_in_handshake and self.config.csrf):
+            return None
+        referer = request.headers.get("Referer", "")
+        by_referer = "Origin" not in request.headers and referer.startswith(request.host_url)
+        if not (by_referer or self._proves_same_origin()):
+            return None
+        token = self.state.hooks.expected_csrf_token()
+        most = self.config.max_outbox_bytes // 2
+        return None if token is None else composer.bounded(token, most, "csrf_token")
+
+    def _handshake_data(self, composer: Composer) -> Any:
+        """What the application greets with, packed before anybody is let in.
+
+        :raises PackError: naming what no packer can carry.
+        """
+        data = self.state.hooks.greeting()
+        most = self.config.max_outbox_bytes // 2
+        return None if data is None else composer.bounded(data, most, "handshake_data")
+
+    def _posted(self) -> str | bytes | None:
+        """The message in a POST, within the limit; None where there is none.
+
+        :raises Refused: 400, 413; 503 where too much is arriving.
+        """
+        limit = self.config.max_message_bytes
+        _check_query()
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refused(400, "a Content-Encoding is not accepted: POST the message as it is")
+        # Urlencoding writes one byte as three at worst, and then there are the other fields.
+        most = 3 * limit + OTHER_BYTES
+        _limit_body(request, most)
+        if (request.content_length or 0) > most:
+            raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
+        try:
+            content = self._read_body()
+            data: str | bytes | None = None
+            if "binary?" in request.args:
+                # Whatever its Content-Type says, it is no form.
+                data, content = content or request.get_data(cache=False), b""
+            elif content and request.mimetype == "application/x-www-form-urlencoded":
+                data, content = message_of(content)
+            if content:  # else there is none, or somebody has read it
+                request.stream = BytesIO(content)
+            if data is None:
+                data = request.values.get("ppstr")
+        except RequestEntityTooLarge:
+            raise Refused(
+                413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)"
+            ) from None
+        if data is not None and len(data) > limit:
+            raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
+        return data
+
+    def _read_body(self) -> bytes:
+        """Read the body: in pieces, which count while they arrive, and not for ever."""
+        stream = request.stream
+        body: Body | None = None
+        here = isinstance(gevent.getcurrent(), gevent.Greenlet)  # else the server's own timeouts
+        late = Refused(400, f"the body did not arrive within {BODY_SECONDS:g} seconds")
+        try:
+            with gevent.Timeout(BODY_SECONDS, late) if here else nullcontext():
+                data = _piece_of(stream)
+                while piece := data and _piece_of(stream):
+                    body = body or Body(self.state.server(), data)
+                    body.add(piece)
+        finally:
+            if body is not None:
+                data = bytes(body.data)
+                body.done()
+        return data
+
+    # answers ---------------------------------------------------------------------------
+
+    def _answer(self, composer: Composer, content: Any, origin: str | None) -> Response:
+        response = current_app.response_class(content, content_type=composer.packer.content_type)
+        response.headers["Cache-Control"] = "no-store"
+        if origin is not None:
+            _allow(response, origin)
+        return response
+
+    def _refuse(self, refused: Refused) -> BaseResponse:
+        status = refused.status
+        self.state.count_refusal(status)
+        sparse.warning(
+            f"{status} {str(refused).partition(' ')[0]}",  # what follows may be the peer's words
+            "%s %s refused with %d: %s",
+            request.method,
+            request.path,
+            status,
+            refused,
+        )
+        if isinstance(refused, _Answered):
+            return refused.response
+        response = Response(f"{refused}\n", status, content_type="text/plain; charset=utf-8")
+        response.headers["Cache-Control"] = "no-store"
+        if refused.status == 426:
+            response.headers["Sec-WebSocket-Version"] = "13"
+        if refused.retry_after is not None:
+            # Connections of many clients, refused at one time, do not come back at one time.
+            crowd = request.method == "GET" and status == 503
+            seconds = refused.retry_after + (randrange(SPREAD) if crowd else 0)
+            response.headers["Retry-After"] = str(seconds)
+        with suppress(Refused):  # a page of a listed origin may know why
+            origin = self._origin()
+            if origin is not None:
+                _allow(response, origin)
+                response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+        if request.method == "POST":
+            response.headers["Connection"] = "close"  # its body may not have been read
+        return response
+
+
+class Body:
+    """A large body as it arrives; see :class:`flask_chsk.server.intake.Arrival`."""
+
+    def __init__(self, server: Server, data: bytes) -> None:
+        self.data = bytearray()
+        self._server = server
+        self._too_much = False
+        self.add(data)
+
+    def add(self, piece: bytes) -> None:
+        """Take *piece* in.
+
+        :raises Refused: 503.
+        """
+        self.data += piece
+        if not self._too_much:
+            self._server.hub.run(self._server.intake.arriving, self, len(self.data))
+        if self._too_much:
+            self.data = bytearray()
+            raise Refused(503, "too much is arriving: try later (CHSK_MAX_INBOUND_BYTES)", 1)
+
+    def give_up(self) -> None:
+        self._too_much = True
+        self.data = bytearray()
+
+    def done(self) -> None:
+        """It has arrived, or never will."""
+        if not self._too_much:
+            self._server.hub.run(self._server.intake.arriving, self, 0)
+
+
+class _Answered(Refused):
+    """The application's own answer."""
+
+    def __init__(self, response: BaseResponse) -> None:
+        super().__init__(response.status_code, "the application's own answer")
+        self.response = response
+
+
+def _allow(response: Response, origin: str) -> None:
+    response.headers["Access-Control-Allow-Origin"] = origin
+    if origin != "*":
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.vary.add("Origin")
+
+
+def _own_origin() -> str:
+    return f"{request.scheme.replace('ws', 'http')}://{request.host}"
+
+
+def _piece_of(stream: IO[bytes]) -> bytes:
+    """The next piece of a body; nothing at its end.
+
+    :raises Refused: 400.
+    """
+    try:
+        return stream.read(PIECE)
+    except (Refused, RequestEntityTooLarge):  # too late, too large
+        raise
+    except Exception as error:  # malformed chunks, a peer that left: each server's own
+        raise Refused(400, "the body cannot be read: it is malformed, or ends too early") from error
+
+
+def _check_query() -> None:
+    try:
+        _ = request.args
+    except UnicodeDecodeError:  # bytes that are not escaped; escaped ones become U+FFFD
+        raise Refused(400, "the query is not UTF-8: percent-encode it") from None
+
+
+def _checked(kept: K) -> K:
+    if kept.size > MOST_KEPT:
+        raise Refused(400, f"the request's head is over {MOST_KEPT} bytes: fewer cookies")
+    return kept
+
+
+def _limit_body(request: Request, limit: int) -> None:
+    request.max_content_length = limit
+    request.max_form_memory_size = limit
