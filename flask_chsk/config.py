@@ -21,7 +21,10 @@ from .errors import ConfigError
 MiB = 1024 * 1024
 
 WIRES = ("1.21", "1.18", "1.17", "1.0")
-"""Generations of Sente's wire, named by the first version that spoke them (PROTOCOL 10)."""
+"""Generations of Sente's wire, named by the first version that spoke them.
+
+docs/protocol.rst, "Sente's generations".
+"""
 
 
 @dataclass(frozen=True)

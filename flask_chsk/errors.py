@@ -53,7 +53,7 @@ class ProtocolError(ChskError):
 
 
 class Refused(ChskError):
-    """A request that is answered with an HTTP status and one line (PROTOCOL 8)."""
+    """A request that is answered with a status and one line (docs/protocol.rst, "Refusals")."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Who may open a channel socket: checks as pure functions (PROTOCOL 8).
+"""Who may open a channel socket: checks as pure functions (docs/protocol.rst, "Refusals").
 
 Each raises :class:`~flask_chsk.errors.Refused` with the status and one line that names what
 came, what was expected, and the setting.
@@ -134,8 +134,9 @@ def check_csrf(given: str | None, expected: str | None) -> None:
 def digest_of_secret(secret: str | None) -> str:
     """The digest of a client's secret: what servers and brokers keep of it.
 
-    Each ``v=1`` client makes 128 random bits for its life and shows them with every request
-    (PROTOCOL 9). Whoever shows the same bits is the same client, whatever process is asked.
+    Each ``v=1`` client makes 128 random bits for its life and shows them with every request.
+    Whoever shows the same bits is the same client, whatever process is asked: docs/protocol.rst,
+    "Client ids, secrets and resume tokens".
 
     :raises Refused: 400 where *secret* is none.
     """
@@ -238,7 +239,9 @@ def resume_key(secret_key: str | bytes) -> bytes:
 
 
 def resume_token(key: bytes, uid: str | None, client_id: str, digest: str, since: int) -> str:
-    """What proves where a client's time began (PROTOCOL 9), in whatever epoch: a cursor has one.
+    """What proves where a client's time began, in whatever epoch: a cursor has one.
+
+    docs/protocol.rst, "Client ids, secrets and resume tokens".
 
     It opens what came after *since*, the offset of the client's first handshake, and only
     together with the secret of *digest*: a client that takes an id which is free again has

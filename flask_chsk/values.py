@@ -5,7 +5,7 @@ because what is allowed differs from packer to packer), and they know no packer.
 
 The four string types are strings in every respect, equality and hash included, so a handler
 reads ``data["text"]`` and compares ``ev.id == "chat/say"`` whatever the packer was. The type
-only remembers how the text is written back (PROTOCOL.md 11).
+only remembers how the text is written back (docs/protocol.rst, "Values").
 """
 
 from __future__ import annotations

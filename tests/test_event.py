@@ -1,4 +1,4 @@
-"""Events and the rules for them (PROTOCOL 1)."""
+"""Events and the rules for them (docs/protocol.rst, "Events from clients")."""
 
 from __future__ import annotations
 

@@ -19,37 +19,13 @@ from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.server import replies
 from flask_chsk.values import Keyword, StrKey
 from flask_chsk.web import form, views
+from tests.pages import read, tables, words
 from tests.process import ROOT
 
 PACKAGE = ROOT / "flask_chsk"
 SOURCES = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
 SCRIPT = (PACKAGE / "static/chsk.js").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs/protocol.rst").read_text(encoding="utf-8")
-HEADING = re.compile(r"^(.+)\n[=~-]{3,}$", re.M)
-
-
-def section(title: str) -> str:
-    """The text of a section of the page."""
-    titles = list(HEADING.finditer(PAGE))
-    for found, following in zip(titles, [*titles[1:], None], strict=True):
-        if found[1] == title:
-            return PAGE[found.end() : following.start() if following else None]
-    raise LookupError(title)
-
-
-def tables(title: str) -> list[list[list[str]]]:
-    """The tables of a section, each its rows below the heads, each the text of its cells."""
-    found = []
-    for table in section(title).split(".. list-table::")[1:]:
-        body = re.split(r"\n(?=\S)", table)[0]
-        rows = re.split(r"\n   \* -", body)[2:]
-        found.append([[" ".join(cell.split()) for cell in row.split("\n     -")] for row in rows])
-    return found
-
-
-def words(cell: str) -> list[str]:
-    """What stands in a cell as code."""
-    return re.findall(r"``(.+?)``", cell)
+PAGE = "protocol.rst"
 
 
 def strings() -> Iterator[str]:
@@ -60,7 +36,7 @@ def strings() -> Iterator[str]:
 
 
 def test_close_codes() -> None:
-    listed = {int(code): then for code, _, then in tables("Close codes")[0]}
+    listed = {int(code): then for code, _, then in tables(PAGE, "Close codes")[0]}
     codes = [*range(1000, 1016), *range(4000, 4100)]
     named = {value for value in vars(session).values() if type(value) is int and value in codes}
     assert [*listed] == sorted({*named, 1007})  # frames.py has that one alone
@@ -77,21 +53,34 @@ def test_statuses() -> None:
         if getattr(call.func, "id", getattr(call.func, "attr", "")) == "Refused"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert [int(row[0]) for row in tables("Refusals")[0]] == sorted(refused)
+    assert [int(row[0]) for row in tables(PAGE, "Refusals")[0]] == sorted(refused)
 
 
 def test_reserved_ids() -> None:
-    listed = [id for row in tables("Reserved ids")[0] for id in words(row[0])]
+    listed = [id for row in tables(PAGE, "Reserved ids")[0] for id in words(row[0])]
     used = {text for text in strings() if re.fullmatch(r"chsk/[a-z0-9-]+[a-z0-9]", text)}
     used |= set(re.findall(r'"(chsk/[a-z0-9-]+)"', SCRIPT))
     begin = {"chsk/ws-p", "chsk/uidport"}
     assert sorted(listed) == sorted(used - begin - {"chsk/bytes"})  # a tag of the broker's EDN
 
 
+def test_the_state_of_a_client() -> None:
+    fields, reasons = tables(PAGE, "The state of a client")
+    composer = Composer(packers.make("edn"), WIRES["1.21"])
+    one = client.ClientSession(composer, client.Options(), random=float, new_id=str)
+    assert [words(row[0])[0] for row in fields] == [*one.state]
+    initial = SCRIPT.partition("this.#state = {")[2].partition("};")[0]
+    assert [words(row[1])[0] for row in fields] == re.findall(r"^ +(\w+)[:,]", initial, re.M)
+    told = " ".join(strings())
+    for reason in [word for row in reasons for word in words(row[0])]:
+        assert f'"{reason}"' in SCRIPT
+        assert reason in told or reason in ("offline", "pagehide")
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_names_of_parameters_and_headers(number: int) -> None:
     known = " ".join(strings())
-    for name in [word for row in tables("Requests")[number + 1] for word in words(row[0])]:
+    for name in [word for row in tables(PAGE, "Requests")[number + 1] for word in words(row[0])]:
         assert name.removesuffix(": Bearer") in known, name
 
 
@@ -116,7 +105,7 @@ LIMITS = {
 
 
 def test_limits() -> None:
-    listed = {what: most for what, most in tables("Limits")[0] if not most.startswith("half")}
+    listed = {what: most for what, most in tables(PAGE, "Limits")[0] if not most.startswith("half")}
     assert listed == {what: f"{most:,}" for what, most in LIMITS.items()}
 
 
@@ -132,7 +121,7 @@ def test_the_lengths_of_names() -> None:
 
 
 def test_generations() -> None:
-    rows = tables("Sente's generations")[0]
+    rows = tables(PAGE, "Sente's generations")[0]
     columns = [[words(cell) for cell in column] for column in zip(*rows, strict=True)]
     for name, wire in WIRES.items():
         composer = Composer(packers.make("edn"), wire)
@@ -145,7 +134,7 @@ def test_generations() -> None:
         assert nil_uid[0] in str(one.handshake(None))
 
 
-@pytest.mark.parametrize("row", tables("Values")[0], ids=lambda row: row[0])
+@pytest.mark.parametrize("row", tables(PAGE, "Values")[0], ids=lambda row: row[0])
 def test_values(row: list[str]) -> None:
     python, edn, transit, msgpack = (words(cell)[0] for cell in row)
     value: Any = eval(python, {"Keyword": Keyword, "StrKey": StrKey})
@@ -158,4 +147,4 @@ def test_values(row: list[str]) -> None:
 def test_settings_that_are_named_exist() -> None:
     names = {f"CHSK_{name.upper()}" for name in Config.__dataclass_fields__}
     begin = {"CHSK_CLOSE_GRACE", "CHSK_RECOVERY"}  # of several, written with an ellipsis
-    assert set(re.findall(r"CHSK_[A-Z_]+[A-Z]", PAGE)) <= names | begin
+    assert set(re.findall(r"CHSK_[A-Z_]+[A-Z]", read(PAGE))) <= names | begin

@@ -1,4 +1,4 @@
-"""What clients see when a server ends (PROTOCOL 8, 1012): on gunicorn gevent and `flask run`."""
+"""What clients see when a server ends (close code 1012): on gunicorn gevent and `flask run`."""
 
 from __future__ import annotations
 

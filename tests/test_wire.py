@@ -1,4 +1,7 @@
-"""Messages in the dress of each generation (PROTOCOL 2 and 10), and of every kind of packer."""
+"""Messages of each generation and of every kind of packer.
+
+docs/protocol.rst, "Sente's generations".
+"""
 
 from __future__ import annotations
 

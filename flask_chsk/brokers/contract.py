@@ -1,8 +1,8 @@
 """Where events get their order, and are kept for those who were away for a moment.
 
 A broker gives every event an offset, keeps a short history per channel, knows which users
-are there, and hands events in offset order to the server of each process (BROKER.md of the
-design; docs/broker.rst). Channels: a user, one client, a topic, everyone, the anonymous.
+are there, and hands events in offset order to the server of each process (docs/broker.rst,
+"The contract"). Channels: a user, one client, a topic, everyone, the anonymous.
 """
 
 from __future__ import annotations

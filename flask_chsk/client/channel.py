@@ -312,7 +312,10 @@ class ChannelSocket:
 
     @property
     def state(self) -> State:
-        """A snapshot (PROTOCOL 8b); every change makes a new one. Times are in ms."""
+        """A snapshot; every change makes a new one. Times are in ms.
+
+        docs/protocol.rst, "The state of a client", has the names and close reasons.
+        """
         return self._session.state
 
     def watch(self, fn: Watcher) -> Callable[[], None]:

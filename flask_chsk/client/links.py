@@ -47,7 +47,7 @@ POST_TRIES = 5  # where the server says "later"
 POSTS = 32  # that wait for their replies at a time
 READ = 65_536
 SLACK = 5.0  # seconds that a poll may take longer than the server parks it
-STALLED = 10.0  # seconds without taking a byte, after which a peer is given up (DESIGN 4.4)
+STALLED = 10.0  # seconds without taking a byte, after which a peer is given up
 TRIAL = 0.05  # seconds between two looks whether a trial is over
 
 

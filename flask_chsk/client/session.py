@@ -70,7 +70,8 @@ WOKEN = 5.0  # seconds by which the wall clock runs ahead where the machine slep
 REQUESTED_RECONNECT = 3000  # close codes of ours, for logs of the server
 BROKEN = 3001
 
-# Close codes after which a client stays closed, and the reason it tells (PROTOCOL 8).
+# Close codes after which a client stays closed, and the reason it tells:
+# docs/protocol.rst, "Close codes".
 _FINAL = {NORMAL: "clean", REPLACED: "replaced", SIGNED_OUT: "signed-out"}
 # What refuses a client refuses it over either transport.
 _REFUSED = (401, 403)
@@ -178,7 +179,7 @@ class Item:
 class Cut:
     """How a link ended, as far as known.
 
-    *why* is one of the close reasons of PROTOCOL 8b; *status*, of an HTTP refusal;
+    *why* is a close reason of docs/protocol.rst, "The state of a client"; *status*, of a refusal;
     *retry_after*, seconds the server asked to wait; *error*, what a WebSocket failed with.
     """
 
@@ -1014,7 +1015,10 @@ _OFFSETS = re.compile(r"([a-z0-9]{1,20}):([0-9]{1,16}(?:,\+[0-9]{1,16})*)")
 
 
 def _read_offsets(text: Any) -> tuple[str, list[int]]:
-    """``"e7f3:1042,+1,+7"`` as its epoch and offsets (PROTOCOL 9); none from anything else."""
+    """``"e7f3:1042,+1,+7"`` as its epoch and offsets; none from anything else.
+
+    docs/protocol.rst, "Pushes".
+    """
     found = _OFFSETS.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return "", []

@@ -1,4 +1,4 @@
-"""Packers: one value to one text or bytes, and back (PROTOCOL.md 11).
+"""Packers: one value to one text or bytes, and back (docs/packers.rst).
 
 Here is what all of them share: the interface, the factory, the guard that lets no exception but
 `PackError` and `UnpackError` out, the conveniences (dataclasses, enums, dates, your hook) and the

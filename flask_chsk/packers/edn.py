@@ -1,4 +1,4 @@
-"""EDN, as Clojure's own reader and printer understand it: the default packer (PROTOCOL.md 11).
+"""EDN, as Clojure's own reader and printer understand it: the default packer (docs/packers.rst).
 
 Reading: one regular expression cuts the text into tokens in C, one loop per collection turns them
 into values. Two things are narrower than in Clojure: a text is one form and nothing after it,
@@ -479,7 +479,7 @@ class _NotAllKeywords(Exception):
 class _KeyTexts(Cache[str, str]):
     """Plain string keys and the keywords they become."""
 
-    # The rule of PROTOCOL.md 11; ASCII, so that JavaScript's clients have the same.
+    # The rule of docs/protocol.rst, "Values"; ASCII, so that JavaScript's clients have the same.
     LIKE_KEYWORD = re.compile(
         r"[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(?:/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?", re.ASCII
     )

@@ -1,4 +1,4 @@
-"""gzip around another packer, for links that are slow or dear (PROTOCOL.md 11).
+"""gzip around another packer, for links that are slow or dear (docs/protocol.rst, "Values").
 
 The first byte says what follows: ``00`` the other packer's message as it is, ``01`` the same
 compressed. Short ones are not: it would hardly help, and costs more than packing. Reading

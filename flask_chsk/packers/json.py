@@ -1,4 +1,4 @@
-"""JSON, on the standard library's codec: the packer for clients that have no EDN (PROTOCOL.md 11).
+"""JSON, on the standard library's codec, for clients that have no EDN (docs/packers.rst).
 
 Keywords, symbols, instants and UUIDs are written as strings and read as such: JSON cannot tell.
 Strict both ways: NaN and infinities, keys that are no strings, keys that come twice are refused.

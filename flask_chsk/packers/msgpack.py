@@ -1,4 +1,6 @@
-"""MessagePack as Sente's packer writes it: small, binary, and close to EDN (PROTOCOL.md 11).
+"""MessagePack as Sente's packer writes it: small, binary, and close to EDN.
+
+The extension types are in docs/protocol.rst, "Values".
 
 Reading and writing are our own, and need nothing installed: names and numbers of keys depend on
 where in the message they stand, which a general codec does not tell, and a general codec believes

@@ -1,4 +1,4 @@
-"""Transit, as JSON: Clojure's values for whoever reads JSON fast (PROTOCOL.md 11).
+"""Transit, as JSON: Clojure's values for whoever reads JSON fast (docs/packers.rst).
 
 Text is parsed by the standard library's JSON codec, and what its strings say by one walk over
 what that made. Written is the compact form, without cache codes, so that packed values stand for

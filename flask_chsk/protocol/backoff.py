@@ -1,4 +1,7 @@
-"""How long to wait before the next try: capped exponential, full jitter (PROTOCOL 8)."""
+"""How long to wait before the next try: capped exponential, full jitter.
+
+docs/client.rst, "When it connects again".
+"""
 
 from __future__ import annotations
 

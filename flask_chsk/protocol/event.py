@@ -1,4 +1,4 @@
-"""Events, ``[id, data?]``, and the rules for them (PROTOCOL 1).
+"""Events, ``[id, data?]``, and the rules for them (docs/protocol.rst, "Events from clients").
 
 An id is a namespaced keyword: ``"chat/say"``, on the wire ``:chat/say``.
 """

@@ -18,7 +18,7 @@ from .event import Event, as_event, is_event
 from .push import Push
 from .wire import Composer, Data
 
-# Close codes (PROTOCOL 8). --------------------------------------------------------------
+# docs/protocol.rst, "Close codes". --------------------------------------------------------------
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -97,7 +97,8 @@ def read_cursor(text: str | None, epoch: str, since: int = 0) -> int | None:
 class Received(NamedTuple):
     """An event for the application; *cb* is None where no reply was asked.
 
-    One with a *key* may come again after a cut, and is dispatched once (PROTOCOL 9).
+    One with a *key* may come again after a cut, and is dispatched once: docs/protocol.rst,
+    "Keyed sends".
     """
 
     event: Event
@@ -210,7 +211,7 @@ class ServerSession:
     # in ------------------------------------------------------------------------------
 
     def receive(self, data: Data, now: float) -> tuple[Happening, int]:
-        """What one message from the client means (PROTOCOL 5), and the bytes that it holds."""
+        """What one message from the client means, and the bytes that it holds."""
         self.heard = now
         self.pinged = None
         return read_sized(self.composer, data)
@@ -225,7 +226,9 @@ class ServerSession:
     def handshake(
         self, data: Any, *, csrf_token: Any = None, extras: dict[Any, Any] | None = None
     ) -> Data:
-        """``[:chsk/handshake [uid csrf data extras?]]``, packed (PROTOCOL 3 and 9).
+        """``[:chsk/handshake [uid csrf data extras?]]``, packed.
+
+        docs/protocol.rst, "The handshake".
 
         :param data: the application's, packed already: a piece of this composer, or None.
         :param csrf_token: the same.
@@ -488,7 +491,7 @@ class ServerSession:
         return f"{self.rules.epoch}:{self.acked}"
 
     def check(self, now: float, *, reading: bool = True) -> tuple[str | None, float]:
-        """What is due on a WebSocket (PROTOCOL 6), and when to ask again.
+        """What is due on a WebSocket (docs/protocol.rst, "Keep-alive"), and when to ask again.
 
         *reading* is False while the socket is not read: then silence proves nothing. An
         unanswered ping is judged twice, a sweep apart, so that a server that was itself
@@ -530,7 +533,10 @@ def is_unreadable(happening: Happening) -> bool:
 
 
 def read_message(composer: Composer, data: Data) -> Happening:
-    """One message of a client, by POST or frame, as what it means (PROTOCOL 5)."""
+    """One message of a client, by POST or frame, as what it means.
+
+    docs/protocol.rst, "Events from clients".
+    """
     return read_sized(composer, data)[0]
 
 

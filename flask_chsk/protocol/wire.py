@@ -1,7 +1,7 @@
 """Messages: one packed vector ``[value cb]`` in both directions, and its older dresses.
 
-Pure. Knows the generations of Sente's wire (PROTOCOL 2 and 10); what values mean is the
-session's business. Frames are composed of *pieces*, values that are packed already, so
+Pure. Knows the generations of Sente's wire (docs/protocol.rst, "Sente's generations"); what values
+mean is the session's business. Frames are composed of *pieces*, values that are packed already, so
 that an event that goes to many clients is packed once per packer.
 """
 
@@ -162,7 +162,7 @@ def _has_keywords(packer: Packer) -> bool:
 
 @dataclass(frozen=True)
 class Wire:
-    """One generation of the wire (PROTOCOL 10)."""
+    """One generation of the wire (docs/protocol.rst, "Sente's generations")."""
 
     name: str
     prefix: str = ""  # before every wrapped text

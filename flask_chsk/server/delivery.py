@@ -2,7 +2,7 @@
 
 An event goes into the outbox of each receiver at once, so that order holds. It leaves at once
 where nothing left for a window's length, and else with all that gathers until the window ends
-(PROTOCOL 4). A crowd is served in slices, between which the hub does other work.
+(docs/protocol.rst, "Pushes"). A crowd is served in slices, between which the hub does other work.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Delivery:
                 connection.transport.wake()
 
     def overfull(self, connection: Connection) -> None:
-        """A client that cannot be told of a gap has too much waiting (PROTOCOL 8, 4002)."""
+        """A client that cannot be told of a gap has too much waiting (close code 4002)."""
         one = connection.session
         if one.v1:
             one.fall_behind()  # its pushes come again, from history

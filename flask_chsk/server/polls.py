@@ -1,4 +1,4 @@
-"""A client's polls, GET after GET: handshake, answer, or park (PROTOCOL 5).
+"""A client's polls, GET after GET: handshake, answer, or park (docs/protocol.rst, "Long-polling").
 
 On the hub, except what says otherwise. What stands for the client meanwhile is a
 :class:`~flask_chsk.transports.longpoll.Poller`.

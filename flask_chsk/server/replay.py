@@ -1,4 +1,6 @@
-"""Gives connections that are behind what they missed, from the broker's history (PROTOCOL 9).
+"""Gives connections that are behind what they missed, from the broker's history.
+
+What a client is told: docs/protocol.rst, "Cursors and recovery".
 
 On the hub, except what says otherwise.
 """

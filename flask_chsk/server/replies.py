@@ -327,7 +327,10 @@ def name_of(owner: Owner) -> str:
 
 
 class Repeats:
-    """Keyed sends, which a client may send again after a cut: dispatched once (PROTOCOL 9)."""
+    """Keyed sends, which a client may send again after a cut: dispatched once.
+
+    docs/protocol.rst, "Keyed sends".
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Owner, dict[str, Kept]] = {}

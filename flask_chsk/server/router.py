@@ -28,7 +28,7 @@ class Reply(Exception):
 
 
 class EventMessage:
-    """One event as a handler gets it (PROTOCOL 5).
+    """One event as a handler gets it.
 
     ``event``, ``id``, ``data``; ``uid`` (None for anonymous) and ``client_id`` of who sent
     it; ``request``, the Flask request: of the handshake on WebSocket, of the POST on Ajax,

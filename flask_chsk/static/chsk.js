@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The browser's end of flask_chsk: one event channel, over WebSocket where it works and
- * long-polling where it does not (PROTOCOL 1-9).
+ * long-polling where it does not (docs/protocol.rst).
  *
  * A ChannelSocket owns its links. A link over a WebSocket and one over polling look alike:
  * frames come up, packed messages go down, and it ends once; which one carries an event is
@@ -46,7 +46,8 @@ const ERROR = "chsk/error";
 const TIMEOUT = "chsk/timeout";
 const UNEXPECTED = "unexpected";
 
-/** Close codes after which the socket stays closed, and the reason told (PROTOCOL 8).
+/** Close codes after which the socket stays closed, and the reason told: docs/protocol.rst,
+ * "Close codes".
  * @type {Record<number, string>} */
 const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
 
@@ -60,8 +61,8 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  *   probe: (hard: boolean) => void,
  *   end: (code?: number) => void,
  * }} Link
- * How a link ended: the reason by its name (PROTOCOL 8b), and what more is known. `message` is
- * the peer's text.
+ * How a link ended: the reason by its name (docs/protocol.rst, "The state of a client"), and what
+ * more is known. `message` is the peer's text.
  * @typedef {{reason: string, code?: number, status?: number,
  *   message?: string, retryAfterMs?: number}} Cut
  * A message on its way; with an `id` it waits for its reply.

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * EDN and JSON as packers: values to text and back (PROTOCOL 11, "JavaScript").
+ * EDN and JSON as packers: values to text and back (docs/protocol.rst, "Values").
  *
  * Keywords read as strings, maps as plain objects where their keys allow it, so a handler
  * reads `data.text` whatever the packer. What would be lost or guessed is refused instead:

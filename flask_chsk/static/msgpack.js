@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * MessagePack as a packer of chsk.js: `new ChannelSocket(path, { packer: msgpack })`, with the
- * extension types of Sente's packer (PROTOCOL 11).
+ * extension types of Sente's packer (docs/protocol.rst, "Values").
  *
  * Written without the cache of keys, so that packed events can be joined; read with it or without.
  * As in edn.js: keywords read as strings, maps as plain objects where their keys allow it, UUIDs as

@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * Transit as a packer of chsk.js: `new ChannelSocket(path, { packer: transit })` (PROTOCOL 11).
+ * Transit as a packer of chsk.js: `new ChannelSocket(path, { packer: transit })`
+ * (docs/protocol.rst, "Values").
  *
  * JSON text, in its compact form. Written without cache codes, so that packed events can be
  * joined; read with them or without, in the verbose form too. As in edn.js: keywords read as

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * What transit.js and msgpack.js share: the walk over a value that is written, and maps as they
- * are read (PROTOCOL 11, "JavaScript"). The rules are those of edn.js; no format is known here.
+ * are read (docs/protocol.rst, "Values"). The rules are those of edn.js; no format is known here.
  */
 
 import { Keyword, PackError, Tagged } from "./edn.js";

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..server.connection import Connection
     from ..server.worker import Server
 
-STALLED = 10.0  # seconds without taking one byte, after which a peer is given up (DESIGN 4.4)
+STALLED = 10.0  # seconds without taking one byte, after which a peer is given up
 PONGS = 16  # pings in a row that are answered one by one; of more, the most recent ones are
 CLOSING = 2.0  # seconds a peer has to answer our close frame, and to take what is unsent
 

@@ -1,4 +1,6 @@
-"""The message in a POST: the field ``ppstr`` of a form, or nothing but a body (PROTOCOL 1).
+"""The message in a POST: the field ``ppstr`` of a form, or nothing but a body.
+
+What a client sends: docs/protocol.rst, "POSTs".
 
 A form is decoded by Werkzeug field by field and escape by escape, in Python: a body of a million
 fields, or of a million escapes, would keep the process busy for a second. So the message, which

@@ -1,4 +1,6 @@
-"""The one URL: GET with an Upgrade, GET to handshake and poll, POST to send (PROTOCOL 1).
+"""The one URL: GET with an Upgrade, GET to handshake and poll, POST to send.
+
+What a client sends: docs/protocol.rst, "Requests".
 
 Thin: each view checks (security.py), then hands over to the server.
 """
@@ -240,7 +242,7 @@ class Endpoint:
             return self._refuse(refused)
         return None
 
-    # checks, in the order of PROTOCOL 8 ---------------------------------------------------
+    # checks, in the order of docs/security.rst, "What is checked, and where" -------------------
 
     @_refusing_http_errors
     def _open(

@@ -1,4 +1,4 @@
-"""Requests of every shape get an answer of PROTOCOL 8, and nothing but an answer.
+"""Requests of every shape get an answer of docs/protocol.rst, "Refusals", and no other.
 
     python -m tests.fuzz.http --count 1000000
 

@@ -1,4 +1,4 @@
-"""Pages of other sites, in the browser of somebody who is signed in here (PROTOCOL 8)."""
+"""Pages of other sites, in the browser of somebody who is signed in here (docs/security.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames and messages that no honest client sends, on an open WebSocket (RFC 6455; PROTOCOL 5)."""
+"""Frames and messages that no honest client sends, on an open WebSocket."""
 
 from __future__ import annotations
 

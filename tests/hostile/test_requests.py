@@ -1,4 +1,7 @@
-"""Requests that no honest client makes: heads, parameters, cookies, bodies (PROTOCOL 8)."""
+"""Requests that no honest client makes: heads, parameters, cookies, bodies.
+
+The answers are those of docs/protocol.rst, "Refusals".
+"""
 
 from __future__ import annotations
 

@@ -423,7 +423,7 @@ def test_an_array_is_made_of_packed_parts() -> None:
 
 
 def has(value: Any) -> bool:
-    """Whether MessagePack has what *value* is made of (PROTOCOL.md 11)."""
+    """Whether MessagePack has what *value* is made of."""
     if isinstance(value, Decimal | Tagged):
         return False
     if type(value) is int:

@@ -1,7 +1,8 @@
 """What each generation of Sente's clients says and expects, as a table and as scripted clients.
 
-From PROTOCOL 10 and the recordings in tests/vectors. A scripted client says the bytes of its
-generation, reads the server's bytes literally, and decides as its generation does.
+From docs/protocol.rst, "Sente's generations", and the recordings in tests/vectors. A scripted
+client says the bytes of its generation, reads the server's bytes literally, and decides as its
+generation does.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ COUNT = 200
 
 
 class Reader(Client):
-    """One of ours as PROTOCOL 9 has it: drops what is not above its cursor, notes the rest."""
+    """One of ours (docs/protocol.rst): drops what is not above its cursor, notes the rest."""
 
     def __init__(self, wire: Wire, uid: str) -> None:
         super().__init__(wire.port, v="1", uid=uid)

@@ -3,8 +3,8 @@
 The client's half of each recorded trace (tests/vectors) is sent byte by byte. The server's half
 is compared value by value after unpacking: handshakes, replies, pushes, statuses, closes, and the
 event messages that the application saw. Waits are shortened, ours and the server's alike, by
-``SCALE``. Where PROTOCOL.md asks for better than Sente does, the difference is listed here, with
-its reason; whatever is not listed is equal.
+``SCALE``. Where docs/protocol.rst asks for better than Sente does, the difference is listed
+here, with its reason; whatever is not listed is equal.
 """
 
 from __future__ import annotations
