@@ -178,7 +178,11 @@ def _wire(key: str, value: Any) -> str:
     return str(value)
 
 
-def _zone(key: str, value: Any) -> tzinfo | None:
+def zone(key: str, value: Any) -> tzinfo | None:
+    """The zone that *value* names, or is.
+
+    :raises ConfigError: naming *key*.
+    """
     if value is None or isinstance(value, tzinfo):
         return value
     if not isinstance(value, str):
@@ -237,7 +241,7 @@ _CHECKS: dict[str, Check] = {
     "packer": _text,
     "packers": _names,
     "wire": _wire,
-    "naive_datetimes": _zone,
+    "naive_datetimes": zone,
     "allowed_origins": _origins,
     "csrf": _flag,
     "ws_kalive": _seconds(0.1, 3600),

@@ -15,9 +15,8 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import blinker
 from flask import Flask, current_app, has_app_context, has_request_context, url_for
@@ -33,7 +32,7 @@ from .logs import logger
 from .packers import PackDefault
 from .packers.edn import EdnPacker
 from .plain import REMEDY, plain
-from .protocol.event import assert_event
+from .protocol.event import assert_event, assert_whole
 from .protocol.uids import NOBODY, ConnectedUids, as_uid, is_text
 from .protocol.wire import WIRES, Composer
 from .security import resume_key
@@ -344,16 +343,7 @@ class State:
     @property
     def _pack_default(self) -> PackDefault | None:
         """What makes packable values of others: CHSK_NAIVE_DATETIMES, then ``pack_default``."""
-        zone, default = self.config.naive_datetimes, self.hooks.pack_default
-        if zone is None:
-            return default
-
-        def with_zone(value: Any) -> Any:
-            if isinstance(value, datetime):
-                return value.replace(tzinfo=zone)
-            return NotImplemented if default is None else default(value)
-
-        return with_zone
+        return packers.zoned(self.config.naive_datetimes, self.hooks.pack_default)
 
     def forget_packers(self) -> None:
         """Make them anew when they are needed: ``pack_default`` was registered."""
@@ -414,7 +404,12 @@ class Sender:
             raise no_attribute(self, name)
 
     def send(
-        self, uid: Any, event: Any, *, client_id: str | None = None, flush: bool = False
+        self,
+        uid: Any,
+        event: Any,
+        *more: NoReturn,
+        client_id: str | None = None,
+        flush: bool = False,
     ) -> int | None:
         """Push ``[id, data]`` to every client of a user; the event's offset.
 
@@ -426,6 +421,7 @@ class Sender:
         :raises PackError: naming the path to what cannot be packed.
         :raises BrokerUnavailable: where the broker is away; nothing was sent.
         """
+        assert_whole("chsk.send(uid, {})", event, more)
         state = self._state()
         server = state.sending()
         key = as_uid(uid)
@@ -437,11 +433,14 @@ class Sender:
             server.note_absent(key)
         return offset
 
-    def broadcast(self, event: Any, *, exclude: EventMessage | None = None) -> int | None:
+    def broadcast(
+        self, event: Any, *more: NoReturn, exclude: EventMessage | None = None
+    ) -> int | None:
         """Push ``[id, data]`` to every connected client, packed once.
 
         :param exclude: the event message whose sender shall not get it.
         """
+        assert_whole("chsk.broadcast({})", event, more)
         server = self._state().sending()
         if server is None:
             self._state().check_event(event)
@@ -507,8 +506,9 @@ class Sender:
         key = as_uid(uid)
         return key is not None and self._state().acting().broker.leave(key, _topic(topic))
 
-    def publish(self, topic: str, event: Any) -> int | None:
+    def publish(self, topic: str, event: Any, *more: NoReturn) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
+        assert_whole("chsk.publish(topic, {})", event, more)
         server = self._state().sending()
         if server is None:
             self._state().check_event(event)

@@ -7,15 +7,18 @@ application. Threads may share one; after a fork each process connects anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import forks
 from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
+from .config import zone
 from .errors import BadEvent, ConfigError, PackError
+from .packers import zoned
 from .packers.edn import EdnPacker
 from .plain import plain
 from .printable import masked
-from .protocol.event import assert_event
+from .protocol.event import assert_event, assert_whole
 from .protocol.uids import as_uid
 
 if TYPE_CHECKING:
@@ -35,9 +38,10 @@ class Publisher:
 
     :param broker_url: the application's ``CHSK_BROKER_URL``.
     :param pack_default: as ``@chsk.pack_default``: makes a packable value of one that no packer
-        knows, such as a datetime without a zone.
-    :raises ConfigError: for a URL that only one process could use, or a *pack_default* that no call
-        runs.
+        knows.
+    :param naive_datetimes: as ``CHSK_NAIVE_DATETIMES``: the zone of datetimes that have none.
+    :raises ConfigError: for a URL that only one process could use, a *pack_default* that no call
+        runs, or a zone that there is not.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Publisher:
         *,
         max_bytes: int = MAX_BYTES,
         pack_default: PackDefault | None = None,
+        naive_datetimes: tzinfo | str | None = None,
     ) -> None:
         if not broker_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError(
@@ -57,16 +62,17 @@ class Publisher:
         self._max_bytes = max_bytes
         if pack_default is not None:
             plain(pack_default, "pack_default", takes="value")
-        self._packer = EdnPacker(
-            bytes_tag=True, pack_default=pack_default
-        )  # as brokers keep events
+        default = zoned(zone("naive_datetimes", naive_datetimes), pack_default)
+        self._packer = EdnPacker(bytes_tag=True, pack_default=default)  # as brokers keep events
         forks.register(self)
 
     def forked(self) -> None:
         """A child connects anew."""
         self._redis = self._connections()
 
-    def send(self, uid: Any, event: Any, *, client_id: str | None = None) -> int | None:
+    def send(
+        self, uid: Any, event: Any, *more: NoReturn, client_id: str | None = None
+    ) -> int | None:
         """Push ``[id, data]`` to every client of a user; the event's offset.
 
         None where that user is not there. ``ALL_USERS_WITHOUT_UID``: every client that has none.
@@ -76,17 +82,20 @@ class Publisher:
         :raises PublishUnknown: its answer was lost.
         :raises BadEvent, PackError: before anything is sent.
         """
+        assert_whole("publisher.send(uid, {})", event, more)
         key = as_uid(uid)
         if client_id is not None:
             return self._publish(client_channel(key, client_id), event)
         return self._publish(ANONYMOUS if key is None else user_channel(key), event)
 
-    def broadcast(self, event: Any) -> int | None:
+    def broadcast(self, event: Any, *more: NoReturn) -> int | None:
         """Push ``[id, data]`` to every connected client."""
+        assert_whole("publisher.broadcast({})", event, more)
         return self._publish(EVERYONE, event)
 
-    def publish(self, topic: str, event: Any) -> int | None:
+    def publish(self, topic: str, event: Any, *more: NoReturn) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
+        assert_whole("publisher.publish(topic, {})", event, more)
         return self._publish(topic_channel(topic), event)
 
     def close(self) -> None:

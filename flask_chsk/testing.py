@@ -29,7 +29,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -39,7 +39,7 @@ from .extension import State
 from .logs import logger
 from .plain import plain
 from .protocol import session as s
-from .protocol.event import Event, assert_event, is_event_id
+from .protocol.event import Event, assert_event, assert_whole, is_event_id
 from .security import RESUME_HEADER, SECRET_HEADER
 from .values import Keyword
 from .web.hooks import CSRF_SESSION_KEY
@@ -141,12 +141,13 @@ class ChskTestClient:
             self._answering.start()
         return None
 
-    def request(self, event: Any) -> Any:
+    def request(self, event: Any, *more: NoReturn) -> Any:
         """Send *event* and return the handler's reply.
 
         :raises ReplyError: the handler raised, refused or is not there; with its status.
         :raises ReplyTimeout: it gave no reply in ``CHSK_REPLY_TIMEOUT`` seconds.
         """
+        assert_whole("client.request({})", event, more)
         reply, _, third = self._post(event, True)
         if reply == s.ERROR:
             raise ReplyError(third["message"], third["status"])
@@ -154,8 +155,9 @@ class ChskTestClient:
             raise ReplyTimeout(f"{event[0]}: {reply}")
         return reply
 
-    def send(self, event: Any) -> None:
+    def send(self, event: Any, *more: NoReturn) -> None:
         """Send *event*; returns when its handlers are done."""
+        assert_whole("client.send({})", event, more)
         self._post(event, None)
         self._settle()
 

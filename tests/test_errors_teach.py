@@ -362,10 +362,90 @@ def join_room(case: Case) -> object:
 
 
 @mistake(
-    "BadEvent: an event is [\"ns/name\", data], not 'chat/said'",
+    "BadEvent: an event is one argument, [\"chat/said\", data], not 'chat/said'",
 )
 def event_that_is_a_string(case: Case) -> object:
     return case.chsk.broadcast("chat/said")
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: chsk.send(uid, ["chat/said", data]); what follows'
+        " it is given by name"
+    ),
+)
+def send_with_three_arguments(case: Case) -> object:
+    return case.chsk.send("ann", "chat/said", {"text": "hi"})  # type: ignore[arg-type]
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: chsk.broadcast(["chat/said", data]); what follows'
+        " it is given by name"
+    ),
+)
+def broadcast_with_two_arguments(case: Case) -> object:
+    return case.chsk.broadcast("chat/said", {"text": "hi"})  # type: ignore[arg-type]
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: chsk.publish(topic, ["chat/said", data]); what'
+        " follows it is given by name"
+    ),
+)
+def publish_with_three_arguments(case: Case) -> object:
+    return case.chsk.publish("kitchen", "chat/said", {"text": "hi"})  # type: ignore[arg-type]
+
+
+@mistake(
+    "BadEvent: an event is one argument, [\"page/confirm\", data], not 'page/confirm'",
+)
+def ask_with_three_arguments(case: Case) -> object:
+    return case.chsk.ask("ann", "page/confirm", {"text": "Sure?"})  # type: ignore[arg-type]
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: chsk.send(uid, ["ns/name", data]); what follows'
+        " it is given by name"
+    ),
+)
+def client_id_that_is_not_named(case: Case) -> object:
+    return case.chsk.send("ann", ["chat/said", "hi"], "abcdefgh")  # type: ignore[arg-type]
+
+
+@mistake(
+    "500 the handler failed",
+    "INFO: uid 'ann' connected",
+    "ERROR: handler of shop/buy failed, uid 'ann'",
+    'an event is one argument: ev.push(["chat/said", data]); what follows it is given by name',
+)
+def push_with_two_arguments(case: Case) -> object:
+    error = case.request(lambda ev: ev.push("chat/said", {"text": "hi"}))
+    return [*error, str(case._caplog.records[-1].exc_info[1])]  # type: ignore[index]
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: publisher.send(uid, ["chat/said", data]); what'
+        " follows it is given by name"
+    ),
+)
+def publisher_with_three_arguments(case: Case) -> object:
+    publisher = Publisher("redis://127.0.0.1:1")
+    return publisher.send("ann", "chat/said", {"text": "hi"})  # type: ignore[arg-type]
+
+
+@mistake(
+    (
+        'BadEvent: an event is one argument: client.request(["shop/buy", data]); what follows'
+        " it is given by name"
+    ),
+)
+def request_of_a_test_client_with_two_arguments(case: Case) -> object:
+    client = case.chsk.test_client(uid="ann")
+    return client.request("shop/buy", {"count": 1})  # type: ignore[arg-type]
 
 
 @mistake(

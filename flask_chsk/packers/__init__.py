@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -75,6 +75,19 @@ class Packer(Protocol):
 
         :raises UnpackError: where *data* is not exactly one packed value.
         """
+
+
+def zoned(zone: tzinfo | None, default: PackDefault | None) -> PackDefault | None:
+    """The hook that gives datetimes without a zone *zone*, then asks *default*."""
+    if zone is None:
+        return default
+
+    def pack_default(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=zone)
+        return NotImplemented if default is None else default(value)
+
+    return pack_default
 
 
 class _Known(NamedTuple):

@@ -6,6 +6,7 @@ An id is a namespaced keyword: ``"chat/say"``, on the wire ``:chat/say``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import BadEvent
@@ -50,6 +51,8 @@ def assert_event(x: Any) -> Event:
     """
     if is_event(x):
         return _event(x)
+    if is_event_id(x):
+        raise BadEvent(f'an event is one argument, ["{x}", data], not {_short(x)}')
     if not isinstance(x, list | tuple):
         raise BadEvent(f'an event is ["ns/name", data], not {_short(x)}')
     if not 1 <= len(x) <= 2:
@@ -58,6 +61,19 @@ def assert_event(x: Any) -> Event:
             ' several into a dict, ["chat/said", {"who": …, "text": …}]'
         )
     raise BadEvent(f'an event id is namespaced, such as "chat/say", not {_short(x[0])}')
+
+
+def assert_whole(call: str, event: Any, more: Sequence[Any]) -> None:
+    """Refuse arguments after the event: mostly its data, as in ``emit(id, data)``.
+
+    :param call: how it is called right, with ``{}`` for the event.
+    :raises BadEvent: showing that call.
+    """
+    if more:
+        shown = f'["{event}", data]' if is_event_id(event) else '["ns/name", data]'
+        raise BadEvent(
+            f"an event is one argument: {call.format(shown)}; what follows it is given by name"
+        )
 
 
 def _event(x: Any) -> Event:

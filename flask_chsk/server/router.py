@@ -10,11 +10,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import ConfigError, UsageError
 from ..plain import plain
-from ..protocol.event import Event, is_event_id
+from ..protocol.event import Event, assert_whole, is_event_id
 
 REST = "*"
 
@@ -108,12 +108,14 @@ class EventMessage:
         """No reply will come: a later one is too late."""
         self._replied = True
 
-    def push(self, event: Any) -> int | None:
+    def push(self, event: Any, *more: NoReturn) -> int | None:
         """Send *event* to the very client that sent this one, anonymous ones too."""
+        assert_whole("ev.push({})", event, more)
         return None if self._channel is None else self._channel.push(event)
 
-    def send(self, uid: Any, event: Any, **options: Any) -> int | None:
+    def send(self, uid: Any, event: Any, *more: NoReturn, **options: Any) -> int | None:
         """As ``chsk.send``."""
+        assert_whole("ev.send(uid, {})", event, more)
         if self._channel is None:
             return None
         return self._channel.send(uid, event, **options)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -842,6 +842,24 @@ def test_a_publisher_packs_what_pack_default_knows(
     with Publisher(f"{redis_url}?prefix={prefix}", pack_default=datetime.isoformat) as publisher:
         publisher.send("ann", ["order/shipped", noon])
     assert one.texts(1) == ['[:order/shipped "2026-07-01T12:00:00"]']
+
+
+def test_a_publisher_gives_a_zone_to_datetimes_that_have_none(
+    start: Start, redis_url: str, prefix: str
+) -> None:
+    one = start(redis_url)
+    attached(one.broker, "ann", "1")
+    url = f"{redis_url}?prefix={prefix}"
+    noon = datetime(2026, 7, 1, 12)
+    for zone in ("UTC", timezone.utc, "Europe/Berlin"):
+        with Publisher(url, naive_datetimes=zone, pack_default=str) as publisher:
+            publisher.send("ann", ["order/shipped", [noon, type]])
+    utc, berlin = "2026-07-01T12:00:00.000-00:00", "2026-07-01T10:00:00.000-00:00"
+    assert one.texts(3) == [
+        f'[:order/shipped [#inst "{noon}" "<class \'type\'>"]]' for noon in (utc, utc, berlin)
+    ]
+    with pytest.raises(ConfigError, match="naive_datetimes: there is no zone 'Mars'"):
+        Publisher(url, naive_datetimes="Mars")
 
 
 def test_a_publisher_checks_before_it_sends(published: Publisher) -> None:
