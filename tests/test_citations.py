@@ -17,6 +17,7 @@ MADE = {"node_modules", "_build", "__pycache__", "vectors"}
 
 DOCUMENT = re.compile(r"(?<![\w/.:-])((?:\.\./)*[\w/-]+\.(?:rst|md))\b")
 SECTION = re.compile(r"(docs/\w+\.rst), \"([^\"]+)\"")
+PATH = re.compile(r"``((?:tests|flask_chsk|benchmarks|example_app|scripts)/[\w./-]+)``")
 # Names of documents that were never part of the repository, cited by number of section.
 STRAY = re.compile(r"\b(?:PROTOCOL|DESIGN|BROKER|CASES|FIELD|STYLE)(?:\.md|(?:\.md)? \d+[a-z]?\b)")
 MARK = re.compile(r"\s*\n\s*(?:#|//|\*)?\s*")  # a citation may go on in the next line of a comment
@@ -63,6 +64,17 @@ def test_each_section_that_is_cited_exists(texts: dict[Path, str]) -> None:
     }
     assert len(cited) > 30
     missing = {one for one in cited if one[2] not in sections.get(ROOT / one[1], ())}
+    assert missing == set()
+
+
+def test_each_path_that_a_document_names_exists(texts: dict[Path, str]) -> None:
+    missing = {
+        (path.name, name)
+        for path, text in texts.items()
+        if path.suffix == ".rst"
+        for name in PATH.findall(text)
+        if not (ROOT / name).exists()
+    }
     assert missing == set()
 
 

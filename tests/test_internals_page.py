@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.pages import tables, words
+import re
+
+from tests.pages import read, tables, words
 from tests.test_layers import APART, LAYERS, ORDER, PACKAGE
 
 PAGE = "internals.rst"
@@ -22,3 +24,11 @@ def test_the_house() -> None:
 def test_what_layers_do_not_see() -> None:
     rows = tables(PAGE, "The house")[0]
     assert words(rows[0][2]) == [f"{name}/" for name in APART["flask"]]
+
+
+def test_files_that_are_named_exist() -> None:
+    """As seen from the package: ``server/polls.py``."""
+    named = set(re.findall(r"``(\w[\w/]*(?:/|\.py|\.js))``", read(PAGE)))
+    assert len(named) > 20
+    missing = {name for name in named if not (PACKAGE / name).exists()}
+    assert {name for name in missing if not (PACKAGE.parent / name).exists()} == set()

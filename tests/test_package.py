@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -82,7 +83,8 @@ def test_the_licence_travels_with_both(distributions: Distributions) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "CHANGES.rst Makefile README.rst SECURITY.rst scripts/demo.sh tests/conftest.py".split(),
+    "CHANGES.rst CONTRIBUTING.rst Makefile README.rst SECURITY.rst scripts/demo.sh"
+    " tests/conftest.py".split(),
 )
 def test_the_sdist_can_be_tested(distributions: Distributions, name: str) -> None:
     assert name in distributions.sdist
@@ -93,7 +95,8 @@ def test_one_version_everywhere(distributions: Distributions) -> None:
     newest = re.search(r"^Version (\S+)$", changes, re.MULTILINE)
     built = re.search(r"^Version: (\S+)$", distributions.metadata, re.MULTILINE)
     assert newest is not None and built is not None
-    assert newest[1] == built[1] == flask_chsk.__version__
+    browsers = json.loads((ROOT / "flask_chsk/static/package.json").read_text(encoding="utf-8"))
+    assert newest[1] == built[1] == browsers["version"] == flask_chsk.__version__
 
 
 def test_the_extras_that_make_installs_exist(distributions: Distributions) -> None:
