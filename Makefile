@@ -2,9 +2,10 @@
 # make test     everything that must pass: style, types, js, pytest
 # make          this list
 #
-# make style    ruff, check and format        make unit     pytest without servers and browsers
-# make types    mypy --strict                 make e2e      pytest with them, in parts
-# make js       node --test                   make fuzz     many more examples (COUNT=1000000)
+# make style    ruff, check and format        make unit     pytest, no process and no port
+# make types    mypy --strict                 make integration  pytest, one process or Redis
+# make js       node --test                   make e2e      pytest, servers and browsers, in parts
+# make fuzz     many more examples (COUNT=1000000)
 # make docs     docs/_build/html              make soak     cuts and rude peers (SECONDS=600)
 # make clean    forget what was built         make bench    the figures of the documentation
 # make matrix   the README's application on each Python, with the lowest and the newest versions
@@ -20,13 +21,12 @@ SECONDS ?= 600
 JOBS ?= 2
 BIN := $(VENV)/bin
 # Parts of the end-to-end tests, the longest first, so that the last to end are short.
-E2E := cluster e2e servers client wire hostile sente brokers soak
-CLUSTER := $(addprefix tests/e2e/test_,cluster.py deployment.py recovery.py)
+E2E := browser cluster servers client wire hostile sente soak
 PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
-.PHONY: help demo test style types js unit e2e $(addprefix e2e-,$(E2E)) fuzz soak matrix bench docs tools clean
+.PHONY: help demo test style types js unit integration e2e $(addprefix e2e-,$(E2E)) fuzz soak matrix bench docs tools clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -37,7 +37,7 @@ demo: $(VENV)/.demo
 # Two parts at a time (JOBS=1: one), each a process of its own: what one leaves running is not the
 # next one's concern. A part prints what it has to say when it is done.
 test: tools
-	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) style types js unit e2e
+	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) style types js unit integration e2e
 
 style: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,16 +50,15 @@ js: $(VENV)/.dev
 	@sh scripts/js.sh
 
 unit: $(VENV)/.dev
-	$(PYTEST) -m "not e2e"
+	$(PYTEST) tests/unit $(wildcard tests/sim)
+
+integration: $(VENV)/.dev tools
+	$(PYTEST) tests/integration example_app
 
 e2e: $(addprefix e2e-,$(E2E))
 
-e2e-servers: FILES = tests/test_*.py
-e2e-cluster: FILES = $(CLUSTER)
-e2e-e2e: FILES = tests/e2e $(CLUSTER:%=--ignore=%)
-e2e-%: FILES = tests/$*
 $(addprefix e2e-,$(E2E)): e2e-%: $(VENV)/.dev tools
-	$(PYTEST) -m e2e $(FILES)
+	$(PYTEST) tests/e2e/$*
 
 fuzz: $(VENV)/.dev
 	$(PYTEST) -m "hypothesis and not e2e" --hypothesis-profile=fuzz
@@ -70,13 +69,13 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.cost --count $$(($(COUNT) / 100))
 
 soak: $(VENV)/.dev
-	$(BIN)/python -m tests.soak --clients 200 --seconds $(SECONDS)
-	$(BIN)/python -m tests.soak --clients 1000 --rude 300 --seconds $(SECONDS)
-	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS)
-	$(BIN)/python -m tests.e2e.cluster_soak --seconds $(SECONDS) --redis
-	$(BIN)/python -m tests.e2e.anew --seconds $(SECONDS)
-	CONNECTS=1000 $(PYTEST) tests/test_every_server.py -k nothing_is_left
-	SIGN_INS=50 $(PYTEST) tests/e2e/test_sessions.py
+	$(BIN)/python -m tests.e2e.soak --clients 200 --seconds $(SECONDS)
+	$(BIN)/python -m tests.e2e.soak --clients 1000 --rude 300 --seconds $(SECONDS)
+	$(BIN)/python -m tests.e2e.cluster.cluster_soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.e2e.cluster.cluster_soak --seconds $(SECONDS) --redis
+	$(BIN)/python -m tests.e2e.cluster.anew --seconds $(SECONDS)
+	CONNECTS=1000 $(PYTEST) tests/e2e/servers/test_every_server.py -k nothing_is_left
+	SIGN_INS=50 $(PYTEST) tests/e2e/browser/test_sessions.py
 
 matrix: $(VENV)/.dev
 	$(BIN)/python -m tests.matrix $(ARGS)

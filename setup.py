@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Floors are tried, exactly: `make matrix`. None has a fault that is known to concern us
-# (tests/test_package.py), each has wheels for every Python that it is tried on.
+# (tests/integration/test_package.py), each has wheels for every Python that it is tried on.
 extras = {
     "gunicorn": ["gunicorn[gevent]>=23.0"],
     "redis": ["redis>=5.0"],

@@ -25,7 +25,7 @@ node_18() { # the first with a test runner
 }
 
 browser() {
-    "$venv/bin/python" -m tests.e2e.browser >/dev/null 2>&1
+    "$venv/bin/python" -m tests.e2e.chromium >/dev/null 2>&1
 }
 
 playwright_install() {

@@ -31,15 +31,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
-# Marked e2e as a whole, but for what has fakes on both sides.
-E2E = {HERE / name for name in ("brokers", "client", "e2e", "hostile", "sente", "soak", "wire")}
-FAKED = {HERE / "client/test_session.py"}
+# What a test may start says its folder: nothing, one process or Redis, servers and browsers.
+KINDS = {"unit": "unit", "sim": "unit", "integration": "integration", "e2e": "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if E2E.intersection(item.path.parents) and item.path not in FAKED:
-            item.add_marker(pytest.mark.e2e)
+        inside = HERE in item.path.parents
+        folder = item.path.relative_to(HERE).parts[0] if inside else "integration"
+        item.add_marker(KINDS[folder])
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
-from tests.e2e.browser import launch
+from tests.e2e.chromium import launch
 from tests.e2e.proxy import Proxy
 from tests.process import Process, Server, missing
 

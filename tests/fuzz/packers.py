@@ -25,9 +25,9 @@ from flask_chsk.packers.json import JsonPacker
 from flask_chsk.packers.msgpack import MsgpackPacker
 from flask_chsk.packers.transit import TransitPacker
 from tests.fuzz.watch import confine, memory, watched
-from tests.packers import typed
+from tests.unit.packers import typed
 
-VECTORS = Path(__file__).parents[1] / "packers" / "vectors"
+VECTORS = Path(__file__).parents[1] / "unit" / "packers" / "vectors"
 
 
 def vectors(name: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-// Frequent mistakes in a page, and the whole message that each gets (tests/test_errors_teach.py
+// Frequent mistakes in a page, and the whole message that each gets (tests/integration/test_errors_teach.py
 // has those of the server).
 
 import assert from "node:assert/strict";

@@ -1,0 +1,315 @@
+"""What every broker does, said once and run over each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flask_chsk.brokers import (
+    ANONYMOUS,
+    EVERYONE,
+    MAX_TOPICS,
+    Broker,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
+from flask_chsk.errors import Refused, UsageError
+from flask_chsk.protocol.push import Push
+from tests.integration.brokers.conftest import Ears
+
+ANN = user_channel("ann")
+PAGE = 256 * 1024
+WEIRD = ["ann:bob", "newline\nuid", "Ünïcødé ✓", "a b", "-", "*", "lone \ud800"]
+
+Start = Callable[..., Ears]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory":
+        return "memory://"
+    found: str = request.getfixturevalue("redis_url")
+    return found
+
+
+@pytest.fixture
+def ears(start: Start, url: str) -> Ears:
+    return ready(start(url))
+
+
+@pytest.fixture
+def broker(ears: Ears) -> Broker:
+    return ears.broker
+
+
+def ready(ears: Ears) -> Ears:
+    ears.broker.ready()
+    return ears
+
+
+def shown(pushes: Any) -> list[tuple[str, str, int]]:
+    return [(push.channel, push.text, push.offset) for push in pushes]
+
+
+def test_who_is_not_there_gets_nothing(broker: Broker) -> None:
+    assert broker.publish(ANN, "[:a/b 1]") is None
+    assert broker.publish(client_channel("ann", "1"), "[:a/b 1]") is None
+    broker.attach("ann", "2")
+    assert broker.publish(client_channel("ann", "1"), "[:a/b 1]") is None
+
+
+def test_events_are_delivered_in_the_order_of_their_offsets(ears: Ears) -> None:
+    broker = ears.broker
+    broker.attach("ann", "1")
+    broker.join("ann", "news")
+    ears.texts(1)  # joined
+    broker.since({topic_channel("news"): 0}, 0, PAGE)
+    channels = [ANN, EVERYONE, client_channel("ann", "1"), topic_channel("news")]
+    offsets = [broker.publish(channel, f"[:a/b {n}]") for n, channel in enumerate(channels * 5)]
+    assert ears.texts(21)[1:] == [f"[:a/b {n}]" for n in range(20)]
+    assert offsets == [push.offset for push in ears.heard[1:]] == sorted(set(offsets))  # type: ignore[type-var]
+    assert [push.channel for push in ears.heard[1:]] == channels * 5
+    assert ears.watermark() >= ears.heard[-1].offset
+
+
+@pytest.mark.parametrize("uid", WEIRD)
+def test_any_text_is_a_uid(ears: Ears, uid: str) -> None:
+    arrival = ears.broker.attach(uid, "1")
+    assert arrival is not None
+    offsets = [
+        ears.broker.publish(user_channel(uid), '[:a/b "é"]', but=(uid, "2")),
+        ears.broker.publish(client_channel(uid, "1"), "[:a/b 2]"),
+    ]
+    ears.texts(2)
+    assert shown(ears.heard) == [
+        (user_channel(uid), '[:a/b "é"]', offsets[0]),
+        (client_channel(uid, "1"), "[:a/b 2]", offsets[1]),
+    ]
+    assert ears.heard[0].but == (uid, "2")
+    ears.broker.join(uid, "news")
+    assert ears.broker.members("news") == {uid}
+
+
+def test_the_anonymous_hear_what_is_for_them(ears: Ears) -> None:
+    ears.broker.attach(None, "1")
+    ears.broker.publish(ANONYMOUS, "[:a/b 1]")
+    ears.broker.publish(client_channel(None, "1"), "[:a/b 2]", but=(None, "1"))
+    assert ears.texts(2) == ["[:a/b 1]", "[:a/b 2]"]
+    assert ears.heard[1].but == (None, "1")
+
+
+def test_history_gives_what_followed_a_cursor(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    broker.attach("bob", "1")
+    offsets = [broker.publish(ANN, f"[:a/b {n}]") for n in range(10)]
+    broker.publish(user_channel("bob"), "[:a/b 99]")
+    broadcast = broker.publish(EVERYONE, "[:a/b 10]")
+    page = broker.since({ANN: 0, EVERYONE: 0}, offsets[6] or 0, PAGE)
+    assert shown(page.pushes) == [
+        *[(ANN, f"[:a/b {n}]", offsets[n]) for n in (7, 8, 9)],
+        (EVERYONE, "[:a/b 10]", broadcast),
+    ]
+    assert (page.complete, page.more) == (True, False)
+    assert page.end >= (broadcast or 0)
+
+
+def test_a_channel_is_read_from_its_joining_on(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    first = broker.publish(ANN, "[:a/b 1]") or 0
+    second = broker.publish(ANN, "[:a/b 2]") or 0
+    third = broker.publish(ANN, "[:a/b 3]") or 0
+    page = broker.since({ANN: second}, first, PAGE)
+    assert shown(page.pushes) == [(ANN, "[:a/b 3]", third)]
+
+
+def test_history_comes_in_pages(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    start = broker.publish(ANN, "[:a/b 0]") or 0
+    channels = [ANN, client_channel("ann", "1")]
+    texts = [f'[:a/b "{n}{"x" * 100}"]' for n in range(90)]
+    for n, text in enumerate(texts):
+        broker.publish(channels[n % 2], text)
+    got: list[str] = []
+    cursor, more, pages = start, True, 0
+    while more:
+        page = broker.since(dict.fromkeys(channels, 0), cursor, 1000)
+        assert page.complete
+        assert page.pushes
+        got += [push.text for push in page.pushes]
+        cursor, more, pages = page.end, page.more, pages + 1
+    assert got == texts
+    assert pages > 5
+
+
+def test_one_event_larger_than_a_page_is_a_page(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    start = broker.publish(ANN, "[:a/b 0]") or 0
+    texts = [f'[:a/b "{"x" * 5000}"]' for _ in range(3)]
+    for text in texts:
+        broker.publish(ANN, text)
+    page = broker.since({ANN: 0}, start, 1000)
+    assert [push.text for push in page.pushes] == texts[:1]
+    assert page.more
+
+
+def test_a_cursor_out_of_the_window_is_incomplete(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    now = broker.publish(ANN, "[:a/b 1]") or 0
+    old = broker.since({ANN: 0}, now - 121_000_000, PAGE)
+    future = broker.since({ANN: 0}, now + 60_000_000, PAGE)
+    for page in (old, future):
+        assert (page.pushes, page.complete) == ((), False)
+
+
+def test_an_event_that_was_trimmed_makes_a_cursor_incomplete(start: Start, url: str) -> None:
+    broker = ready(start(url, recovery_events=5)).broker
+    broker.attach("ann", "1")
+    offsets = [broker.publish(ANN, f"[:a/b {n}]") or 0 for n in range(10)]
+    assert not broker.since({ANN: 0}, offsets[3], PAGE).complete
+    page = broker.since({ANN: 0}, offsets[4], PAGE)
+    assert [push.text for push in page.pushes] == [f"[:a/b {n}]" for n in range(5, 10)]
+
+
+def test_bytes_are_limited_too(start: Start, url: str) -> None:
+    broker = ready(start(url, recovery_bytes=1000)).broker
+    broker.attach("ann", "1")
+    before = broker.publish(ANN, "[:a/b 0]") or 0
+    broker.publish(ANN, f'[:a/b "{"x" * 2000}"]')
+    assert not broker.since({ANN: 0}, before, PAGE).complete
+    after = broker.publish(ANN, "[:a/b 1]") or 0
+    assert broker.since({ANN: 0}, after, PAGE).complete
+
+
+def test_a_late_end_of_an_older_opening_disturbs_nothing(broker: Broker) -> None:
+    older = broker.attach("ann", "1")
+    newer = broker.attach("ann", "1")
+    assert older is not None
+    assert newer is not None
+    assert (older.first, newer.first) == (True, False)
+    assert not broker.detach("ann", "1", older.token)
+    assert broker.publish(ANN, "[:a/b 1]") is not None
+    assert broker.detach("ann", "1", newer.token)
+    assert not broker.detach("ann", "1", newer.token)
+
+
+def test_a_user_who_went_is_waited_for(broker: Broker) -> None:
+    one = broker.attach("ann", "1")
+    assert one is not None
+    cursor = broker.publish(ANN, "[:a/b 1]") or 0
+    broker.detach("ann", "1", one.token)
+    assert broker.publish(ANN, "[:a/b 2]") is not None
+    again = broker.attach("ann", "2")
+    assert again is not None
+    assert again.first is True
+    assert [push.text for push in broker.since({ANN: 0}, cursor, PAGE).pushes] == ["[:a/b 2]"]
+
+
+def test_the_last_client_is_the_last(broker: Broker) -> None:
+    one, two = broker.attach("ann", "1"), broker.attach("ann", "2")
+    assert one is not None
+    assert two is not None
+    assert not broker.detach("ann", "1", one.token)
+    assert broker.detach("ann", "2", two.token)
+
+
+def test_the_generation_of_comings_and_goings_rises(broker: Broker) -> None:
+    generations = []
+    for _ in range(3):
+        one = broker.attach("ann", "1")
+        assert one is not None
+        generations += [one.generation, broker.detach("ann", "1", one.token)]
+    assert generations == sorted(set(generations))
+    assert generations[0] > 0
+
+
+def test_membership(ears: Ears) -> None:
+    broker = ears.broker
+    broker.attach("ann", "1")
+    assert broker.join("ann", "news") is True
+    assert broker.join("ann", "news") is False
+    assert broker.join("bob", "news") is True
+    assert broker.members("news") == {"ann", "bob"}
+    joined = first(ears)
+    arrival = broker.attach("ann", "2")
+    assert arrival is not None
+    assert dict(arrival.topics) == {"news": joined.offset}
+    assert broker.leave("ann", "news") is True
+    assert broker.leave("ann", "news") is False
+    assert broker.members("news") == {"bob"}
+    assert ears.texts(2) == ['[:chsk/joined "news"]', '[:chsk/left "news"]']
+
+
+def first(ears: Ears) -> Push:
+    ears.texts(1)
+    return ears.heard[0]
+
+
+def test_topics_are_limited(broker: Broker) -> None:
+    for number in range(MAX_TOPICS):
+        broker.join("ann", f"topic-{number}")
+    with pytest.raises(UsageError, match="100 topics"):
+        broker.join("ann", "one more")
+
+
+# whose a client id is ----------------------------------------------------------------------
+
+
+def test_an_anonymous_client_id_is_its_owners_in_every_process(start: Start, url: str) -> None:
+    one = ready(start(url))
+    two = one if url == "memory://" else ready(start(url))
+    mine = one.broker.attach(None, "1", "ajax", True, digest="mine")
+    assert mine is not None
+    for kind in ("ws", "try", "ajax", "poll"):
+        for digest in ("other", ""):
+            with pytest.raises(Refused) as refused:
+                two.broker.attach(None, "1", kind, bool(digest), digest=digest)
+            assert (refused.value.status, refused.value.retry_after) == (409, 2)
+    assert [broker.holder(None, "1") for broker in (one.broker, two.broker)] == ["mine", "mine"]
+    again = two.broker.attach(None, "1", "ajax", True, digest="mine")
+    assert again is not None
+    two.broker.detach(None, "1", again.token)
+    assert one.broker.holder(None, "1") is None
+    assert one.broker.attach(None, "1", "ws", True, digest="other") is not None
+
+
+def test_a_users_client_may_come_back_with_another_secret(broker: Broker) -> None:
+    broker.attach("ann", "1", "ws", True, digest="one")
+    assert broker.attach("ann", "1", "ws", True, digest="two") is not None
+    assert broker.holder("ann", "1") == "two"
+    assert broker.holder("ann", "2") is None and broker.holder("bob", "1") is None
+
+
+def test_a_client_without_a_secret_holds_its_id_too(broker: Broker) -> None:
+    broker.attach(None, "1")
+    assert broker.holder(None, "1") == ""
+    with pytest.raises(Refused):
+        broker.attach(None, "1", "ws", True, digest="other")
+
+
+def test_what_a_client_without_a_cursor_was_served_is_known_at_its_next_poll(ears: Ears) -> None:
+    broker = ears.broker
+    first = broker.attach("ann", "1", "ajax")
+    assert first is not None
+    offsets = [broker.publish(ANN, f"[:a/b {n}]") or 0 for n in range(3)]
+    assert broker.take("ann", "1", first.token, offsets[2]) is True
+    assert broker.take("ann", "1", first.token, offsets[0]) is True  # the others were not given
+    second = broker.attach("ann", "1", "poll")
+    assert second is not None
+    assert second.cursor == offsets[0]
+    assert broker.take("ann", "1", first.token, offsets[2]) is False
+    third = broker.attach("ann", "1", "poll")
+    assert third is not None
+    assert third.cursor == offsets[0]
+
+
+def test_nothing_is_noted_of_a_client_that_is_not_there(broker: Broker) -> None:
+    arrival = broker.attach("ann", "1", "ajax")
+    assert arrival is not None
+    broker.detach("ann", "1", arrival.token)
+    broker.take("ann", "1", arrival.token, 42)
+    again = broker.attach("ann", "1", "ajax")
+    assert again is not None
+    assert again.cursor is None

@@ -1,0 +1,548 @@
+"""The contexts of handlers: both shapes that Flask gives them, and what libraries do in them."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import io
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from flask import (
+    Flask,
+    Request,
+    after_this_request,
+    copy_current_request_context,
+    flash,
+    g,
+    get_flashed_messages,
+    request,
+    session,
+    stream_with_context,
+    url_for,
+)
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.testing import FlaskClient
+from flask_login import (
+    LoginManager,
+    UserMixin,
+    confirm_login,
+    current_user,
+    fresh_login_required,
+    login_required,
+    login_user,
+    logout_user,
+)
+from flask_wtf.csrf import CSRFProtect, generate_csrf
+
+from flask_chsk import Chsk, ReplyError
+from flask_chsk.testing import ChskTestClient
+from flask_chsk.web import internals as flask_internals
+from flask_chsk.web.contexts import EventContext, HandshakeRequest, PostRequest
+from flask_chsk.web.internals import UnroutedContext
+from flask_chsk.web.readonly import ReadOnlySession, sparse
+
+PACKAGE = Path(__file__).parents[3] / "flask_chsk"
+
+
+@pytest.fixture(autouse=True)
+def _each_warning_is_new() -> None:
+    sparse._kinds.clear()
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask(__name__)
+    app.secret_key = "secret"
+    return app
+
+
+@pytest.fixture
+def chsk(app: Flask) -> Chsk:
+    return Chsk(app)
+
+
+# Shapes of Flask ---------------------------------------------------------------------------
+
+
+class Split:
+    """The state of a RequestContext of Flask 3.1."""
+
+    def __init__(self, app: Any, environ: Any, request: Any = None, session: Any = None) -> None:
+        self.app, self.request, self.session = app, request, session
+        self.environ = environ
+        self.flashes: Any = None
+        self._after_request_functions: list[Any] = []
+        self._cv_tokens: list[Any] = []
+
+    def push(self) -> None:
+        self._cv_tokens.append("token")
+
+
+class Merged:
+    """The state of an AppContext of Flask 3.2."""
+
+    def __init__(self, app: Any, *, request: Any = None, session: Any = None) -> None:
+        self.app, self._request, self._session = app, request, session
+        self.g = app.app_ctx_globals_class()
+        self._flashes: Any = None
+        self._after_request_functions: list[Any] = []
+        self._cv_token: Any = None
+
+    @classmethod
+    def from_environ(cls, app: Any, environ: Any, /) -> Any:
+        raise NotImplementedError
+
+    def push(self) -> None:
+        self._cv_token = "token"
+
+
+class InSplit(UnroutedContext, Split):
+    pass
+
+
+class InMerged(UnroutedContext, Merged):
+    pass
+
+
+@pytest.fixture(params=[InSplit, InMerged], ids=["Flask 3.1", "Flask 3.2"])
+def context(request: pytest.FixtureRequest) -> Any:
+    fake: Any = SimpleNamespace(app_ctx_globals_class=SimpleNamespace)
+    return request.param(fake, SimpleNamespace(environ={"a": "b"}), "session")
+
+
+def test_a_context_holds_its_request_and_session_in_either_shape(context: Any) -> None:
+    kept = vars(context)
+    assert kept.get("request", kept.get("_request")).environ == {"a": "b"}
+    assert kept.get("session", kept.get("_session")) == "session"
+    assert kept.get("environ", {"a": "b"}) == {"a": "b"}
+
+
+def test_a_context_knows_that_it_is_pushed_in_either_shape(context: Any) -> None:
+    assert not context.entered
+    context.push()
+    assert context.entered
+
+
+def test_a_renewed_context_is_as_new_in_either_shape(context: Any) -> None:
+    def state() -> dict[str, Any]:
+        return {name: value for name, value in vars(context).items() if "_cv_" not in name}
+
+    new = {name: repr(value) for name, value in state().items()}
+    context._after_request_functions.append(print)
+    for name in ("flashes", "_flashes"):
+        if name in vars(context):
+            setattr(context, name, [("message", "hi")])
+    if "g" in vars(context):
+        context.g.seen = True
+    context.renew()
+    assert {name: repr(value) for name, value in state().items()} == new
+
+
+@pytest.mark.parametrize("name", ["session", "_session"], ids=["before Flask 3.1.3", "since"])
+@pytest.mark.parametrize("proxy", ["request_ctx", "app_ctx"], ids=["Flask 3.1", "Flask 3.2"])
+def test_a_session_is_swapped_in_any_shape(
+    name: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = SimpleNamespace(**{name: "before"})
+    local = SimpleNamespace(_get_current_object=lambda: context)
+    monkeypatch.setattr(flask_internals, "_GLOBALS", {proxy: local})
+    swap: Callable[[Any], Any] = flask_internals.swap_session
+    assert swap("after") == "before"
+    assert vars(context) == {name: "after"}
+
+
+def test_no_other_module_uses_internals_of_flask() -> None:
+    private = {"request_ctx", "app_ctx", "RequestContext", "AppContext", "after_request_funcs"}
+    private |= {"before_request_funcs", "teardown_request_funcs", "flashes", "_flashes"}
+    private |= {"_cv_tokens", "_cv_token", "_after_request_functions"}
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "internals.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = {getattr(node, "id", None), getattr(node, "attr", None)}
+            if isinstance(node, ast.ImportFrom):
+                names |= {alias.name for alias in node.names}
+                assert node.module not in ("flask.ctx", "flask.globals"), path
+            assert not names & private, f"{path.name}: {names & private}"
+
+
+# Contexts of events ------------------------------------------------------------------------
+
+
+def test_a_handler_sees_the_route_of_its_connection(app: Flask, chsk: Chsk) -> None:
+    @app.get("/page")
+    def page() -> str:
+        return ""
+
+    @chsk.on("a/where")
+    def where(ev: Any) -> Any:
+        return [request.endpoint, request.blueprint, request.view_args, url_for("page")]
+
+    assert chsk.test_client().request(["a/where"]) == ["chsk.post", "chsk", {}, "/page"]
+
+
+@pytest.mark.parametrize("kept", [HandshakeRequest, PostRequest])
+def test_nothing_of_an_event_is_left_for_the_next(app: Flask, kept: type[HandshakeRequest]) -> None:
+    environ = app.test_request_context("/").request.environ
+    handshake = kept(environ)
+    for _ in range(3):
+        with handshake.context(app):
+            assert (list(g), dict(session)) == ([], {})
+            g.seen = True
+            flash("hi")
+            assert get_flashed_messages() == ["hi"]
+
+            @after_this_request
+            def never(response: Any) -> Any:
+                return response
+
+
+def test_an_idle_connection_holds_nothing_of_its_last_event(app: Flask) -> None:
+    class Row:
+        """What a handler got from a database."""
+
+    handshake = HandshakeRequest(app.test_request_context("/").request.environ)
+    with handshake.context(app):
+        g.row = session["_row"] = row = Row()
+        gone = weakref.ref(row)
+    del row
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_error_of_a_teardown_function_leaves_the_connection_usable(
+    app: Flask, chsk: Chsk
+) -> None:
+    handshake = HandshakeRequest(app.test_request_context("/").request.environ)
+
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
+        raise OSError("the database is away")
+
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"away|teardown"), handshake.context(app):
+            assert "seen" not in g
+            g.seen = True
+
+
+def test_a_context_that_is_entered_is_not_shared(app: Flask) -> None:
+    handshake = HandshakeRequest(app.test_request_context("/").request.environ)
+    with handshake.context(app) as outer:
+        g.seen = True
+        with handshake.context(app) as inner:
+            assert inner is not outer
+            assert inner.request is outer.request
+            if "seen" in g:  # Flask 3.1 pushes no second application context
+                assert not hasattr(inner, "g")
+
+
+def test_streams_run_in_the_context_of_the_event(app: Flask, chsk: Chsk) -> None:
+    @chsk.on("a/stream")
+    def stream(ev: Any) -> Any:
+        def lines() -> Any:
+            yield session["uid"]
+            yield request.path
+
+        return app.response_class(stream_with_context(lines()), mimetype="text/plain")
+
+    ann = chsk.test_client(uid="ann")
+    assert ann.request(["a/stream"])["body"] == "ann/chsk"
+
+
+def test_copy_current_request_context_for_a_thread(chsk: Chsk) -> None:
+    go, done = threading.Event(), queue.Queue[Any]()
+
+    @chsk.on("a/begin")
+    def begin(ev: Any) -> Any:
+        session["_mine"] = ev.data
+
+        @copy_current_request_context
+        def later() -> None:
+            go.wait(10)
+            done.put([request.path, session["uid"], session["_mine"], "seen" in g])
+
+        g.seen = True
+        threading.Thread(target=later).start()
+        return session["uid"]
+
+    ann = chsk.test_client(uid="ann")
+    assert [ann.request(["a/begin", n]) for n in range(2)] == ["ann", "ann"]
+    go.set()
+    told = sorted(done.get(timeout=10) for _ in range(2))
+    assert told == [["/chsk", "ann", 0, False], ["/chsk", "ann", 1, False]]
+
+
+def test_copy_current_request_context_for_greenlets(chsk: Chsk) -> None:
+    @chsk.on("a/begin")
+    def begin(ev: Any) -> Any:
+        @copy_current_request_context
+        def beside() -> Any:
+            gevent.sleep(0)
+            return [request.path, session["uid"]]
+
+        return [one.get(timeout=10) for one in [gevent.spawn(beside)]]
+
+    assert chsk.test_client(uid="ann").request(["a/begin"]) == [["/chsk", "ann"]]
+
+
+def test_a_copied_function_may_be_called_in_the_handler(chsk: Chsk) -> None:
+    @chsk.on("a/begin")
+    def begin(ev: Any) -> Any:
+        return [copy_current_request_context(lambda: session["uid"])(), session["uid"]]
+
+    assert chsk.test_client(uid="ann").request(["a/begin"]) == ["ann", "ann"]
+
+
+def test_contexts_around_the_test_client_are_no_handlers(app: Flask, chsk: Chsk) -> None:
+    app.add_url_rule("/page", "page", lambda: "")
+    chsk.on("a/b")(lambda ev: ["seen" in g, request.path, session.get("uid")])
+    with app.test_client() as browser:
+        browser.get("/page")  # its context stays until the block ends
+        g.seen = True
+        ann = chsk.test_client(browser, uid="ann")
+        assert ann.request(["a/b"]) == [False, "/chsk", "ann"]
+    with app.test_request_context("/other"):
+        g.seen = True
+        assert ann.request(["a/b"]) == [False, "/chsk", "ann"]
+        assert chsk.send("ann", ["a/b"]) is not None
+
+
+# The session ---------------------------------------------------------------------------------
+
+
+def test_keys_of_libraries_hold_for_one_event(
+    app: Flask, chsk: Chsk, caplog: pytest.LogCaptureFixture
+) -> None:
+    @chsk.on("a/b")
+    def handler(ev: Any) -> Any:
+        before = dict(session)
+        session["_fresh"] = False
+        session.permanent = True
+        session.setdefault("_state", 1)
+        session["csrf_token"] = "token"
+        after = dict(session)
+        session.pop("_fresh")
+        return [before, after, sorted(session), len(session), session.pop("_none", 5)]
+
+    ann = chsk.test_client(uid="ann")
+    before, after, keys, length, none = ann.request(["a/b"])
+    assert set(before) == {"uid", "_chsk_csrf"}
+    new = {"_fresh": False, "_permanent": True, "_state": 1, "csrf_token": "token"}
+    assert after == {**before, **new}
+    assert (keys, length, none) == (sorted(set(after) - {"_fresh"}), 5, 5)
+    assert ann.request(["a/b"])[0] == before
+    told = [one.getMessage() for one in caplog.records if one.name == "flask_chsk.web.readonly"]
+    assert [one.partition(" was")[0] for one in told] == [
+        "session['_state']",
+        "session['csrf_token']",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: session.__setitem__("uid", "bob"),
+        lambda: session.pop("uid"),
+        lambda: session.setdefault("cart", []),
+        lambda: session.update(cart=[]),
+        lambda: session.clear(),
+        lambda: session.__setitem__("_fresh", True),
+    ],
+)
+def test_other_keys_raise(
+    chsk: Chsk, change: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    chsk.on("a/b")(lambda ev: change())
+    with pytest.raises(ReplyError, match="the handler failed"):
+        chsk.test_client(uid="ann").request(["a/b"])
+    assert "cannot be changed in a channel socket handler" in caplog.text
+
+
+def test_the_attributes_of_a_session_on_the_server_are_read(app: Flask) -> None:
+    class Stored(SecureCookieSession):
+        sid = "1234"
+
+    class Interface(SecureCookieSessionInterface):
+        session_class = Stored
+
+    app.session_interface = Interface()
+    read = ReadOnlySession(app, Request({"wsgi.input": io.BytesIO()}))
+    assert read.sid == "1234"
+    with pytest.raises(AttributeError):
+        _ = read.pid
+
+
+# Flask-Login and Flask-WTF -------------------------------------------------------------------
+
+
+class User(UserMixin):
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+@pytest.fixture
+def login(app: Flask, chsk: Chsk) -> LoginManager:
+    manager = LoginManager(app)
+    manager.user_loader(User)
+
+    @app.post("/login")
+    def login() -> str:
+        login_user(User("ann"), remember="remember" in request.args)
+        return ""
+
+    @app.get("/login")
+    def login_page() -> str:
+        return "please sign in"
+
+    @chsk.on("a/me")
+    @login_required
+    def me(ev: Any) -> Any:
+        return [current_user.get_id(), session["_fresh"]]
+
+    @chsk.on("a/fresh")
+    @fresh_login_required
+    def fresh(ev: Any) -> Any:
+        return current_user.get_id()
+
+    return manager
+
+
+def signed_in(app: Flask, chsk: Chsk, path: str = "/login") -> tuple[FlaskClient, ChskTestClient]:
+    browser = app.test_client()
+    browser.post(path)
+    return browser, chsk.test_client(browser)
+
+
+def test_basic_protection_makes_the_session_stale(
+    app: Flask, chsk: Chsk, login: LoginManager
+) -> None:
+    login.session_protection = "basic"
+    browser, ann = signed_in(app, chsk)
+    assert ann.request(["a/me"]) == ["ann", True]
+    assert ann.request(["a/fresh"]) == "ann"
+    browser.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    assert [ann.request(["a/me"]) for _ in range(2)] == [["ann", False]] * 2
+    with pytest.raises(ReplyError) as refused:
+        ann.request(["a/fresh"])
+    assert refused.value.status == 401
+    browser.environ_base["REMOTE_ADDR"] = "127.0.0.1"
+    assert ann.request(["a/me"]) == ["ann", True]
+
+
+def test_strong_protection_makes_the_user_anonymous(
+    app: Flask, chsk: Chsk, login: LoginManager
+) -> None:
+    login.session_protection = "strong"
+    chsk.user_id(lambda: session.get("_user_id"))  # else the POST is refused: it has no user
+    browser, ann = signed_in(app, chsk)
+    browser.environ_base["HTTP_USER_AGENT"] = "another browser"
+    with pytest.raises(ReplyError) as refused:
+        ann.request(["a/me"])
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("login_view", [None, "login_page"])
+@pytest.mark.parametrize("in_session", [False, True])
+def test_whoever_is_not_signed_in_gets_401(
+    app: Flask, chsk: Chsk, login: LoginManager, login_view: str | None, in_session: bool
+) -> None:
+    login.login_view = login_view
+    app.config["USE_SESSION_FOR_NEXT"] = in_session
+    with pytest.raises(ReplyError) as refused:
+        chsk.test_client().request(["a/me"])
+    assert refused.value.status == 401
+
+
+def test_a_login_wall_answers_a_poll_with_401(app: Flask, chsk: Chsk, login: LoginManager) -> None:
+    login.login_view = "login_page"
+
+    @app.before_request
+    def wall() -> Any:
+        if not current_user.is_authenticated and request.endpoint != "login":
+            return login.unauthorized()
+        return None
+
+    query = {"client-id": "x", "handshake?": "1"}
+    assert app.test_client().get("/chsk", query_string=query).status_code == 401
+    assert app.test_client().get("/other").status_code in (302, 303)  # since Flask 3.2
+    assert signed_in(app, chsk)[1].request(["a/me"]) == ["ann", True]
+
+
+def test_a_remembered_user_is_known_in_handlers(
+    app: Flask, chsk: Chsk, login: LoginManager
+) -> None:
+    browser = app.test_client()
+    browser.post("/login?remember=1")
+    browser.delete_cookie("session")
+    ann = chsk.test_client(browser)
+    assert ann.request(["a/me"]) == ["ann", False]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda: login_user(User("bob")), "session['_fresh'] cannot be changed"),
+        (lambda: confirm_login(), "session['_fresh'] cannot be changed"),
+        (lambda: logout_user(), "session['_user_id'] was changed in a handler"),
+    ],
+)
+def test_signing_in_and_out_in_a_handler_is_told(
+    app: Flask,
+    chsk: Chsk,
+    login: LoginManager,
+    change: Callable[[], object],
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chsk.on("a/change")(lambda ev: change() and None)
+    _, ann = signed_in(app, chsk)
+    ann.send(["a/change"])
+    assert ann.request(["a/me"]) == ["ann", True]
+    assert words in caplog.text
+
+
+@pytest.mark.parametrize("first", ["chsk", "csrf"])
+def test_flask_wtf_exempts_us_whichever_comes_first(app: Flask, first: str) -> None:
+    if first == "csrf":
+        CSRFProtect(app)
+    chsk = Chsk(app)
+    if first == "chsk":
+        CSRFProtect(app)
+    app.config["WTF_CSRF_TIME_LIMIT"] = -1  # every token is too old for Flask-WTF
+    chsk.init_app(app, path="/second")
+    chsk.on("a/token")(lambda ev: bool(generate_csrf()))
+
+    @app.get("/token")
+    def token() -> str:
+        return str(generate_csrf())
+
+    @app.post("/form")
+    def form() -> str:
+        return ""
+
+    browser = app.test_client()
+    headers = {"X-CSRF-Token": browser.get("/token").text}
+    event = {"client-id": "x", "ppstr": "[[:a/token] :ajax-cb]"}
+    for path in ("/chsk", "/second"):
+        posted = browser.post(path, data=event, headers=headers)
+        assert posted.status_code == 200, posted.text
+    assert browser.post("/form", headers=headers).status_code == 400
+
+
+def test_a_token_that_a_handler_makes_holds_for_its_event(app: Flask, chsk: Chsk) -> None:
+    CSRFProtect(app)
+    chsk.csrf_token(lambda: "token")
+    chsk.on("a/token")(lambda ev: [len(generate_csrf()) > 40, len(session["csrf_token"])])
+    assert chsk.test_client(uid="ann").request(["a/token"]) == [True, 40]
+
+
+def test_an_event_context_is_one() -> None:
+    assert issubclass(EventContext, UnroutedContext)
