@@ -102,7 +102,7 @@ class Hub:
     def __init__(self) -> None:
         self.random = random.Random()  # for jitter; what nobody may guess is a token
         self.over = False  # in a child that was forked: this is its parent's
-        self.native_threads = not _is_gevents()
+        self.native_threads = False
         self._wheel: dict[int, list[Deadline]] = {}
         self._swept = 0
         self._sweeper: Any = None
@@ -112,12 +112,7 @@ class Hub:
         self._threads = _Threads("flask_chsk handler", THREADS)
         self._own_threads = _Threads("flask_chsk", OWN_THREADS)
         self.gevent_hub: GeventHub
-        if self.native_threads:
-            self._start_thread()
-        else:
-            self.gevent_hub = gevent.get_hub()
-            self._ident = _get_ident()
-            self.loop = self.gevent_hub.loop
+        self._find_loop()
         forks.register(self)
 
     def forked(self) -> None:
@@ -141,6 +136,16 @@ class Hub:
         return hub
 
     # the owning thread ---------------------------------------------------------------
+
+    def _find_loop(self) -> None:
+        """Take the loop of the caller's thread, or run one in a thread of our own."""
+        self.native_threads = not _is_gevents()
+        if self.native_threads:
+            self._start_thread()
+        else:
+            self.gevent_hub = gevent.get_hub()
+            self._ident = _get_ident()
+            self.loop = self.gevent_hub.loop
 
     def _start_thread(self) -> None:
         ready = _allocate_lock()
