@@ -1,0 +1,555 @@
+"""One history: a worker, its pages, a network, and what a seed makes of them.
+
+Each step is an action drawn from the seed: time passes, an application publishes, a page sends, a
+connection breaks. At the end the network heals, and all must be level.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from flask_chsk.brokers.contract import (
+    ANONYMOUS,
+    EVERYONE,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
+from flask_chsk.brokers.memory import MemoryBroker
+from flask_chsk.client.session import AT_REST
+from flask_chsk.config import Config
+from flask_chsk.protocol.event import Event
+from flask_chsk.server.dispatch import Host
+from flask_chsk.server.router import EventMessage, Handler, Handlers
+from flask_chsk.server.worker import Server
+from flask_chsk.values import Keyword
+
+from .checker import Checker, Limits, Published
+from .client import Page, WebSocket
+from .front import Front
+from .network import Wire
+from .runtime import SimHub, Stuck
+
+USERS = ("ann", "ben", None)
+TOPICS = ("news", "chat")
+HEALING = 100.0  # seconds from the last fault: a ping (35 s), backoffs and a grace go by
+
+
+class Violated(AssertionError):
+    """An invariant does not hold."""
+
+
+class Application:
+    """What runs handlers, in place of Flask's contexts (``dispatch.Host``)."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
+        return self._handlers.run(handler, ev)
+
+    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
+        fn(*args)
+
+    def explain(self, error: BaseException) -> tuple[int, str]:
+        return 500, repr(error)
+
+
+class World:
+    """All of one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(f"world {seed}")
+        self.lines: list[str] = []
+        self.hub = SimHub(random.Random(f"hub {seed}"), slow=rng.choice((0.0, 0.0, 0.0, 0.0005)))
+        self.config = self._draw_config()
+        limits = Limits(
+            self.config.recovery_seconds, self.config.recovery_events, self.config.recovery_bytes
+        )
+        self.checker = Checker(lambda: self.hub.wall(), limits)
+        self.checker.say = self.say
+        self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
+        self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
+        self.handlers = self._handlers()
+        self.pages: list[Page] = []
+        self.wires: list[tuple[Page, Wire]] = []
+        self.offline: dict[Page, None] = {}
+        self.blocked: dict[Page, None] = {}  # no WebSocket gets through
+        self.users: dict[str | None, str | None] = {user: user for user in USERS}
+        self._numbers = iter(range(1, 10**9))
+        self._names = iter(range(1, 10**9))
+        self._start_worker()
+
+    def _draw_config(self) -> Config:
+        rng = self.rng
+        window = rng.choice((30.0, 120.0, 120.0))
+        return Config(
+            recovery_seconds=window,
+            lp_timeout=min(20.0, window / 4),
+            recovery_events=rng.choice((5, 256, 256)),
+            recovery_bytes=rng.choice((2_000, 1024 * 1024, 1024 * 1024)),
+            max_outbox_bytes=rng.choice((4_000, 4 * 1024 * 1024)),
+            close_grace_ws=rng.choice((0.5, 2.5)),
+            close_grace_ajax=rng.choice((1.0, 5.0)),
+            max_inbox=rng.choice((2, 128)),
+        )
+
+    def _start_worker(self) -> None:
+        host: Host = Application(self.handlers)
+        self.server = Server(self.config, MemoryBroker(self.config), self.handlers, host)
+        self.server.start(self.hub)
+        self.front = Front(self.hub, self.server, self._dawdle)
+
+    def _handlers(self) -> Handlers:
+        handlers = Handlers()
+
+        @handlers.on("sim/note")
+        @handlers.on("sim/echo")
+        def take(ev: EventMessage) -> int:
+            number: int = ev.data
+            self.checker.handled(number)
+            self.say(f"handler of send {number}")
+            if self.rng.random() < 0.2:
+                self.hub.sleep(self.rng.random() * self.dawdles)
+            if self.rng.random() < 0.2 and ev.client_id is not None:
+                self._publish(client_channel(ev.uid, ev.client_id))
+            return number
+
+        @handlers.on("chsk/uidport-open")
+        def came(ev: EventMessage) -> None:
+            self._presence(ev, True)
+
+        @handlers.on("chsk/uidport-close")
+        def went(ev: EventMessage) -> None:
+            self._presence(ev, False)
+
+        return handlers
+
+    def _presence(self, ev: EventMessage, came: bool) -> None:
+        self.say(f"{ev.data} {'came' if came else 'went'}")
+        self.checker.presence(ev.data, came, ev.generation or 0)
+
+    # chance --------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        self.lines.append(f"{self.hub.loop.time - 1000:9.3f} s  {text}")
+
+    def latency(self) -> float:
+        return self.rng.random() ** 3 * self.slowest
+
+    def _dawdle(self) -> float:
+        return self.rng.random() * self.dawdles if self.rng.random() < 0.3 else 0.0
+
+    def fate_of_upgrade(self, page: Page) -> str:
+        if page in self.offline:
+            return self.rng.choice(("refused", "lost"))
+        if page in self.blocked:
+            return self.rng.choice(("refused", "lost", "deaf"))
+        return ""
+
+    def fate_of_request(self, page: Page) -> str:
+        if page in self.offline:
+            return "lost"
+        return "answer lost" if page.loses_answer() else ""
+
+    def wire(self, end: WebSocket, page: Page) -> Wire:
+        wire = Wire(self.hub, self.latency, end)
+        self.wires = [(one, old) for one, old in self.wires if not old.cut] + [(page, wire)]
+        if page in self.offline or page in self.blocked:
+            wire.break_off(0.0, server_hears=False, client_hears=False)
+        return wire
+
+    # what happens --------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One action, and some time."""
+        action = self.rng.choices(ACTIONS, WEIGHTS)[0]
+        action(self)
+        self.run(self._some_time())
+
+    def run(self, seconds: float) -> None:
+        try:
+            self.hub.loop.run(seconds)
+        except Stuck:
+            self.checker.violated("the loop is stuck")
+        if self.checker.violations:
+            raise Violated(self.checker.violations[0])
+
+    def _some_time(self) -> float:
+        x = self.rng.random()
+        if x < 0.5:
+            return self.rng.random() * 0.05
+        if x < 0.95:
+            return self.rng.random() * 2.0
+        return self.rng.random() * 40.0
+
+    def _some_page(self, *, loaded: bool = True) -> Page | None:
+        pages = [page for page in self.pages if page.loaded or not loaded]
+        return self.rng.choice(pages) if pages else None
+
+    def load(self) -> None:
+        """A page is opened."""
+        if sum(page.loaded for page in self.pages) >= 5:
+            return
+        user = self.rng.choice(USERS)
+        self._load(user, self.rng.choice(("auto", "auto", "ws", "ajax")))
+
+    def _load(self, uid: str | None, kind: str) -> None:
+        name = f"{uid or 'nobody'}'s page {next(self._names)}"
+        page = Page(self, name, uid, kind, self.rng.choice(("edn", "json")))
+        self.say(f"{name} is loaded ({kind})")
+        self.pages.append(page)
+        page.do(page.session.connect)
+
+    def reload(self) -> None:
+        page = self._some_page()
+        if page is not None:
+            self.say(f"{page.name} is reloaded")
+            self._unload(page)
+            self._load(page.uid, page.session.options.type)
+
+    def _unload(self, page: Page) -> None:
+        page.unload()
+        self.offline.pop(page, None)
+        self.blocked.pop(page, None)
+
+    def leave(self) -> None:
+        """A page is closed."""
+        page = self._some_page()
+        if page is not None:
+            self.say(f"{page.name} is closed by its user")
+            self._unload(page)
+
+    def publish(self) -> None:
+        self._publish(self._some_channel())
+
+    def burst(self) -> None:
+        """Much at once, from one greenlet."""
+        channel = self._some_channel()
+        size = self.rng.choice((10, 300, 1500))
+        for _ in range(self.rng.randrange(3, 12)):
+            self._publish(channel, size)
+
+    def _some_channel(self) -> str:
+        user = self.rng.choice(USERS)
+        page = self._some_page()
+        channels = [
+            EVERYONE,
+            ANONYMOUS if user is None else user_channel(user),
+            topic_channel(self.rng.choice(TOPICS)),
+        ]
+        if page is not None:
+            channels.append(client_channel(page.seen.uid, page.session.client_id))
+        return self.rng.choice(channels)
+
+    def _publish(self, channel: str, size: int = 10) -> None:
+        number = next(self._numbers)
+        server, broker = self.server, self.server.broker
+        event = [Keyword("sim/event"), [number, "x" * size]]
+        to = tuple(sorted(broker.members(channel[2:]))) if channel.startswith("t:") else ()
+        kind, _, rest = channel.partition(":")
+        self.say(f"event {number} of {size} characters is sent to {channel}")
+        but = None
+        if channel == EVERYONE:
+            page = self._some_page()
+            if page is not None and self.rng.random() < 0.3:
+                but = (page.seen.uid, page.session.client_id)
+            offset = server.broadcast(event, but)
+        elif kind == "t":
+            offset = server.publish(rest, event)
+        elif kind == "c":
+            client_id, _, uid = rest.partition(":")
+            offset = server.send(uid or None, event, client_id)
+        else:
+            offset = server.send(rest or None if kind == "u" else None, event)
+        kept = offset is not None
+        at = offset if offset is not None else int(self.hub.wall() * 1e6)
+        # Nothing arrives at a page before this: the network takes its time.
+        self.checker.publishes(
+            Published(number, channel, broker.epoch, at, size + 40, kept=kept, to=to, but=but)
+        )
+
+    def send(self) -> None:
+        """A page sends."""
+        page = self._some_page()
+        if page is not None:
+            number = next(self._numbers)
+            # Clients repeat a send for 100 s of their own clocks, whatever the server remembers
+            # and however long they slept: to be mended.
+            key = self.rng.random() < 0.5 and self.config.recovery_seconds == 120 and not page.slept
+            wants = self.rng.random() < 0.7
+            self.say(f"{page.name} sends {number}")
+            page.send(number, wants, key)
+
+    def join(self) -> None:
+        user, topic = self.rng.choice(USERS[:2]), self.rng.choice(TOPICS)
+        if self.server.broker.join(str(user), topic):
+            self.say(f"{user} joins {topic}")
+            self._control(user_channel(str(user)))
+
+    def quit(self) -> None:
+        user, topic = self.rng.choice(USERS[:2]), self.rng.choice(TOPICS)
+        if self.server.broker.leave(str(user), topic):
+            self.say(f"{user} leaves {topic}")
+            self.checker.left[user, topic] = int(self.hub.wall() * 1e6)
+            self._control(user_channel(str(user)))
+
+    def _control(self, channel: str) -> None:
+        """Something that is no application's went by a channel, and takes a place in it."""
+        at, epoch = int(self.hub.wall() * 1e6), self.server.broker.epoch
+        self.checker.publishes(Published(0, channel, epoch, at, 30, control=True))
+
+    # faults --------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """A page's WebSocket breaks in the middle of what is on its way."""
+        page = self._some_page()
+        if page is None:
+            return
+        server_hears, client_hears = self.rng.choice(
+            ((True, True), (True, True), (False, True), (True, False), (False, False))
+        )
+        part = self.rng.choice((0.0, self.rng.random(), 1.0))
+        for one, wire in self.wires:
+            if one is page and not wire.cut:
+                self.say(f"the WebSocket of {page.name} is cut")
+                wire.break_off(part, server_hears=server_hears, client_hears=client_hears)
+
+    def cut_requests(self) -> None:
+        """A page's poll and POSTs break."""
+        page = self._some_page()
+        if page is None:
+            return
+        server_hears = self.rng.random() < 0.5
+        for transport in page.transports():
+            for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
+                if call is not None:
+                    self.say(f"a request of {page.name} is cut")
+                    call.break_off(server_hears)
+
+    def lose_answer(self) -> None:
+        """The answers to a page's next requests get lost."""
+        page = self._some_page()
+        if page is not None:
+            page.lost_answers = self.rng.randrange(1, 3)
+            self.say(f"the next {page.lost_answers} answers to {page.name} will be lost")
+            for transport in page.transports():
+                call = getattr(transport, "poll", None)
+                if call is not None and page.loses_answer():
+                    call.lose_answer()
+
+    def go_offline(self) -> None:
+        page = self._some_page()
+        if page is not None:
+            self.say(f"{page.name} is offline")
+            self.offline[page] = None
+            for one, wire in self.wires:
+                if one is page:
+                    wire.break_off(0.0, server_hears=False, client_hears=self.rng.random() < 0.5)
+            for transport in page.transports():
+                for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
+                    if call is not None:
+                        call.break_off(False)
+            self.hub.later(self.rng.random() ** 2 * 60.0, self._go_online, page)
+
+    def _go_online(self, page: Page) -> None:
+        if page in self.offline:
+            self.say(f"{page.name} is online")
+            del self.offline[page]
+            if page.loaded and self.rng.random() < 0.7:
+                page.do(page.session.connect)
+
+    def block(self) -> None:
+        """A proxy lets no WebSocket of a page through."""
+        page = self._some_page()
+        if page is not None:
+            self.say(f"WebSockets of {page.name} are blocked")
+            self.blocked[page] = None
+            self.cut_wires_of(page)
+            self.hub.later(self.rng.random() * 60.0, self._unblock, page)
+
+    def cut_wires_of(self, page: Page) -> None:
+        for one, wire in self.wires:
+            if one is page:
+                wire.break_off(0.0, server_hears=True, client_hears=True)
+
+    def _unblock(self, page: Page) -> None:
+        if self.blocked.pop(page, 0) is None:
+            self.say(f"WebSockets of {page.name} are not blocked any more")
+
+    def stall(self) -> None:
+        """A page does not read."""
+        page = self._some_page()
+        if page is not None:
+            self.say(f"{page.name} does not read")
+            wires = [wire for one, wire in self.wires if one is page]
+            for wire in wires:
+                wire.stall()
+                self.hub.later(self.rng.random() * 20.0, wire.read_on)
+
+    def fall_asleep(self) -> None:
+        page = self._some_page()
+        if page is not None and not page.asleep:
+            self.say(f"the machine of {page.name} sleeps")
+            page.sleep()
+            self.hub.later(self.rng.random() ** 2 * 90.0, self._wake, page)
+
+    def _wake(self, page: Page) -> None:
+        if page.asleep:
+            self.say(f"the machine of {page.name} wakes up")
+            page.wake()
+
+    def reconnect(self) -> None:
+        page = self._some_page()
+        if page is not None:
+            self.say(f"{page.name} reconnects")
+            page.do(page.session.reconnect)
+
+    def close(self) -> None:
+        """The application closes a user's clients, to come back."""
+        user = self.rng.choice(USERS)
+        self.say(f"the application closes {user or 'nobody'}")
+        self.server.close_everywhere(user, None, reconnect=True)
+        self._control(ANONYMOUS if user is None else user_channel(user))
+
+    def sign_out(self) -> None:
+        """A user signs out in one page; all of theirs are told, and sign in again or not."""
+        page = self._some_page()
+        if page is None or page.uid is None:
+            return
+        user = page.uid
+        self.say(f"{user} signs out")
+        pages = [one for one in self.pages if one.loaded and one.uid == user]
+        for one in pages:
+            one.uid = None
+        self.server.close_everywhere(user, None, reconnect=False)
+        self._control(user_channel(user))
+        self.hub.later(self.rng.random() * 10.0, self._sign_in, user, pages)
+
+    def _sign_in(self, user: str, pages: list[Page]) -> None:
+        self.say(f"{user} signs in again")
+        for page in pages:
+            page.uid = user
+            if page.loaded and not page.asleep:
+                page.do(page.session.reconnect)
+
+    def worker_stalls(self) -> None:
+        """The worker does nothing for some seconds: all is late."""
+        seconds = self.rng.random() * 30.0
+        self.say(f"the worker stalls for {seconds:.1f} s")
+        self.hub.loop.time += seconds
+
+    def answer(self, page: Page, ask_id: str, event: Event) -> None:
+        """A page's application answers what the server asks."""
+        self.hub.later(
+            self.rng.random() * 3.0, page.do, partial(page.session.answer, value=1), ask_id
+        )
+
+    # the end -------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """No more faults; when all that they led to is over, everybody is level."""
+        self.say("all is well again")
+        for page in self.pages:
+            self._go_online(page)
+            self._unblock(page)
+            page.lost_answers = 0
+            self._wake(page)
+        for _, wire in self.wires:
+            wire.read_on()
+        self.run(HEALING)
+        connected: dict[str, bool] = {}
+        for page in self.pages:
+            if page.loaded and page.status not in AT_REST:
+                if page.status != "open":
+                    self.checker.violated(f"{page.name} is {page.status}, and all is well")
+                elif page.seen.uid is not None:
+                    connected[page.seen.uid] = True
+        self.checker.all_is_level(connected)
+        if self.checker.violations:
+            raise Violated(self.checker.violations[0])
+
+    def end(self) -> None:
+        """Let go of what the process keeps."""
+        for page in self.pages:
+            if page.loaded:
+                page.unload()
+        self.server.retire()
+        self.hub.loop.run(10.0)
+
+
+ACTIONS_AND_WEIGHTS: list[tuple[Callable[[World], object], float]] = [
+    (World.load, 6),
+    (World.publish, 30),
+    (World.burst, 4),
+    (World.send, 15),
+    (World.join, 3),
+    (World.quit, 2),
+    (World.cut, 6),
+    (World.cut_requests, 4),
+    (World.lose_answer, 4),
+    (World.go_offline, 2),
+    (World.block, 2),
+    (World.stall, 2),
+    (World.fall_asleep, 1),
+    (World.reconnect, 2),
+    (World.reload, 2),
+    (World.leave, 1),
+    (World.close, 1),
+    (World.sign_out, 1),
+    (World.worker_stalls, 1),
+]
+ACTIONS = [action for action, _ in ACTIONS_AND_WEIGHTS]
+WEIGHTS = [weight for _, weight in ACTIONS_AND_WEIGHTS]
+
+
+class _Errors(logging.Handler):
+    """Makes a violation of what the package logs as an error."""
+
+    def __init__(self, checker: Checker) -> None:
+        super().__init__(logging.ERROR)
+        self._checker = checker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {record.exc_info[1]!r}"
+        self._checker.violated(f"logged as an error: {text}")
+
+
+@contextmanager
+def errors_are_violations(checker: Checker) -> Iterator[None]:
+    package = logging.getLogger("flask_chsk")
+    handler = _Errors(checker)
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.ERROR)  # the rest would be thousands of lines
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+
+
+def play(seed: int, steps: int) -> World:
+    """The history of *seed*.
+
+    :raises Violated: where an invariant does not hold; the world is its second argument.
+    """
+    world = World(seed)
+    with errors_are_violations(world.checker):
+        try:
+            for _ in range(steps):
+                world.step()
+            world.heal()
+        except Violated as violated:
+            raise Violated(*violated.args, world) from None
+        finally:
+            world.end()
+    return world
