@@ -20,7 +20,10 @@ extras["bench"] = extras["all"]  # the others go into environments of their own
 extras["docs"] = ["sphinx>=8.0"]
 extras["test"] = [
     *extras["all"],
+    "celery>=5.4",
+    "flask-limiter>=3.8",
     "flask-login>=0.6.3",
+    "flask-session>=0.8",
     "flask-sqlalchemy>=3.1",
     "flask-wtf>=1.2",
     "gunicorn[gevent]>=26.0",

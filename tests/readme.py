@@ -1,4 +1,4 @@
-"""What the README shows, as files."""
+"""What the README and the documentation show, as files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,31 @@ from pathlib import Path
 
 from tests.process import ROOT
 
-README = (ROOT / "README.rst").read_text(encoding="utf-8")
 BLOCK = re.compile(r"\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n)+)")
-SHOWN = {
-    name: re.sub(r"^   ", "", text, flags=re.M).strip() + "\n"
-    for name, text in BLOCK.findall(README)
-}
+
+
+def named_blocks(text: str) -> dict[str, str]:
+    """The code blocks of a page that have a name, by that name."""
+    return {
+        name: re.sub(r"^   ", "", code, flags=re.M).strip() + "\n"
+        for name, code in BLOCK.findall(text)
+    }
+
+
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+SHOWN = named_blocks(README)
+
+
+def write_files(files: dict[str, str], folder: Path) -> None:
+    """Write *files*, each text under its name, into *folder*."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def write_application(folder: Path) -> None:
     """Write the application, its page and its tests into *folder*."""
     app = SHOWN["app.py"] + "\n\n" + SHOWN["orders.py"]
-    for name, text in {**SHOWN, "app.py": app}.items():
-        if name != "orders.py":
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    write_files({**SHOWN, "app.py": app}, folder)
+    (folder / "orders.py").unlink()
