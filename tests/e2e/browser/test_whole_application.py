@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from redis import Redis
 
-from tests.e2e.browser import launch
+from tests.e2e.chromium import launch
 from tests.process import ROOT, Process, eventually, missing
 from tests.process import Redis as RedisServer
 from tests.readme import named_blocks, write_files
