@@ -11,7 +11,7 @@ from flask_chsk import Chsk
 from flask_chsk.protocol.wire import Data
 from flask_chsk.server.connection import Connection
 from flask_chsk.server.inbound import Inbound
-from flask_chsk.transports.websocket import WebSocket
+from flask_chsk.transports.transport import Transport
 
 MIB = 1 << 20
 
@@ -21,7 +21,7 @@ app.config.update(CHSK_CSRF=False, CHSK_MAX_MESSAGE_BYTES=16 * MIB, CHSK_MAX_OUT
 chsk = Chsk(app)
 
 
-def echo(self: Inbound, connection: Connection, websocket: WebSocket, data: Data) -> None:
+def echo(self: Inbound, connection: Connection, websocket: Transport, data: Data) -> None:
     connection.session.say(data)
     websocket.wake()
 

@@ -14,8 +14,8 @@ from ..logs import Sparse, logger
 from ..protocol import session as s
 from ..protocol.event import assert_event
 from ..protocol.push import CANONICAL
+from ..transports.budget import MemoryBudget
 from .connection import Connection
-from .intake import Intake
 from .registry import Registry
 
 log = logger(__name__)
@@ -38,7 +38,7 @@ class Asks:
         broker: Broker,
         registry: Registry[Connection],
         send: Callable[[str | None, Any, str | None], object],
-        intake: Intake,
+        budget: MemoryBudget,
         max_bytes: int,
         counters: Counter[str],
     ) -> None:
@@ -49,7 +49,7 @@ class Asks:
         self._broker = broker
         self._registry = registry
         self._send = send
-        self._intake = intake
+        self._budget = budget
         self._max_bytes = max_bytes
         self._counters = counters
         self._leaving: Counter[Client] = Counter()  # bytes of answers to other processes
@@ -101,7 +101,7 @@ class Asks:
         name, dot, _ = answer.id.partition(".")
         if dot and name != self._broker.name and ASKER.fullmatch(name) and not self._broker.local:
             leaving = self._leaving[client]
-            if self._intake.full or (leaving and leaving + size > self._max_bytes):
+            if self._budget.full or (leaving and leaving + size > self._max_bytes):
                 self._counters["answers_dropped"] += 1
                 words = "an answer of uid %r was dropped: too many wait for the broker"
                 sparse.warning("dropped", words, client[0])
@@ -112,7 +112,7 @@ class Asks:
         return self._answered_here(client, answer)
 
     def _count(self, client: Client, size: int) -> None:
-        self._intake.waiting += size
+        self._budget.waiting += size
         self._leaving[client] += size
         if not self._leaving[client]:
             del self._leaving[client]

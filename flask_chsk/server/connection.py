@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..protocol.generations import CURRENT, Generation
 from ..protocol.session import ServerSession
 from ..protocol.wire import Composer
 from ..transports.longpoll import Poller
-from ..transports.websocket import WebSocket
-
-if TYPE_CHECKING:
-    from .worker import Server
+from ..transports.transport import Transport
 
 Uid = str | None
-Transport = WebSocket | Poller
 Owner = tuple[Uid, str, str]
 """The uid, the client id, and the digest of the client's secret."""
 
@@ -78,10 +74,18 @@ class Entered(NamedTuple):
     since: int = 0  # the offset of this opening
 
 
+class Deadlines(Protocol):
+    """Who does what is due of connections."""
+
+    def look_at(self, connection: Connection, now: float) -> float | None:
+        """Do what is due of one; when to look again, None: never."""
+
+
 class Connection:
     """One client of this process: its session, its transport, its request."""
 
     __slots__ = (
+        "_deadlines",
         "asked",
         "catching",
         "digest",
@@ -92,9 +96,9 @@ class Connection:
         "kind",
         "lost_at",
         "openings",
+        "poller",
         "request",
         "served",
-        "server",
         "serving",
         "session",
         "since",
@@ -103,14 +107,15 @@ class Connection:
         "trial",
     )
 
-    def __init__(self, server: Server, session: ServerSession, kind: str) -> None:
-        self.server = server
+    def __init__(self, deadlines: Deadlines, session: ServerSession, kind: str) -> None:
+        self._deadlines = deadlines
         self.session = session
         self.kind = kind
         self.digest = ""  # of the client's secret; "" where it is one of Sente's
         self.generation = CURRENT
         self.transport: Transport | None = None
-        self.trial: WebSocket | None = None  # a poller tries it, and has said nothing on it yet
+        self.poller: Poller[Connection] | None = None  # the transport, where the client polls
+        self.trial: Transport | None = None  # a poller tries it, and has said nothing on it yet
         self.request: KeptRequest | None = None  # of the handshake
         self.flushed = 0.0  # when a batch last left
         self.lost_at: float | None = None  # since when there is no socket or poll
@@ -138,5 +143,5 @@ class Connection:
         """The next deadline after doing what is due now; None for a stale one."""
         if self.filed is None or now < self.filed:
             return None
-        self.filed = self.server.look_at(self, now)
+        self.filed = self._deadlines.look_at(self, now)
         return self.filed

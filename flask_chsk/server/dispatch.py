@@ -14,8 +14,9 @@ from ..interrupts import from_signal
 from ..logs import Sparse, logger
 from ..printable import error_line
 from ..protocol.event import Event
-from .connection import KeptRequest, Transport, Uid
-from .intake import Intake
+from ..transports.budget import MemoryBudget
+from ..transports.transport import Transport
+from .connection import KeptRequest, Uid
 from .replies import ReplyChannel
 from .router import Channel, EventMessage, Handler, Handlers, RefusedByParse
 from .twice import imported_again
@@ -99,7 +100,7 @@ class Dispatcher:
         self,
         max_inbox: int,
         max_bytes: int,
-        intake: Intake,
+        budget: MemoryBudget,
         handlers: Handlers,
         host: Host,
         counters: Counter[str],
@@ -110,7 +111,7 @@ class Dispatcher:
         """
         self._max_inbox = max_inbox
         self._max_bytes = max_bytes + EVENT_BYTES * max_inbox
-        self._intake = intake
+        self._budget = budget
         self._handlers = handlers
         self._host = host
         self._counters = counters
@@ -146,7 +147,7 @@ class Dispatcher:
 
     def _is_full(self, inbox: Inbox) -> bool:
         return (
-            inbox.waiting >= self._max_inbox or inbox.bytes >= self._max_bytes or self._intake.full
+            inbox.waiting >= self._max_inbox or inbox.bytes >= self._max_bytes or self._budget.full
         )
 
     def is_half_full(self, key: Any) -> bool:
@@ -209,7 +210,7 @@ class Dispatcher:
         if inbox is None:
             inbox = self._inboxes[key] = Inbox(key)
         inbox.bytes += job.size
-        self._intake.waiting += job.size
+        self._budget.waiting += job.size
         beside = job.handler is not None and job.handler.concurrent
         if beside:
             inbox.beside += 1
@@ -258,7 +259,7 @@ class Dispatcher:
 
     def _handled(self, inbox: Inbox, size: int) -> None:
         inbox.bytes -= size
-        self._intake.waiting -= size
+        self._budget.waiting -= size
         self._unpause(inbox)
 
     def _unpause(self, inbox: Inbox) -> None:
@@ -266,7 +267,7 @@ class Dispatcher:
             return
         # Half empty, or empty where others fill the process.
         room = inbox.waiting <= self._max_inbox // 2 and inbox.bytes <= self._max_bytes // 2
-        if not inbox.waiting or (room and not self._intake.full):
+        if not inbox.waiting or (room and not self._budget.full):
             paused, inbox.paused = inbox.paused, None
             paused.resume()
 
@@ -307,7 +308,7 @@ class Dispatcher:
         self._stopped = True
         for inbox in list(self._inboxes.values()):
             while (job := _next(inbox.jobs)) is not None:
-                self._intake.waiting -= job.size
+                self._budget.waiting -= job.size
                 if job.channel is not None:
                     job.channel.closed()
                 if job.then is not None:

@@ -17,7 +17,7 @@ from ..protocol.event import Event
 from ..protocol.push import CANONICAL
 from ..protocol.wire import Data
 from ..transports.longpoll import body
-from ..transports.websocket import WebSocket
+from ..transports.transport import Transport
 from .connection import Connection, Opening, Owner, Uid
 from .dispatch import RUNNING_BYTES
 from .rates import RateLimit, network_of
@@ -43,7 +43,7 @@ class Inbound:
         self._broker = server.broker
         self._registry = server.registry
         self._counters = server.counters
-        self._intake = server.intake
+        self._budget = server.budget
         self._dispatcher = server.dispatcher
         self._delivery = server.delivery
         self._asks = server.asks
@@ -64,7 +64,7 @@ class Inbound:
         """Let go of what nobody will send again."""
         self._repeats.forget(now - self._config.recovery_seconds)
 
-    def received(self, connection: Connection, websocket: WebSocket, data: Data) -> None:
+    def received(self, connection: Connection, websocket: Transport, data: Data) -> None:
         """A message came over a WebSocket."""
         one = connection.session
         if connection.transport is not websocket and not self._server.trust(connection, websocket):
@@ -95,7 +95,7 @@ class Inbound:
                 self._take(connection, received, websocket, size)
 
     def _take(
-        self, connection: Connection, received: s.Received, websocket: WebSocket, size: int = 0
+        self, connection: Connection, received: s.Received, websocket: Transport, size: int = 0
     ) -> None:
         channel = SocketChannel(self._server, connection, websocket, received.cb)
         uid, client_id = connection.key
@@ -214,7 +214,7 @@ class Inbound:
         """Whether a POST may be taken in now."""
         if self._server.closing:
             raise Refused(503, "the server restarts: try again", retry_after=1)
-        if self._intake.full:
+        if self._budget.full:
             self._counters["intake_full"] += 1
             raise Refused(
                 503, "too many events wait for their handlers (CHSK_MAX_INBOUND_BYTES)", 1

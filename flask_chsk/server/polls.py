@@ -17,8 +17,7 @@ from ..protocol import session as s
 from ..protocol.generations import Generation
 from ..protocol.wire import Composer, Data
 from ..security import check_may_act
-from ..transports.longpoll import Parked, Poller, body
-from ..transports.websocket import WebSocket
+from ..transports.longpoll import NoAnswer, Parked, Poller, body
 from .closing import Close, PendingResponse
 from .connection import Connection, Entered, Opening, Owner, Uid
 from .replay import RETRY
@@ -106,11 +105,11 @@ class Polls:
         connection = entered.connection
         if not self._server.is_latest(entered):
             return self._empty(entered.opening)
-        poller = Poller(self._server, connection)
-        self._server.attach(connection, poller)
+        poller = Poller(self, connection)
+        self._server.attach(connection, poller, poller)
         if not greets:
             return self._poll(connection, poller, entered.opening, wait)
-        self.between_polls(connection)
+        self.unparked(connection)
         return body(self._server.handshake(entered))
 
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
@@ -129,12 +128,12 @@ class Polls:
                 one.composer, one.v1, generation, s.RESTART, self._server.spread
             )
             return body(message)
-        transport = known.transport
-        if isinstance(transport, WebSocket):
+        if known.transport is not None and known.transport.kind == "ws":
             # A poll that was on its way while the client changed to WebSocket.
             return self._empty(opening)
-        if isinstance(transport, Poller) and (not known.session.v1 or opening.trusted):
-            return self._poll(known, transport, opening, wait)
+        poller = known.poller
+        if poller is not None and (not known.session.v1 or opening.trusted):
+            return self._poll(known, poller, opening, wait)
         return None
 
     def _say_close(
@@ -151,7 +150,7 @@ class Polls:
         return waiter
 
     def _poll(
-        self, connection: Connection, poller: Poller, opening: Opening, wait: bool
+        self, connection: Connection, poller: Poller[Connection], opening: Opening, wait: bool
     ) -> bytes | Waiter:
         one = connection.session
         now = self.hub.now()
@@ -174,14 +173,15 @@ class Polls:
                 one.resume(cursor)
         one.heard = now
         if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
-            answer = poller.answer()
+            answer = self._answer(connection)
             if answer is not None:
                 connection.flushed = now
-                poller.release()
-                self.between_polls(connection)
+                self._release(connection, poller)
+                self.unparked(connection)
                 return answer
         if not wait:
             return body(self.end_of(connection))
+        self._release(connection, poller)
         waiter = self.hub.waiter()
         poller.park(waiter)
         connection.lost_at = None
@@ -189,15 +189,30 @@ class Polls:
             poller.wake()
         return waiter
 
+    def _release(self, connection: Connection, poller: Poller[Connection]) -> None:
+        """Answer a request that still waits: a newer one came."""
+        if poller.parked:
+            poller.give(body(self.end_of(connection)))
+
     def parked(self, opening: Opening, waiter: Waiter, sock: socket.socket | None) -> Parked:
         """The body of a poll's answer; *sock* is watched, where it can be."""
         seconds = max(self._config.lp_timeout, opening.generation.idle_poll)
-        return Parked(self._server, (opening.uid, opening.client_id), waiter, sock, seconds)
+        return Parked(self, (opening.uid, opening.client_id), waiter, sock, seconds)
 
     def expire(self, key: tuple[Uid, str], waiter: Waiter, at_once: bool = False) -> bytes | None:
-        """The answer of a poll whose time is over; None: it was answered just now."""
-        poller = self._poller(key)
-        return None if poller is None else poller.expire(waiter, at_once)
+        """The answer of a poll whose time is over; None: it was answered just now.
+
+        :param at_once: False: None, too, where it is about to be.
+        """
+        connection = self._registry.get(*key)
+        poller = None if connection is None else connection.poller
+        if connection is None or poller is None or not poller.waits(waiter):
+            return None
+        if connection.serving and not at_once:
+            return None
+        poller.abandon(waiter)
+        self.note_rest(connection)
+        return body(self.end_of(connection))
 
     def abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
         """The peer of a poll went away."""
@@ -211,10 +226,51 @@ class Polls:
         if poller is not None:
             poller.look_at(waiter, sock)
 
-    def _poller(self, key: tuple[Uid, str]) -> Poller | None:
+    def _poller(self, key: tuple[Uid, str]) -> Poller[Connection] | None:
         connection = self._registry.get(*key)
-        transport = connection and connection.transport
-        return transport if isinstance(transport, Poller) else None
+        return None if connection is None else connection.poller
+
+    # what a poller asks ------------------------------------------------------------------
+
+    def outgoing(
+        self, connection: Connection, poller: Poller[Connection], last: bool
+    ) -> bytes | None:
+        """What may answer the parked poll now."""
+        try:
+            answer = self._answer(connection, last)
+        except BaseException as error:
+            self._server.unsendable(connection, poller, error)
+            return None
+        if answer is None and not last and self._broker_keeps_cursor(connection):
+            self.note_before_answer(connection)
+        return answer
+
+    def _answer(self, connection: Connection, last: bool = False) -> bytes | None:
+        one = connection.session
+        if one.behind and not one.outbox:
+            self._history.catch_up(connection)
+        noted = not last and self._broker_keeps_cursor(connection)
+        return one.answer(body, self._delivery.frames, connection.served if noted else None)
+
+    def _broker_keeps_cursor(self, connection: Connection) -> bool:
+        return not connection.session.v1 and not self._broker.local
+
+    def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
+        """What tells a parked poll that its client is to go."""
+        one, generation = connection.session, connection.generation
+        noted = self._broker_keeps_cursor(connection) and connection.serving
+        if code == s.RESTART and noted and one.page():
+            return None  # events are being noted for this poll: they answer it
+        self._server.closes.note(one.uid, code, reason)
+        said = body(self.close_message(one.composer, one.v1, generation, code, reason))
+        return NoAnswer(said) if generation.hang_up and code == s.RESTART else said
+
+    def unparked(self, connection: Connection) -> None:
+        """A poll was answered, or is gone: the connection lives on for its grace."""
+        connection.lost_at = self.hub.now()
+        self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
+
+    # what the broker is told -------------------------------------------------------------
 
     def note_before_answer(self, connection: Connection) -> None:
         """Tell the broker which events the parked poll of a client without a cursor is to get.
@@ -271,8 +327,7 @@ class Polls:
 
     @staticmethod
     def _is_away(connection: Connection) -> bool:
-        transport = connection.transport
-        return isinstance(transport, Poller) and not transport.parked
+        return connection.poller is not None and not connection.poller.parked
 
     def _take_back(self, connection: Connection) -> None:
         """The poll that events were noted for is gone: they are for the next one."""
@@ -280,16 +335,11 @@ class Polls:
         connection.serving = True
         self.hub.background(self._note, connection, connection.served)
 
-    def between_polls(self, connection: Connection) -> None:
-        """A poll was answered: the connection lives on for its grace."""
-        connection.lost_at = self.hub.now()
-        self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
-
     def end_of(self, connection: Connection) -> Data:
         """``[:chsk/timeout nil cursor?]``, or what its generation takes for no events."""
         one = connection.session
         cursor = None
-        if isinstance(connection.transport, Poller):
+        if connection.poller is not None:
             cursor = one.cursor(self._broker.watermark(), self.hub.now())
         return one.composer.message(connection.generation.poll_end, None, cursor)
 

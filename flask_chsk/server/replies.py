@@ -14,7 +14,7 @@ from ..protocol.push import CANONICAL
 from ..protocol.uids import ConnectedUids
 from ..protocol.wire import Composer, Data
 from ..transports.longpoll import body
-from ..transports.websocket import WebSocket
+from ..transports.transport import Transport
 from .connection import Connection, Opening, Owner
 from .router import Channel, EventMessage
 
@@ -144,7 +144,7 @@ class SocketChannel(ReplyChannel):
     __slots__ = ("cb", "connection", "kept", "websocket")
 
     def __init__(
-        self, server: Server, connection: Connection, websocket: WebSocket, cb: Any = None
+        self, server: Server, connection: Connection, websocket: Transport, cb: Any = None
     ) -> None:
         self.server = server
         self.connection = connection

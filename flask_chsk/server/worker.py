@@ -38,19 +38,20 @@ from ..protocol.session import Rules, ServerSession
 from ..protocol.uids import ConnectedUids
 from ..protocol.wire import Data
 from ..security import check_may_act
+from ..transports.budget import MemoryBudget
 from ..transports.link import Link
 from ..transports.longpoll import Poller
-from ..transports.websocket import CLOSING, WebSocket
+from ..transports.transport import Transport
+from ..transports.websocket import CLOSING, STALLED, WebSocket, frame
 from ..values import Keyword
 from .asks import Asks
 from .attachments import Attachments
 from .closes import REPLACED, Closes
 from .closing import PREFIX, Close, DelayedCloses, PendingResponse
-from .connection import Asked, Connection, Entered, Opening, Transport, Uid
+from .connection import Asked, Connection, Entered, Opening, Uid
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
 from .inbound import Inbound
-from .intake import Intake
 from .polls import Farewell, Polls
 from .presence import Presence
 from .registry import Registry
@@ -81,12 +82,12 @@ class Server:
         self.closes = Closes(self.counters)
         self.closing = False
         self._over = False  # every client was sent away
-        self.intake = Intake(config.max_inbound_bytes, self.counters)
+        self.budget = MemoryBudget(config.max_inbound_bytes, self.counters)
         message = config.max_message_bytes + VALUE_BYTES * config.max_message_values  # the largest
         self.dispatcher = Dispatcher(
             config.max_inbox,
             message,
-            self.intake,
+            self.budget,
             handlers,
             host,
             self.counters,
@@ -97,7 +98,7 @@ class Server:
         self._absent_noted: set[str] = set()
         self._epoch_began = 0
         say = partial(self.send, flush=True)
-        self.asks = Asks(broker, self.registry, say, self.intake, message, self.counters)
+        self.asks = Asks(broker, self.registry, say, self.budget, message, self.counters)
         self._arriving: dict[
             str, list[list[Push]]
         ] = {}  # user (or client) let in -> controls since
@@ -109,6 +110,7 @@ class Server:
         self.attachments = Attachments(self)
         self.delayed_closes = DelayedCloses(broker, self.counters)
         self.inbound = Inbound(self)
+        self.received = self.inbound.received
         self.polls = Polls(self)
         # Which of two openings is the later one, several processes cannot tell: a request that
         # was given up may arrive last. The client that lives comes back.
@@ -326,9 +328,9 @@ class Server:
         else:
             check_may_act(uid, connection.digest, opening.digest)  # it came while the broker began
             one = connection.session
-            if isinstance(connection.transport, WebSocket):
+            if connection.transport is not None and connection.poller is None:
                 # From now on nothing leaves by it that the newcomer would miss.
-                connection.transport.end(self._replaced, REPLACED)
+                connection.transport.replaced(self._replaced, REPLACED)
                 connection.transport = None
             if opening.v1 and (cursor is None or not one.v1):
                 self._start_at(one, watermark)
@@ -389,18 +391,18 @@ class Server:
             link.close_when_flushed(CLOSING)
             return
         greeting = self.handshake(entered)
-        websocket = WebSocket(self, connection, link)
-        polls = isinstance(connection.transport, Poller) or not connection.token
-        if polls and entered.opening.v1:
+        websocket = WebSocket(self, connection, link, self.config.max_message_bytes)
+        polls = connection.poller is not None or not connection.token
+        on_trial = polls and entered.opening.v1
+        if on_trial:
             # Its polls go on until it has said something here: a proxy may let the upgrade
             # through and nothing after it.
-            websocket.proven = False
             self._end_trial(connection)
             connection.trial = websocket
         else:
             self.attach(connection, websocket)
         try:
-            websocket.start(greeting, leftover)
+            websocket.start(greeting, leftover, on_trial=on_trial)
         except BaseException:  # its link is closed, and tells nobody: it was not listened to yet
             self.lost(connection, websocket)
             raise
@@ -413,7 +415,26 @@ class Server:
             and connection.openings == entered.number
         )
 
-    def trust(self, connection: Connection, websocket: WebSocket) -> bool:
+    def outgoing(self, connection: Connection, websocket: WebSocket[Connection]) -> bytes:
+        """The frames that a WebSocket may send now."""
+        one = connection.session
+        if one.behind and not one.outbox:
+            self.history.catch_up(connection)  # wakes it again if it has to wait
+        try:
+            return one.take(frame, self.delivery.frames)
+        except BaseException as error:
+            self.unsendable(connection, websocket, error)
+            return b""
+
+    def write_stalled(self, connection: Connection) -> None:
+        """The peer of a WebSocket takes no more at present."""
+        self.look_by(connection, self.hub.now() + STALLED)
+
+    def count_close(self, connection: Connection, code: int, reason: str) -> None:
+        """A WebSocket tells its client to go."""
+        self.closes.note(connection.session.uid, code, reason)
+
+    def trust(self, connection: Connection, websocket: Transport) -> bool:
         """A message came by a WebSocket on trial: it is the transport from now on.
 
         False: it is on trial no more.
@@ -421,7 +442,6 @@ class Server:
         if connection.trial is not websocket:
             return False
         connection.trial = None
-        websocket.proven = True
         self.attach(connection, websocket)
         if not self.broker.local:
             self.hub.background(self.attachments.claim, connection)
@@ -433,19 +453,25 @@ class Server:
         if trial is not None:
             trial.end(s.TRY_LATER, "said nothing while its client was here")
 
-    def attach(self, connection: Connection, transport: Transport) -> None:
-        """Give a connection its transport; an older one ends."""
+    def attach(
+        self,
+        connection: Connection,
+        transport: Transport,
+        poller: Poller[Connection] | None = None,
+    ) -> None:
+        """Give a connection its transport; an older one ends.
+
+        :param poller: the transport, where it is one.
+        """
         old, connection.transport = connection.transport, transport
-        if old is not None and old is not transport:
-            if isinstance(old, Poller):
-                old.release()
-            else:
-                old.end(self._replaced, REPLACED)
+        connection.poller = poller
+        if old is not None:
+            old.replaced(self._replaced, REPLACED)
         one = connection.session
         one.keeps = one.v1 and transport.kind == "ajax"
         one.heard = self.hub.now()
         one.pinged = None
-        if one.outbox and (old is not transport):
+        if one.outbox:
             # Replies and pings were for the socket that is gone; pushes are for the client.
             one.forget_messages()
         connection.lost_at = None
@@ -668,7 +694,7 @@ class Server:
 
     # leaving ---------------------------------------------------------------------------
 
-    def lost(self, connection: Connection, websocket: WebSocket) -> None:
+    def lost(self, connection: Connection, websocket: WebSocket[Connection]) -> None:
         """A WebSocket is gone; its client may come back within the grace."""
         if connection.trial is websocket:
             connection.trial = None
@@ -680,8 +706,7 @@ class Server:
         if not connection.session.v1 and not self.broker.local:
             connection.session.settle(self.broker.watermark())
             self.hub.background(self.attachments.leave_cursor, connection)
-        if isinstance(websocket, WebSocket):
-            self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
+        self.look_by(connection, connection.lost_at + self.config.close_grace_ws)
 
     def unsendable(
         self, connection: Connection, transport: Transport, error: BaseException
@@ -711,7 +736,7 @@ class Server:
         if transport is None or (transport.kind == "ajax" and not transport.parked):
             connection.lost_at = now  # an error answered its poll
             return now + self._graces[connection.kind]
-        if not isinstance(transport, WebSocket):
+        if connection.poller is not None:
             return now + self.config.lp_timeout  # a parked poll ends by itself
         if connection.request is not None:
             connection.request.rest()
@@ -748,7 +773,7 @@ class Server:
         with self.who.noting(uid):
             self.registry.remove(uid, client_id, connection.kind)
         connection.filed = None
-        transport, connection.transport = connection.transport, None
+        transport, connection.transport, connection.poller = connection.transport, None, None
         if transport is not None:
             transport.end(s.NORMAL)
         self._end_trial(connection)
@@ -768,11 +793,8 @@ class Server:
         """A client of ours was let in by another process."""
         connection = self.registry.get(uid, client_id)
         if connection is not None and connection.token == token:
-            transport = connection.transport
-            if isinstance(transport, Poller):
-                transport.give_up()
-            elif transport is not None:
-                transport.end(self._replaced, REPLACED)
+            if connection.transport is not None:
+                connection.transport.replaced(self._replaced, REPLACED)
             topics = list(self.topics.of(uid)) if uid is not None else []
             self._remove(connection)
             if uid is not None and not self.registry.count(uid):
@@ -802,11 +824,9 @@ class Server:
         for connection in connections:
             transport = connection.transport
             # Events that were sent before the close leave before it.
-            if isinstance(transport, Poller):
-                transport.finish()
-            elif transport is not None:
-                transport.wake()
-            if isinstance(transport, Poller) and not transport.parked:
+            if transport is not None:
+                transport.flush()
+            if connection.poller is not None and not connection.poller.parked:
                 self.polls.farewell(connection.owner, code, reason, after)
             elif transport is not None:
                 # Sente's own close is 1000. One with a reason asks for a reconnect: not where
@@ -817,7 +837,7 @@ class Server:
                 if after is None:
                     transport.end(shown, reason)
                 else:
-                    connection.transport = None
+                    connection.transport = connection.poller = None
                     self.delayed_closes.when_ended(after, partial(transport.mute(), shown, reason))
             self._forget(connection)
 
@@ -878,11 +898,8 @@ class Server:
         if not self.broker.local:
             self.hub.background(self._retire_from_broker)
         for connection in self.registry:
-            transport = connection.transport
-            if isinstance(transport, WebSocket):
-                transport.pause()
-            elif transport is not None:
-                transport.end(s.RESTART, self.spread)
+            if connection.transport is not None:
+                connection.transport.drain(self.spread)
         if len(self.dispatcher):
             self.dispatcher.when_idle = self.end
             self.hub.timer(DRAIN, self.end)
@@ -944,6 +961,6 @@ class Server:
             "uids_ajax": len(uids.ajax),
             "inboxes": len(self.dispatcher),
             "asks": len(self.asks),
-            "arriving": self.intake.bytes,
+            "arriving": self.budget.bytes,
             "closes_waiting": len(self.delayed_closes),
         }

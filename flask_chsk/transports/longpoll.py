@@ -10,16 +10,16 @@ import _socket
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-from ..hub import DONT_WAIT, Waiter
+from ..hub import DONT_WAIT, Hub, Waiter
 from ..protocol.session import RESTART
 from ..protocol.wire import Data
+from .transport import Client
 
-if TYPE_CHECKING:
-    from ..server.connection import Connection, Uid
-    from ..server.worker import Server
-
+C = TypeVar("C", bound=Client)
+Key = tuple[str | None, str]
+"""The uid and the client id."""
 
 UNDER_WAY = 6.0  # seconds for an answer that is being made; above the wait of a delayed close
 
@@ -33,26 +33,55 @@ class NoAnswer(bytes):
     """The connection of a poll ends instead of an answer; this one, where that is impossible."""
 
 
-class Poller:
-    """What stands for a client between and during its polls.
+class PollOwner(Protocol[C]):
+    """To whom the polls of a client report."""
 
-    A transport has a ``kind``, a ``wake()`` that sends what may leave and never blocks,
-    and an ``end(code, reason)``.
-    """
+    def outgoing(self, client: C, poller: Poller[C], last: bool) -> bytes | None:
+        """The answer to the parked poll; None: nothing may leave now.
+
+        :param last: the client is about to be forgotten, so nothing is kept for its next poll.
+        """
+
+    def close_answer(self, client: C, code: int, reason: str) -> bytes | None:
+        """The answer that tells the client to go; None: the poll is answered with events soon."""
+
+    def unparked(self, client: C) -> None:
+        """The parked request was answered, or is gone."""
+
+
+class Requests(Protocol):
+    """To whom a parked request reports."""
+
+    hub: Hub
+
+    def expire(self, key: Key, waiter: Waiter, at_once: bool = False) -> bytes | None:
+        """The answer of a poll whose time is over; None: it was answered just now.
+
+        :param at_once: False: None, too, where it is about to be.
+        """
+
+    def abandon(self, key: Key, waiter: Waiter) -> None:
+        """The peer of a poll went away."""
+
+    def look_at(self, key: Key, waiter: Waiter, sock: socket.socket) -> None:
+        """See that the peer of a poll is there before it is answered."""
+
+
+class Poller(Generic[C]):
+    """The transport of a client between and during its polls."""
 
     __slots__ = (
-        *("_connection", "_server", "_sock", "_waiter"),
+        *("_client", "_owner", "_sock", "_waiter"),
         *("number", "takeover_window", "takeovers"),
     )
 
     kind = "ajax"
-    proven = True
     reading = True
     closing = False
 
-    def __init__(self, server: Server, connection: Connection) -> None:
-        self._server = server
-        self._connection = connection
+    def __init__(self, owner: PollOwner[C], client: C) -> None:
+        self._owner = owner
+        self._client = client
         self._waiter: Waiter | None = None
         self._sock: socket.socket | None = None  # its request's, where nothing watches it
         self.number = -1  # of the last poll of a client that counts them
@@ -64,23 +93,12 @@ class Poller:
         """Whether a request of this client waits."""
         return self._waiter is not None
 
-    def answer(self) -> bytes | None:
-        """What may be given to a poll now."""
-        connection = self._connection
-        one = connection.session
-        if one.behind and not one.outbox:
-            self._server.history.catch_up(connection)
-        upto = connection.served if self._notes else None
-        return one.answer(body, self._server.delivery.frames, upto)
-
-    @property
-    def _notes(self) -> bool:
-        """Whether the broker keeps this client's cursor."""
-        return not self._connection.session.v1 and not self._server.broker.local
+    def waits(self, waiter: Waiter) -> bool:
+        """Whether the parked request is that of *waiter*."""
+        return self._waiter is waiter
 
     def park(self, waiter: Waiter) -> None:
-        """Let a request wait; an older one that still waits is released."""
-        self.release()
+        """Let a request wait; none waits."""
         self._waiter = waiter
         self._sock = None
 
@@ -90,81 +108,49 @@ class Poller:
             self._sock = sock
 
     def wake(self) -> None:
-        """Answer the parked request, if there is one and anything to say."""
+        self._answer(last=False)
+
+    def flush(self) -> None:
+        self._answer(last=True)
+
+    def _answer(self, last: bool) -> None:
         if self._waiter is not None and self._sock is not None and _hung_up(self._sock):
             self.abandon(self._waiter)
         if self._waiter is not None:
-            try:
-                data = self.answer()
-            except BaseException as error:
-                self._server.unsendable(self._connection, self, error)
-                return
+            data = self._owner.outgoing(self._client, self, last)
             if data is not None:
-                self._give(data)
-            elif self._notes:
-                self._server.polls.note_before_answer(self._connection)
+                self.give(data)
 
-    def finish(self) -> None:
-        """Answer the parked request with what waits for its client, which is forgotten then.
-
-        So the broker need not note it.
-        """
-        self.wake()
-        if self._waiter is not None and self._notes:
-            data = self._connection.session.answer(body, self._server.delivery.frames)
-            if data is not None:
-                self._give(data)
-
-    def release(self) -> None:
-        """Answer the parked request with an empty poll's end."""
-        if self._waiter is not None:
-            self._give(body(self._server.polls.end_of(self._connection)))
-
-    def give_up(self) -> None:
-        """Answer the parked request so that its client asks again: another process has it."""
-        connection = self._connection
-        composer = connection.session.composer
-        self._give(body(composer.message(connection.generation.poll_end)))
-
-    def _give(self, data: bytes) -> None:
+    def give(self, data: bytes) -> None:
+        """Answer the parked request, if there is one."""
         waiter, self._waiter = self._waiter, None
         self._sock = None
         if waiter is not None:
             waiter.set(data)
-            self._server.polls.between_polls(self._connection)
-
-    def expire(self, waiter: Waiter, at_once: bool) -> bytes | None:
-        """The answer for *waiter*, whose time is over; None: it was answered just now.
-
-        :param at_once: False: None, too, where it is about to be.
-        """
-        if self._waiter is not waiter or (self._connection.serving and not at_once):
-            return None
-        self._waiter = self._sock = None
-        self._server.polls.between_polls(self._connection)
-        self._server.polls.note_rest(self._connection)
-        return body(self._server.polls.end_of(self._connection))
+            self._owner.unparked(self._client)
 
     def abandon(self, waiter: Waiter) -> None:
         """The request of *waiter* is gone."""
         if self._waiter is waiter:
             self._waiter = self._sock = None
-            self._server.polls.between_polls(self._connection)
+            self._owner.unparked(self._client)
 
     def end(self, code: int, reason: str = "") -> None:
-        """Tell the client to go, where it listens."""
-        one, generation = self._connection.session, self._connection.generation
-        if code == RESTART and self._notes and self._connection.serving and one.page():
-            return  # events are being noted for this poll: they answer it
         if self._waiter is not None:
-            self._server.closes.note(one.uid, code, reason)
-        message = self._server.polls.close_message(one.composer, one.v1, generation, code, reason)
-        said = body(message)
-        self._give(NoAnswer(said) if generation.hang_up and code == RESTART else said)
+            said = self._owner.close_answer(self._client, code, reason)
+            if said is not None:
+                self.give(said)
 
     def mute(self) -> Callable[[int, str], None]:
-        """Stop answering; the returned function tells the client to go."""
-        return self.end
+        return self.end  # nobody wakes it meanwhile
+
+    def replaced(self, code: int, reason: str) -> None:
+        """Answer the parked request so that its client polls again."""
+        composer, generation = self._client.session.composer, self._client.generation
+        self.give(body(composer.message(generation.poll_end)))
+
+    def drain(self, reason: str) -> None:
+        self.end(RESTART, reason)
 
     def stalled(self, now: float) -> bool:
         """Never: what is not taken stays in the outbox."""
@@ -196,12 +182,12 @@ class Parked:
     where an ``after_request`` function raises or answers something else, is as good as closed.
     """
 
-    __slots__ = ("_answered", "_key", "_seconds", "_server", "_sock", "_waiter")
+    __slots__ = ("_answered", "_key", "_requests", "_seconds", "_sock", "_waiter")
 
     def __init__(
         self,
-        server: Server,
-        key: tuple[Uid, str],
+        requests: Requests,
+        key: Key,
         waiter: Waiter,
         sock: socket.socket | None,
         seconds: float,
@@ -210,31 +196,32 @@ class Parked:
         :param sock: is watched for a peer that hangs up.
         :param seconds: until the poll ends with no events.
         """
+        self._requests = requests
         self._seconds = seconds
-        self._server = server
         self._key = key
         self._waiter = waiter
         self._answered = False
         self._sock = sock
 
     def __iter__(self) -> Iterator[bytes]:
-        server, waiter = self._server, self._waiter
+        requests, waiter = self._requests, self._waiter
+        hub = requests.hub
         sock, self._sock = self._sock, None
         # Not before: while it is read, and no longer, the server keeps the socket open.
-        hangup = None if sock is None else server.hub.watch_hangup(sock, waiter.set, b"")
+        hangup = None if sock is None else hub.watch_hangup(sock, waiter.set, b"")
         if hangup is None and sock is not None:
-            server.hub.call(server.polls.look_at, self._key, waiter, sock)
+            hub.call(requests.look_at, self._key, waiter, sock)
         try:
             data = waiter.wait(self._seconds)
         finally:
             if hangup is not None:
                 hangup.stop()
         if data is None:
-            data = server.hub.run(server.polls.expire, self._key, waiter)
+            data = hub.run(requests.expire, self._key, waiter)
         if data is None:  # answered while we gave up, or about to be: with events, or a close
             data = waiter.wait(UNDER_WAY)
         if data is None:
-            data = server.hub.run(server.polls.expire, self._key, waiter, True)
+            data = hub.run(requests.expire, self._key, waiter, True)
         if data:
             self._answered = True
         if isinstance(data, NoAnswer) and sock is not None:
@@ -245,13 +232,13 @@ class Parked:
 
     def close(self) -> None:
         """Called by the WSGI server, in the end or when the peer went away."""
-        self._abandon(self._server.hub.call)
+        self._abandon(self._requests.hub.call)
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the process the loop may be gone
-            self._abandon(self._server.hub.soon)
+            self._abandon(self._requests.hub.soon)
 
     def _abandon(self, call: Callable[..., object]) -> None:
         if not self._answered:
             self._answered = True
-            call(self._server.polls.abandon, self._key, self._waiter)
+            call(self._requests.abandon, self._key, self._waiter)

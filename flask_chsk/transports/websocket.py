@@ -1,24 +1,25 @@
 """A client's WebSocket: frames between its link and its session.
 
-On the hub only. It decides nothing about the protocol: what came in goes to the server,
-what may go out comes from the session.
+On the hub only. It decides nothing about the protocol: what came in goes to its owner,
+what may go out comes from there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-from ..hub import SLICE
+from ..hub import SLICE, Hub
 from ..protocol import frames, session
 from ..protocol.frames import FrameReader, Message
 from ..protocol.generations import FINAL_CODES
 from ..protocol.wire import Data
+from .budget import MemoryBudget
 from .link import Link
+from .transport import Client
 
-if TYPE_CHECKING:
-    from ..server.connection import Connection
-    from ..server.worker import Server
+C = TypeVar("C", bound=Client)
 
 STALLED = 10.0  # seconds without taking one byte, after which a peer is given up
 PONGS = 16  # pings in a row that are answered one by one; of more, the most recent ones are
@@ -36,64 +37,82 @@ def _closed_already(code: int, reason: str) -> None:
     """Do nothing."""
 
 
-class WebSocket:
-    """One taken-over socket of a client. ``kind``, ``wake`` and ``end``: see longpoll.py."""
+class SocketOwner(Protocol[C]):
+    """To whom the WebSockets of a worker report."""
+
+    hub: Hub
+    budget: MemoryBudget
+    counters: Counter[str]
+
+    def outgoing(self, client: C, websocket: WebSocket[C]) -> bytes:
+        """The frames that may leave now; empty: none."""
+
+    def received(self, client: C, websocket: WebSocket[C], data: Data) -> None:
+        """A message came."""
+
+    def write_stalled(self, client: C) -> None:
+        """The peer takes nothing more at present: see in time whether it goes on."""
+
+    def count_close(self, client: C, code: int, reason: str) -> None:
+        """The client is told to go."""
+
+    def lost(self, client: C, websocket: WebSocket[C]) -> None:
+        """The socket is gone, whoever closed it."""
+
+
+class WebSocket(Generic[C]):
+    """The transport of a client on one socket, which was taken over from the web server."""
 
     __slots__ = (
         "_arriving",
+        "_client",
         "_closing",
-        "_connection",
         "_full",
         "_link",
+        "_owner",
         "_pings",
         "_reader",
-        "_server",
         "_waiting",
-        "proven",
     )
 
     kind = "ws"
     parked = False
 
-    def __init__(self, server: Server, connection: Connection, link: Link) -> None:
-        self._server = server
-        self._connection = connection
+    def __init__(
+        self, owner: SocketOwner[C], client: C, link: Link, max_message_bytes: int
+    ) -> None:
+        self._owner = owner
+        self._client = client
         self._link = link
-        self._reader = FrameReader("server", server.config.max_message_bytes)
+        self._reader = FrameReader("server", max_message_bytes)
         self._arriving = False  # a message of which a part has come
         self._closing = False
         self._full = False  # the client's inbox is
         self._waiting: list[Message] | None = None  # read, and not looked at yet
         self._pings: list[bytes] | None = None  # payloads of pings that are not answered yet
-        self.proven = True  # False: a poller tries it, and has not said anything on it yet
 
-    def start(self, handshake: Data, leftover: bytes) -> None:
-        """Send the handshake, then listen."""
+    def start(self, handshake: Data, leftover: bytes, *, on_trial: bool) -> None:
+        """Send the handshake, then listen.
+
+        :param on_trial: what waits leaves by the client's polls, until it says something here.
+        """
         self._link.write(frame(handshake))
-        if self.proven:
+        if not on_trial:
             self.wake()
         self._link.start(self, leftover)
 
     def wake(self) -> None:
-        """Send what waits in the outbox, as much as the peer takes now."""
-        connection = self._connection
         link = self._link
         if self._closing or link.stalled_since is not None:
             return  # link_writable comes back here
-        one = connection.session
-        while True:
-            if one.behind and not one.outbox:
-                self._server.history.catch_up(connection)  # comes back here if it has to wait
-            try:
-                data = one.take(frame, self._server.delivery.frames)
-            except BaseException as error:
-                self._server.unsendable(connection, self, error)
-                return
-            if not data:
-                return
+        owner, client = self._owner, self._client
+        while data := owner.outgoing(client, self):
             if not link.write(data):
-                self._server.look_by(connection, self._server.hub.now() + STALLED)
+                owner.write_stalled(client)
                 return
+
+    def flush(self) -> None:
+        self.wake()
 
     @property
     def closing(self) -> bool:
@@ -106,29 +125,32 @@ class WebSocket:
         return self._link.reading
 
     def pause(self) -> None:
-        """Stop reading: the client's inbox is full."""
         self._full = True
         self._link.pause()
 
     def resume(self) -> None:
-        """Read again."""
         self._full = False
         if self._waiting is not None:
-            self._server.hub.soon(self._go_on)
+            self._owner.hub.soon(self._go_on)
         elif not self._closing:
             self._link.resume()
 
     def stalled(self, now: float) -> bool:
-        """Whether the peer took no byte for too long."""
         since = self._link.stalled_since
-        return since is not None and self._server.hub.loop.now() - since > STALLED
+        return since is not None and self._owner.hub.loop.now() - since > STALLED
 
     def end(self, code: int, reason: str = "") -> None:
         """Close with *code*; what waits in the outbox is the session's, and stays."""
         self.mute()(code, reason)
 
+    def replaced(self, code: int, reason: str) -> None:
+        self.end(code, reason)
+
+    def drain(self, reason: str) -> None:
+        """Read nothing more; the close frame is sent when what was read is handled."""
+        self.pause()
+
     def mute(self) -> Callable[[int, str], None]:
-        """Stop sending and receiving; the returned function sends the close frame and closes."""
         if self._closing:
             return _closed_already
         self._closing = True
@@ -136,8 +158,8 @@ class WebSocket:
         return self._send_close
 
     def _send_close(self, code: int, reason: str) -> None:
-        self._server.closes.note(self._connection.session.uid, code, reason)
-        if code not in FINAL_CODES and self._connection.generation.clean_close_is_final:
+        self._owner.count_close(self._client, code, reason)
+        if code not in FINAL_CODES and self._client.generation.clean_close_is_final:
             self._link.close_when_flushed(CLOSING)
         else:
             self._leave(code, reason)
@@ -153,7 +175,7 @@ class WebSocket:
         held = self._reader.held
         if held or self._arriving:
             self._arriving = bool(held)
-            self._server.intake.arriving(self, held)
+            self._owner.budget.arriving(self, held)
         if not self._closing:
             self._take(messages)
 
@@ -162,21 +184,22 @@ class WebSocket:
 
         One read can hold thousands: the rest waits then, and nothing more is read.
         """
-        server, connection = self._server, self._connection
-        until = server.hub.now() + SLICE
+        owner, client = self._owner, self._client
+        hub = owner.hub
+        until = hub.now() + SLICE
         for taken, message in enumerate(messages, 1):
             kind = type(message)
             if kind is str or kind is bytes:
                 if self._pings is not None:
                     self._answer_pings()  # before what this message makes leave
-                server.inbound.received(connection, self, message)  # type: ignore[arg-type]
+                owner.received(client, self, message)  # type: ignore[arg-type]
             elif kind is frames.Ping:
-                connection.session.alive(server.hub.now())
+                client.session.alive(hub.now())
                 if self._pings is None:
                     self._pings = []
                 self._pings.append(message.payload)  # type: ignore[union-attr]
             elif kind is frames.Pong:
-                connection.session.alive(server.hub.now())
+                client.session.alive(hub.now())
             else:
                 self._answer_pings()
                 code = message.code  # type: ignore[union-attr]
@@ -184,15 +207,15 @@ class WebSocket:
                 self._leave(session.NORMAL if code in (None, 1005) else code)  # as it says
             if self._closing:
                 return
-            if taken < len(messages) and (self._full or server.hub.now() > until):
+            if taken < len(messages) and (self._full or hub.now() > until):
                 self._waiting = messages[taken:]
                 self._link.pause()
                 if not self._full:
-                    server.hub.soon(self._go_on)
+                    hub.soon(self._go_on)
                 break
         self._answer_pings()
         if self._waiting is None and self._reader.failed is not None:
-            server.counters["protocol_errors"] += 1
+            owner.counters["protocol_errors"] += 1
             self.end(self._reader.failed.code, str(self._reader.failed))
 
     def _go_on(self) -> None:
@@ -228,9 +251,9 @@ class WebSocket:
     def _forget_arriving(self) -> None:
         if self._arriving:
             self._arriving = False
-            self._server.intake.arriving(self, 0)
+            self._owner.budget.arriving(self, 0)
 
     def link_closed(self, error: Exception | None) -> None:
         self._closing = True
         self._forget_arriving()
-        self._server.lost(self._connection, self)
+        self._owner.lost(self._client, self)

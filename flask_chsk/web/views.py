@@ -481,7 +481,7 @@ class Endpoint:
 
 
 class Body:
-    """A large body as it arrives; see :class:`flask_chsk.server.intake.Arrival`."""
+    """A large body as it arrives; see :class:`flask_chsk.transports.budget.Arrival`."""
 
     def __init__(self, server: Server, data: bytes) -> None:
         self.data = bytearray()
@@ -496,7 +496,7 @@ class Body:
         """
         self.data += piece
         if not self._too_much:
-            self._server.hub.run(self._server.intake.arriving, self, len(self.data))
+            self._server.hub.run(self._server.budget.arriving, self, len(self.data))
         if self._too_much:
             self.data = bytearray()
             raise Refused(503, "too much is arriving: try later (CHSK_MAX_INBOUND_BYTES)", 1)
@@ -508,7 +508,7 @@ class Body:
     def done(self) -> None:
         """It has arrived, or never will."""
         if not self._too_much:
-            self._server.hub.run(self._server.intake.arriving, self, 0)
+            self._server.hub.run(self._server.budget.arriving, self, 0)
 
 
 class _Answered(Refused):

@@ -138,7 +138,8 @@ def test_a_socket_that_fails_at_its_greeting_leaves_nobody(app: Flask, server: S
 def test_a_poll_that_fails_once_its_client_is_in_leaves_nobody(app: Flask, server: Server) -> None:
     entered = server.enter(opening(app), "poll")
     assert entered is not None
-    server.hub.run(server.attach, entered.connection, Poller(server, entered.connection))
+    poller = Poller(server.polls, entered.connection)
+    server.hub.run(server.attach, entered.connection, poller, poller)
     eventually(lambda: is_gone(server))
 
 

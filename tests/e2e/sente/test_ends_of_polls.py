@@ -22,8 +22,8 @@ def parked(sock: socket.socket | None) -> Parked:
     hub = SimpleNamespace(
         watch_hangup=lambda *args: SimpleNamespace(stop=lambda: None), call=lambda *args: None
     )
-    server: Any = SimpleNamespace(hub=hub, polls=SimpleNamespace(abandon=None))
-    return Parked(server, ("ann", "1"), Waiter(), sock, 1.0)
+    requests: Any = SimpleNamespace(hub=hub, abandon=None)
+    return Parked(requests, ("ann", "1"), Waiter(), sock, 1.0)
 
 
 def test_its_connection_ends_instead() -> None:

@@ -65,7 +65,7 @@ class Scene:
         server: Any = SimpleNamespace(
             config=SimpleNamespace(close_grace_ajax=5.0, lp_timeout=20.0),
             broker=self,
-            registry=None,
+            registry=SimpleNamespace(get=lambda *key: self.connection),
             counters=None,
             delivery=SimpleNamespace(frames={}),
             history=None,
@@ -78,7 +78,8 @@ class Scene:
         composer = Composer(packers.make("edn"), WIRES["1.21"])
         session = ServerSession("ann", "1", composer, Rules(epoch="e"), 0.0, offset=1)
         self.connection = Connection(server, session, "ajax")
-        self.poller = self.connection.transport = Poller(server, self.connection)
+        self.poller = Poller(self.polls, self.connection)
+        self.connection.transport = self.connection.poller = self.poller
 
     def take(self, uid: str, client_id: str, token: str, offset: int) -> bool:
         self.noted.append(offset)  # and only then does its answer get lost
@@ -91,6 +92,7 @@ class Scene:
 
     def park(self) -> Waiter:
         waiter = Waiter()
+        self.polls._release(self.connection, self.poller)
         self.poller.park(waiter)
         self.poller.wake()
         return waiter
@@ -161,7 +163,7 @@ def test_what_the_broker_may_have_noted_is_given_or_taken_back(scene: Scene, sta
 def test_a_poll_whose_time_is_over_waits_for_what_is_being_noted(scene: Scene) -> None:
     poll = scene.park()
     scene.deliver(2)
-    assert scene.poller.expire(poll, False) is None
+    assert scene.polls.expire(("ann", "1"), poll) is None
     scene.hub.step()
     assert poll.value == b"[[[:a/b 2]] nil]"
 
@@ -169,7 +171,7 @@ def test_a_poll_whose_time_is_over_waits_for_what_is_being_noted(scene: Scene) -
 def test_a_poll_ends_though_the_broker_does_not_answer(scene: Scene) -> None:
     poll = scene.park()
     scene.deliver(2)
-    assert scene.poller.expire(poll, True) == b"[:chsk/timeout nil]"
+    assert scene.polls.expire(("ann", "1"), poll, True) == b"[:chsk/timeout nil]"
     scene.hub.step()
     scene.hub.step()
     assert scene.noted == [2, 1]

@@ -17,7 +17,7 @@ from flask_chsk.logs import Sparse
 from flask_chsk.protocol.session import Answered
 from flask_chsk.server import asks as module
 from flask_chsk.server.asks import Asks
-from flask_chsk.server.intake import Intake
+from flask_chsk.transports.budget import MemoryBudget
 
 SIZE = 1000
 ELSEWHERE = Answered(f"{'0' * 16}.x", "value")
@@ -45,11 +45,11 @@ class SlowBroker:
 class Process:
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        self.intake = Intake(100 * SIZE, self.counters)
+        self.budget = MemoryBudget(100 * SIZE, self.counters)
         self.broker: Any = SlowBroker()
         registry: Any = None
         say: Callable[..., object] = lambda *args: None  # noqa: E731
-        self.asks = Asks(self.broker, registry, say, self.intake, 10 * SIZE, self.counters)
+        self.asks = Asks(self.broker, registry, say, self.budget, 10 * SIZE, self.counters)
         self.asks.start(Hub())
 
     def answer(self, client: Any, count: int) -> None:
@@ -70,11 +70,11 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
 def test_so_many_of_a_client_wait_and_the_rest_is_dropped(process: Process) -> None:
     process.answer(MALLORY, 50)
     assert process.counters["answers_dropped"] == 40
-    assert process.intake.waiting == 10 * SIZE
+    assert process.budget.waiting == 10 * SIZE
     process.answer(ANN, 1)
     process.broker.there.set()
     gevent.sleep(0.01)
-    assert (process.broker.told, process.intake.waiting) == (11, 0)
+    assert (process.broker.told, process.budget.waiting) == (11, 0)
     process.answer(MALLORY, 1)
     gevent.sleep(0.01)
     assert process.broker.told == 12
@@ -83,7 +83,7 @@ def test_so_many_of_a_client_wait_and_the_rest_is_dropped(process: Process) -> N
 def test_so_many_of_all_clients_wait(process: Process) -> None:
     for number in range(200):
         process.answer(("mallory", str(number)), 1)
-    assert process.intake.waiting == 100 * SIZE
+    assert process.budget.waiting == 100 * SIZE
     assert process.counters["answers_dropped"] == 100
 
 
@@ -101,4 +101,4 @@ def test_what_does_not_get_through_is_logged_once_a_minute(
         process.answer(MALLORY, 5)
         gevent.sleep(0.01)
     assert caplog.messages == ["an answer of uid 'mallory' did not get through: away"]
-    assert process.intake.waiting == 0
+    assert process.budget.waiting == 0

@@ -14,9 +14,9 @@ from flask_chsk.errors import PackError
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
-from flask_chsk.server.intake import Intake
 from flask_chsk.server.replies import ReplyChannel
 from flask_chsk.server.router import EventMessage, Handler, Handlers
+from flask_chsk.transports.budget import MemoryBudget
 from flask_chsk.values import Keyword
 
 ANN, BOB = ("ann", "c1"), ("bob", "c2")
@@ -118,11 +118,11 @@ class Bench:
         self.handlers = Handlers()
         self.counters: Counter[str] = Counter()
         self.workers = Workers()
-        self.intake = Intake(limit, self.counters)
+        self.budget = MemoryBudget(limit, self.counters)
         self.seen: list[Any] = []
         self.signed_out: list[Any] = []
         self.dispatcher = Dispatcher(
-            max_inbox, max_bytes, self.intake, self.handlers, Host(self.handlers), self.counters
+            max_inbox, max_bytes, self.budget, self.handlers, Host(self.handlers), self.counters
         )
         self.dispatcher.start(
             cast(Hub, self.workers), lambda *client: self.signed_out.append(client)
@@ -235,16 +235,16 @@ def test_bytes_count_as_events_do() -> None:
     assert socket.reading
     bench.take(size=600, transport=socket)
     assert not socket.reading
-    assert bench.intake.waiting == 1200 + 4 * EVENT_BYTES
+    assert bench.budget.waiting == 1200 + 4 * EVENT_BYTES
     bench.work()
     assert socket.reading
-    assert bench.intake.waiting == 0
+    assert bench.budget.waiting == 0
 
 
 def test_an_event_that_is_handled_at_once_leaves_nothing_paused() -> None:
     """A pooled worker may have handled it before the dispatcher goes on."""
     bench, socket = Bench(limit=1), Socket()
-    bench.intake.waiting = 1  # others fill the process
+    bench.budget.waiting = 1  # others fill the process
     spawn = bench.workers.spawn
 
     def at_once(fn: Callable[..., object], *args: Any) -> None:
@@ -284,7 +284,7 @@ def test_a_handler_that_fails_is_answered_and_the_next_runs(error: BaseException
     bench.take("next")
     bench.work()
     assert back.answers == [(500, type(error).__name__)]
-    assert (bench.seen, bench.counters["handler_errors"], bench.intake.waiting) == (["next"], 1, 0)
+    assert (bench.seen, bench.counters["handler_errors"], bench.budget.waiting) == (["next"], 1, 0)
 
 
 @pytest.mark.parametrize("id", ["a/ends", "a/ends-beside"])
@@ -304,7 +304,7 @@ def test_a_signal_that_hits_a_handler_leaves_the_clients_others_handled(
     with pytest.raises(SystemExit):
         bench.work()
     bench.work()
-    assert (bench.seen, len(bench.dispatcher), bench.intake.waiting) == (["next"], 0, 0)
+    assert (bench.seen, len(bench.dispatcher), bench.budget.waiting) == (["next"], 0, 0)
 
 
 def test_an_event_without_a_handler_is_told_so() -> None:

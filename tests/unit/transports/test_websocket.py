@@ -12,8 +12,7 @@ import pytest
 from flask_chsk.hub import SLICE
 from flask_chsk.protocol import frames
 from flask_chsk.protocol.generations import CURRENT
-from flask_chsk.server.closes import Closes
-from flask_chsk.server.intake import Intake
+from flask_chsk.transports.budget import MemoryBudget
 from flask_chsk.transports.websocket import WebSocket
 
 MASK = b"mask"
@@ -43,20 +42,17 @@ class FakeLink:
         self.farewell = True
 
 
-class FakeServer:
-    """A server that notes what it receives; its hub's clock is turned by hand."""
+class Owner:
+    """An owner that notes what it receives; its hub's clock is turned by hand."""
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(max_message_bytes=1 << 20)
         self.counters: Counter[str] = Counter()
-        self.closes = Closes(self.counters)
-        self.frames: dict[Any, bytes] = {}
-        self.delivery = self.hub = self.inbound = self
-        self.intake = Intake(1000, self.counters)
+        self.hub = self
+        self.budget = MemoryBudget(1000, self.counters)
         self.time = 0.0
         self.later: list[Callable[[], object]] = []
         self.seen: list[Any] = []
-        self.on_received: Callable[[WebSocket], object] = lambda websocket: None
+        self.on_received: Callable[[WebSocket[Any]], object] = lambda websocket: None
 
     def now(self) -> float:
         return self.time
@@ -69,23 +65,28 @@ class FakeServer:
         for fn in later:
             fn()
 
-    def received(self, connection: Any, websocket: WebSocket, data: Any) -> None:
+    def received(self, connection: Any, websocket: WebSocket[Any], data: Any) -> None:
         self.seen.append(data)
         self.on_received(websocket)
+
+    def outgoing(self, connection: Any, websocket: WebSocket[Any]) -> bytes:
+        return b""
+
+    def count_close(self, connection: Any, code: int, reason: str) -> None:
+        self.counters[f"closed_{code}"] += 1
 
 
 class Socket:
     """A WebSocket with fakes on both sides."""
 
     def __init__(self) -> None:
-        self.server = FakeServer()
+        self.owner = Owner()
         self.link = FakeLink()
         self.alive = 0
-        session: Any = SimpleNamespace(
-            uid="ann", alive=self._alive, outbox=None, behind=False, take=lambda encode, shared: b""
-        )
+        session: Any = SimpleNamespace(alive=self._alive)
         connection: Any = SimpleNamespace(session=session, generation=CURRENT)
-        self.websocket = WebSocket(self.server, connection, self.link)  # type: ignore[arg-type]
+        link: Any = self.link
+        self.websocket: WebSocket[Any] = WebSocket(self.owner, connection, link, 1 << 20)  # type: ignore[arg-type]
 
     def _alive(self, now: float) -> None:
         self.alive += 1
@@ -111,12 +112,12 @@ def socket() -> Socket:
 
 def test_messages_of_one_read_arrive_in_order(socket: Socket) -> None:
     socket.reads("a", "b", "c")
-    assert socket.server.seen == ["a", "b", "c"]
+    assert socket.owner.seen == ["a", "b", "c"]
     assert socket.link.reading
 
 
 def test_each_ping_gets_its_pong_before_what_a_later_message_makes_leave(socket: Socket) -> None:
-    socket.server.on_received = lambda websocket: socket.link.write(frames.text_frame("reply"))
+    socket.owner.on_received = lambda websocket: socket.link.write(frames.text_frame("reply"))
     socket.reads("a", frames.Ping(b"1"), frames.Ping(b"2"), "b", frames.Ping(b"3"))
     pongs = [frames.Pong(b"%d" % number) for number in (1, 2, 3)]
     assert socket.link.sent == ["reply", *pongs[:2], "reply", pongs[2]]
@@ -134,10 +135,10 @@ def test_of_a_thousand_pings_in_a_row_the_last_few_are_answered(socket: Socket) 
 
 
 def test_a_peer_that_stalls_at_its_pongs_is_owed_the_last_one(socket: Socket) -> None:
-    def stall(websocket: WebSocket) -> None:
+    def stall(websocket: WebSocket[Any]) -> None:
         socket.link.stalled_since = 1.0
 
-    socket.server.on_received = stall
+    socket.owner.on_received = stall
     socket.reads(frames.Ping(b"1"), "a", frames.Ping(b"2"), frames.Ping(b"3"), "b")
     assert socket.link.sent == [frames.Pong(b"1")]
     socket.link.stalled_since = None
@@ -156,68 +157,68 @@ def test_a_stalled_peer_is_owed_one_pong_at_most(socket: Socket) -> None:
 
 
 def test_a_flood_gives_way_after_a_slice_and_goes_on(socket: Socket) -> None:
-    def take_long(websocket: WebSocket) -> None:
-        socket.server.time += SLICE * 0.6
+    def take_long(websocket: WebSocket[Any]) -> None:
+        socket.owner.time += SLICE * 0.6
 
-    socket.server.on_received = take_long
+    socket.owner.on_received = take_long
     socket.reads("a", "b", "c", "d", "e")
-    assert (socket.server.seen, socket.link.reading) == (["a", "b"], False)
-    socket.server.run_later()
-    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c", "d"], False)
-    socket.server.run_later()
-    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c", "d", "e"], True)
+    assert (socket.owner.seen, socket.link.reading) == (["a", "b"], False)
+    socket.owner.run_later()
+    assert (socket.owner.seen, socket.link.reading) == (["a", "b", "c", "d"], False)
+    socket.owner.run_later()
+    assert (socket.owner.seen, socket.link.reading) == (["a", "b", "c", "d", "e"], True)
 
 
 def test_a_full_inbox_leaves_the_rest_of_a_read_for_later(socket: Socket) -> None:
-    socket.server.on_received = WebSocket.pause
+    socket.owner.on_received = WebSocket.pause
     socket.reads("a", "b", "c")
-    assert (socket.server.seen, socket.link.reading) == (["a"], False)
-    socket.server.on_received = lambda websocket: None
+    assert (socket.owner.seen, socket.link.reading) == (["a"], False)
+    socket.owner.on_received = lambda websocket: None
     socket.websocket.resume()
     assert not socket.link.reading
-    socket.server.run_later()
-    assert (socket.server.seen, socket.link.reading) == (["a", "b", "c"], True)
+    socket.owner.run_later()
+    assert (socket.owner.seen, socket.link.reading) == (["a", "b", "c"], True)
 
 
 def test_an_inbox_that_fills_again_at_once_stops_again(socket: Socket) -> None:
-    socket.server.on_received = WebSocket.pause
+    socket.owner.on_received = WebSocket.pause
     socket.reads("a", "b", "c")
     socket.websocket.resume()
     socket.websocket.pause()
-    socket.server.run_later()
-    assert socket.server.seen == ["a"]
+    socket.owner.run_later()
+    assert socket.owner.seen == ["a"]
     socket.websocket.resume()
-    socket.server.run_later()
-    assert (socket.server.seen, socket.link.reading) == (["a", "b"], False)
+    socket.owner.run_later()
+    assert (socket.owner.seen, socket.link.reading) == (["a", "b"], False)
 
 
 def test_what_follows_a_violation_waits_for_what_came_before_it(socket: Socket) -> None:
-    socket.server.on_received = WebSocket.pause
+    socket.owner.on_received = WebSocket.pause
     socket.websocket.data_received(framed("a") + framed("b") + b"\xff\xff")
     assert socket.link.sent == []
-    socket.server.on_received = lambda websocket: None
+    socket.owner.on_received = lambda websocket: None
     socket.websocket.resume()
-    socket.server.run_later()
-    assert socket.server.seen == ["a", "b"]
+    socket.owner.run_later()
+    assert socket.owner.seen == ["a", "b"]
     [close] = socket.link.sent
     assert isinstance(close, frames.Close)
     assert close.code == 1002
-    assert socket.server.counters == {"protocol_errors": 1, "closed_1002": 1}
+    assert socket.owner.counters == {"protocol_errors": 1, "closed_1002": 1}
 
 
 def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
-    socket.server.on_received = lambda websocket: websocket.end(4004, "flooding")
+    socket.owner.on_received = lambda websocket: websocket.end(4004, "flooding")
     socket.reads("a", "b", frames.Ping(b""))
-    assert socket.server.seen == ["a"]
+    assert socket.owner.seen == ["a"]
     assert socket.link.sent == [frames.Close(4004, "flooding")]
     assert socket.link.farewell
-    assert socket.server.counters == {"closed_4004": 1}
+    assert socket.owner.counters == {"closed_4004": 1}
 
 
 def test_a_close_is_answered_with_its_code_and_is_not_ours(socket: Socket) -> None:
     socket.reads("a", frames.Close(4321))
     assert socket.link.sent == [frames.Close(4321)]
-    assert socket.server.counters == {}
+    assert socket.owner.counters == {}
 
 
 # What is arriving ----------------------------------------------------------------------
@@ -226,22 +227,22 @@ def test_a_close_is_answered_with_its_code_and_is_not_ours(socket: Socket) -> No
 def test_a_part_of_a_message_counts_until_it_is_whole(socket: Socket) -> None:
     whole = framed("x" * 600)
     socket.websocket.data_received(whole[:308])
-    assert socket.server.intake.bytes == 300
+    assert socket.owner.budget.bytes == 300
     socket.websocket.data_received(whole[308:])
-    assert (socket.server.intake.bytes, socket.server.seen) == (0, ["x" * 600])
+    assert (socket.owner.budget.bytes, socket.owner.seen) == (0, ["x" * 600])
 
 
 def test_a_part_of_a_message_counts_no_more_when_the_peer_is_gone(socket: Socket) -> None:
     lost: list[Any] = []
-    socket.server.lost = lambda connection, websocket: lost.append(websocket)  # type: ignore[attr-defined]
+    socket.owner.lost = lambda connection, websocket: lost.append(websocket)  # type: ignore[attr-defined]
     socket.websocket.data_received(framed("x" * 600)[:308])
     socket.websocket.link_closed(None)
-    assert (socket.server.intake.bytes, lost) == (0, [socket.websocket])
+    assert (socket.owner.budget.bytes, lost) == (0, [socket.websocket])
 
 
 def test_who_holds_most_of_too_much_is_sent_away_until_later(socket: Socket) -> None:
-    socket.server.intake.waiting = 500
+    socket.owner.budget.waiting = 500
     socket.websocket.data_received(framed("x" * 900)[:608])
     assert socket.link.sent == [frames.Close(1013, "too much is arriving: try later")]
-    assert socket.server.intake.bytes == 500
-    assert socket.server.counters == {"arrivals_given_up": 1, "closed_1013": 1}
+    assert socket.owner.budget.bytes == 500
+    assert socket.owner.counters == {"arrivals_given_up": 1, "closed_1013": 1}

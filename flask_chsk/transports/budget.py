@@ -19,7 +19,7 @@ class Arrival(Protocol):
         """Let go of what has come: too much is arriving in this process."""
 
 
-class Intake:
+class MemoryBudget:
     """Bytes that are arriving, and bytes that wait; on the hub only.
 
     :ivar waiting: bytes that events hold which wait for their handlers.
