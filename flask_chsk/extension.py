@@ -230,7 +230,7 @@ class State:
         with context:
             if self._sessions_change and self.hooks.uid() != ev.uid:
                 raise SignedOut
-            return response_value(self.handlers.run(handler, ev))
+            return context.value(self.handlers.run(handler, ev), ev.id)
 
     @property
     def _sessions_change(self) -> bool:

@@ -15,9 +15,17 @@ from flask import Flask, Request
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
+from ..logs import Sparse, logger
 from ..values import StrKey
 from .internals import Context, UnroutedContext, current_context
 from .readonly import ReadOnlySession
+
+sparse = Sparse(logger(__name__))
+
+NO_RESPONSE = (
+    "after_this_request(%s): not called, since the handler of %s returns no response; do it in the"
+    " handler, or change the reply in @chsk.after_event"
+)
 
 
 class HandshakeRequest:
@@ -99,6 +107,19 @@ class EventContext(UnroutedContext, Context):
         finally:
             if not self.entered:
                 self.renew()
+
+    def value(self, value: Any, id: str) -> Any:
+        """What a client gets for a handler's *value*, by :func:`response_value`.
+
+        Functions that ``after_this_request`` was given change a response. Another value is none.
+        """
+        for fn in self.after_functions:
+            if isinstance(value, Response):
+                value = fn(value)
+            else:
+                name = getattr(fn, "__qualname__", repr(fn))
+                sparse.warning(f"after_this_request in {id}", NO_RESPONSE, name, id)
+        return response_value(value)
 
     def copy(self) -> EventContext:
         """Another one of the same request and session, as for ``copy_current_request_context``."""

@@ -37,6 +37,7 @@ class UnroutedContext:
     _cv_tokens: Any = None  # Flask 3.1
     _cv_token: Any = None  # Flask 3.2
     _merged: bool  # the shape of Flask 3.2
+    _after_request_functions: list[Any]
 
     def __init_subclass__(cls) -> None:
         cls._merged = hasattr(cls, "from_environ")
@@ -61,6 +62,11 @@ class UnroutedContext:
             context.g = context.app.app_ctx_globals_class()
         else:
             context.flashes = None
+
+    @property
+    def after_functions(self) -> list[Callable[[Any], Any]]:
+        """What ``after_this_request`` was given: from response to response."""
+        return self._after_request_functions
 
     def match_request(self) -> None:
         """Route nothing."""

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, render_template_string, session
+from flask import Flask, after_this_request, render_template_string, session
 from flask_login import LoginManager
 
 from flask_chsk import Chsk
 from flask_chsk.errors import ReplyError
 from flask_chsk.publisher import Publisher
 from flask_chsk.server import dispatch
-from flask_chsk.web import views
+from flask_chsk.web import contexts, views
 
 
 class Case:
@@ -341,6 +341,29 @@ def after_event_without_return(case: Case) -> object:
     return [*error, str(case._caplog.records[-1].exc_info[1])]  # type: ignore[index]
 
 
+@mistake(
+    "{Keyword('ok'): True}",
+    "INFO: uid 'ann' connected",
+    (
+        "WARNING: after_this_request(after_this_request_in_a_handler.<locals>.add_cookie): not"
+        " called, since the handler of shop/buy returns no response; do it in the handler, or"
+        " change the reply in @chsk.after_event"
+    ),
+)
+def after_this_request_in_a_handler(case: Case) -> object:
+    def add_cookie(response: Any) -> Any:
+        response.set_cookie("bought", "1")
+        return response
+
+    def buy(ev: Any) -> object:
+        after_this_request(add_cookie)
+        return {"ok": True}
+
+    case.chsk.on("shop/buy")(buy)
+    reply = case.chsk.test_client(uid="ann").request(["shop/buy"])
+    return [str(reply), *case.log]
+
+
 # Sending ---------------------------------------------------------------------------------
 
 
@@ -606,7 +629,7 @@ def uid_of_a_test_client_beside_flask_login(case: Case) -> object:
 
 @pytest.fixture
 def case(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Case:
-    for module in (views, dispatch):  # what was logged a moment ago in another test is new here
+    for module in (contexts, views, dispatch):  # what another test just logged is new here
         monkeypatch.setattr(module.sparse, "_kinds", {})
     return Case(caplog)
 

@@ -18,6 +18,7 @@ import pytest
 from flask import (
     Flask,
     Request,
+    Response,
     after_this_request,
     copy_current_request_context,
     flash,
@@ -255,6 +256,30 @@ def test_streams_run_in_the_context_of_the_event(app: Flask, chsk: Chsk) -> None
 
     ann = chsk.test_client(uid="ann")
     assert ann.request(["a/stream"])["body"] == "ann/chsk"
+
+
+def test_after_this_request_changes_a_response_that_a_handler_returns(
+    app: Flask, chsk: Chsk
+) -> None:
+    @chsk.on("a/view")
+    def view(ev: Any) -> Any:
+        @after_this_request
+        def first(response: Response) -> Response:
+            response.headers["X-Foo"] = "Parachute"
+            return response
+
+        @after_this_request
+        def second(response: Response) -> Response:
+            return app.make_response(
+                (f"{response.get_data(as_text=True)}, {response.headers['X-Foo']}", 201)
+            )
+
+        return app.make_response("hi")
+
+    ann = chsk.test_client(uid="ann")
+    for _ in range(2):
+        answer = ann.request(["a/view"])
+        assert (answer["status"], answer["body"]) == (201, "hi, Parachute")
 
 
 def test_copy_current_request_context_for_a_thread(chsk: Chsk) -> None:
