@@ -12,7 +12,10 @@ from typing import Any
 
 from ..errors import ConfigError, PackError, UnpackError
 from ..interrupts import OF_CODE, from_signal
-from . import _KNOWN, MAX_BYTES, SHORT_BYTES, Packer, short
+from .base import Packer
+from .builtin import BUILTIN
+from .excerpts import short
+from .limits import MAX_BYTES, SHORT_BYTES
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it stands in URLs
 _registered: dict[str, Packer] = {}
@@ -26,10 +29,10 @@ def register(packer: Packer) -> None:
     :raises ConfigError: where it is no packer, or is called as one of ours.
     """
     name = Guarded(packer).name
-    if name in _KNOWN or not isinstance(name, str) or not _NAME.fullmatch(name):
+    if name in BUILTIN or not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
             f"a packer cannot be called {name!r}: use letters, digits, _ and -, and none of"
-            f" {', '.join(_KNOWN)}"
+            f" {', '.join(BUILTIN)}"
         )
     _registered[name] = packer
 

@@ -26,23 +26,30 @@ from uuid import UUID
 
 from ..errors import PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
-from . import (
+from .cache import Cache, Memo
+from .conversions import PackDefault
+from .excerpts import short, shown
+from .limits import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_VALUES,
     VALUE_BYTES,
-    BuiltinPacker,
-    Cache,
-    PackDefault,
-    all_differ,
-    read_map,
-    read_set,
-    short,
-    shown,
     too_many_values,
     too_much_referred,
     weight,
 )
+from .numbers import (
+    LONG,
+    LONGEST_NUMBER,
+    MOST_BITS,
+    TOO_MANY_BITS,
+    check_decimal,
+    check_fraction,
+    decimal_of,
+)
+from .reading import read_map, read_ratio, read_set
+from .texts import check_char, is_char, unwritable, uuid_of
+from .walk import LIKE_KEYWORD, WalkingPacker
 
 Tags = Mapping[str, Callable[[Any], Any]]
 
@@ -86,11 +93,6 @@ _INT = re.compile(
 _SIGNED = re.compile(r"[+-][0-9]+")
 _FLOAT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?(M)?")
 _RATIO = re.compile(r"([+-]?[0-9]+)/([0-9]+)")
-_LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
-_MOST_BITS = 3390  # of integers and fractions; so many always fit into those characters
-_MOST_DIGITS = 1000  # of decimals; likewise
-_LARGEST_EXPONENT = 6144  # decimal128's; int() of 1e999999999M would take all memory there is
-_LONG = range(-(2**63), 2**63)
 
 _INST = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
@@ -100,7 +102,6 @@ _INST = re.compile(
 _USUAL_INST = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]\.[0-9]{3}[+-]00:00"
 )
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _STRING_OF_ESCAPES = re.compile(
     rf"""
@@ -263,8 +264,8 @@ def _named(kind: type[Keyword | Symbol], text: str) -> Keyword | Symbol:
 
 
 def _number(token: str) -> int | float | Decimal | Fraction:
-    if len(token) > _LONGEST_NUMBER:
-        raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
+    if len(token) > LONGEST_NUMBER:
+        raise UnpackError(f"a number of more than {LONGEST_NUMBER} characters")
     if "1" <= token[1:2] <= "9" and len(token) < 20 and _SIGNED.fullmatch(token):
         return int(token)
     if "." not in token and (match := _INT.fullmatch(token)):
@@ -279,34 +280,14 @@ def _number(token: str) -> int | float | Decimal | Fraction:
             number = int(digits, int(radix))
         else:  # 08
             raise UnpackError(f"invalid number: {short(token)}")
-        if number.bit_length() > _MOST_BITS:
-            raise UnpackError(f"an integer of more than {_MOST_BITS} bits")
+        if number.bit_length() > MOST_BITS:
+            raise UnpackError(TOO_MANY_BITS)
         return -number if sign == "-" else number
     if match := _FLOAT.fullmatch(token):
-        return float(token) if match[1] is None else _decimal(token[:-1])
+        return float(token) if match[1] is None else decimal_of(token[:-1])
     if match := _RATIO.fullmatch(token):
-        if match[2].strip("0") == "":
-            raise UnpackError("division by zero")
-        ratio = Fraction(int(match[1]), int(match[2]))
-        return ratio.numerator if ratio.denominator == 1 else ratio
+        return read_ratio(int(match[1]), int(match[2]))
     raise UnpackError(f"invalid number: {short(token)}")
-
-
-def _decimal(text: str) -> Decimal:
-    number = Decimal(text)
-    # Without an exponent, and so short, it is.
-    short_enough = len(text) <= _MOST_DIGITS and "E" not in text and "e" not in text
-    if not short_enough and not _is_moderate(number):
-        raise UnpackError(f"decimal out of range: {short(text)}")
-    return number
-
-
-def _is_moderate(number: Decimal) -> bool:
-    return (
-        number.is_finite()
-        and abs(number.adjusted()) <= _LARGEST_EXPONENT
-        and len(number.as_tuple().digits) <= _MOST_DIGITS
-    )
 
 
 _decode_json = JSONDecoder(strict=False).raw_decode
@@ -344,7 +325,7 @@ def _paired(text: str) -> str:
 def _char(token: str) -> Char:
     name = token[1:]
     char = None
-    if len(name) == 1 and name <= "\uffff":
+    if is_char(name):
         char = Char(name)
     elif name in _CHARS:
         char = Char(_CHARS[name])
@@ -457,12 +438,6 @@ def _read_inst(value: Any) -> datetime:
     return moment
 
 
-def _read_uuid(value: Any) -> UUID:
-    if type(value) is not str or not _UUID.fullmatch(value):
-        raise UnpackError(f"not a UUID: {shown(value)}")
-    return UUID(int=int(value.replace("-", ""), 16))
-
-
 def _read_bytes(value: Any) -> bytes:
     if type(value) is not str:
         raise UnpackError("bytes are a string of base64")
@@ -472,47 +447,21 @@ def _read_bytes(value: Any) -> bytes:
 # Writing ----------------------------------------------------------------------------------
 
 
-class _NotAllKeywords(Exception):
-    """A map has a plain string key that is not like a keyword."""
+def _write_name_key(key: str) -> str | None:
+    return ":" + key if LIKE_KEYWORD.fullmatch(key) else None
 
 
-class _KeyTexts(Cache[str, str]):
-    """Plain string keys and the keywords they become."""
-
-    # The rule of docs/protocol.rst, "Values"; ASCII, so that JavaScript's clients have the same.
-    LIKE_KEYWORD = re.compile(
-        r"[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(?:/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?", re.ASCII
-    )
-
-    def __missing__(self, key: str) -> str:
-        if not self.LIKE_KEYWORD.fullmatch(key):
-            raise _NotAllKeywords
-        text = ":" + key
-        self.put(key, text)
-        return text
-
-
-class _KeywordTexts(Cache[Keyword, str]):
-    """Keywords and their texts."""
-
-    def __missing__(self, keyword: Keyword) -> str:
-        if not _is_keyword(keyword):
-            hint = ": write it without the colon" if keyword.startswith(":") else ""
-            raise PackError(f"{shown(keyword)} cannot be written{hint}")
-        text = ":" + keyword
-        self.put(keyword, text)
-        return text
-
-
-_key_text = _KeyTexts().__getitem__
-_keyword_text = _KeywordTexts().__getitem__
+def _write_keyword(keyword: Keyword) -> str:
+    if not _is_keyword(keyword):
+        raise unwritable(keyword)
+    return ":" + keyword
 
 
 def _write_int(value: int) -> str:
-    if value in _LONG:
+    if value in LONG:
         return repr(value)
-    if value.bit_length() > _MOST_BITS:
-        raise PackError(f"an integer of more than {_MOST_BITS} bits")
+    if value.bit_length() > MOST_BITS:
+        raise PackError(TOO_MANY_BITS)
     return f"{value}N"
 
 
@@ -525,29 +474,26 @@ def _write_float(value: float) -> str:
 
 def _write_symbol(value: Symbol) -> str:
     if not _is_symbol(value):
-        raise PackError(f"{shown(value)} cannot be written")
+        raise unwritable(value)
     return str(value)
 
 
 def _write_char(value: Char) -> str:
-    if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
+    check_char(value)
     if value in _CHAR_NAMES:
         return "\\" + _CHAR_NAMES[value]
     return "\\" + value if value.isprintable() else f"\\u{ord(value):04x}"
 
 
 def _write_decimal(value: Decimal) -> str:
-    if not _is_moderate(value):
-        raise PackError(f"decimal out of range: {shown(value)}")
+    check_decimal(value)
     return f"{value!s}M"
 
 
 def _write_fraction(value: Fraction) -> str:
     if value.denominator == 1:
         return _write_int(value.numerator)
-    if value.numerator.bit_length() + value.denominator.bit_length() > _MOST_BITS:
-        raise PackError(f"a fraction of more than {_MOST_BITS} bits")
+    check_fraction(value)
     return f"{value.numerator}/{value.denominator}"
 
 
@@ -573,7 +519,7 @@ def _refuse_bytes(value: bytes) -> NoReturn:
 _SCALARS: dict[type, Callable[[Any], str]] = {
     str: _quoted,
     StrKey: _quoted,
-    Keyword: _keyword_text,
+    Keyword: Memo(_write_keyword).__getitem__,
     NoneType: {None: "nil"}.__getitem__,
     bool: {True: "true", False: "false"}.__getitem__,
     int: _write_int,
@@ -588,7 +534,7 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
 }
 
 
-class EdnPacker(BuiltinPacker[str]):
+class EdnPacker(WalkingPacker[str]):
     """EDN text. With *bytes_tag* it carries bytes, as ``#chsk/bytes "<base64>"``."""
 
     name = "edn"
@@ -596,6 +542,8 @@ class EdnPacker(BuiltinPacker[str]):
     native: ClassVar[frozenset[type]] = frozenset(
         [*_SCALARS, list, tuple, dict, FrozenMap, set, frozenset, Tagged]
     )
+    scalars = _SCALARS
+    name_key = staticmethod(Memo(_write_name_key).__getitem__)
 
     def __init__(
         self,
@@ -612,22 +560,15 @@ class EdnPacker(BuiltinPacker[str]):
             max_values=max_values,
             pack_default=pack_default,
         )
-        self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": _read_uuid}
-        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_inst, self._any)}
+        self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": uuid_of}
         if bytes_tag:
             self._tags["chsk/bytes"] = _read_bytes
             self._scalars[bytes] = _write_bytes
         self._context = _Context(self._tags, 0)  # of messages without namespaced maps
-        self._collections: dict[type, Callable[[Any, int], str]] = {
-            **dict.fromkeys((list, tuple), self._vector),
-            **dict.fromkeys((dict, FrozenMap), self._map),
-            **dict.fromkeys((set, frozenset), self._set),
-            Tagged: self._tagged,
-        }
 
     def array(self, parts: Iterable[str]) -> str:
         """``[a b]`` of the texts ``a`` and ``b``."""
-        return "[" + " ".join(parts) + "]"
+        return f"[{' '.join(parts)}]"
 
     def _unpack(self, text: str) -> tuple[Any, int]:
         most = self.max_values
@@ -663,78 +604,15 @@ class EdnPacker(BuiltinPacker[str]):
             text.encode()  # refuses halves of surrogate pairs
         return text
 
-    def _any(self, value: Any, depth: int) -> str:
-        write = self._scalars.get(type(value))
-        return write(value) if write is not None else self._collection(value, depth)
+    def _set(self, members: list[str]) -> str:
+        return f"#{{{' '.join(members)}}}"
 
-    def _collection(self, value: Any, depth: int) -> str:
-        if depth <= 0:
-            raise PackError("nested too deep")
-        return self._collections.get(type(value), self._other)(value, depth - 1)
+    def _map(self, parts: list[str]) -> str:
+        return f"{{{' '.join(parts)}}}"
 
-    def _vector(self, value: Iterable[Any], depth: int) -> str:
-        return "[" + " ".join(self._all(value, depth)) + "]"
-
-    def _set(self, value: Iterable[Any], depth: int) -> str:
-        parts = self._all(value, depth)
-        if not all_differ(parts):
-            raise PackError("a set has members that become equal")
-        return "#{" + " ".join(parts) + "}"
-
-    def _all(self, value: Iterable[Any], depth: int) -> list[str]:
-        scalars = self._scalars
-        parts = []
-        for item in value:
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        return parts
-
-    def _map(self, value: Mapping[Any, Any], depth: int) -> str:
-        scalars = self._scalars
-        text_of = _key_text
-        parts: list[str] = []
-        named = True
-        for key, item in value.items():
-            kind = type(key)
-            if kind is Keyword:
-                parts.append(_keyword_text(key))
-            else:
-                if kind is not str:
-                    named = False
-                    key = self._native_key(key)
-                    kind = type(key)
-                if kind is not str:
-                    parts.append(self._any(key, depth))
-                else:
-                    try:
-                        parts.append(text_of(key))
-                    except _NotAllKeywords:
-                        text_of = _quoted
-                        parts[::2] = self._requoted(value, parts[::2])
-                        parts.append(_quoted(key))
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named and not all_differ(parts[::2]):
-            raise PackError("a map has keys that become equal")
-        return "{" + " ".join(parts) + "}"
-
-    def _requoted(self, keys: Iterable[Any], texts: list[str]) -> list[str]:
-        """*texts* of the first of *keys*, plain strings as such: not all are like keywords."""
-        natives = map(self._native_key, keys)
-        return [
-            _quoted(key) if type(key) is str else text
-            for text, key in zip(texts, natives)  # noqa: B905
-        ]
-
-    def _tagged(self, value: Tagged, depth: int) -> str:
-        tag = value.tag
+    def _tagged(self, tag: Any, content: str) -> str:
         if not isinstance(tag, str) or not tag[:1].isalpha() or not _is_symbol(tag):
             raise PackError(f"{shown(tag)} is no tag")
         if tag in self._tags:
             raise PackError(f"the tag {tag} has a type of its own")
-        return f"#{tag} {self._any(value.value, depth)}"
-
-    def _other(self, value: Any, depth: int) -> str:
-        if isinstance(value, tuple):  # named ones, such as events: too frequent for a copy
-            return self._vector(value, depth)
-        return self._any(self._plainer(value), depth)
+        return f"#{tag} {content}"

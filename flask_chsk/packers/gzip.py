@@ -14,9 +14,12 @@ from gzip import compress
 from typing import Any
 
 from ..errors import UnpackError
-from . import MAX_BYTES, MAX_DEPTH, MAX_VALUES, BuiltinPacker, PackDefault, Packer, short
+from .base import BuiltinPacker, Packer
+from .conversions import PackDefault
 from .custom import Guarded
 from .edn import EdnPacker
+from .excerpts import short
+from .limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 
 _RAW, _GZIP = b"\0", b"\1"
 _WORTHWHILE = 1024  # bytes, as Sente has it

@@ -19,7 +19,10 @@ from uuid import UUID
 
 from ..errors import PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol
-from . import SHORT, SHORT_BYTES, VALUE_BYTES, BuiltinPacker, short, shown, too_many_values
+from .base import BuiltinPacker
+from .excerpts import short, shown
+from .limits import SHORT, SHORT_BYTES, VALUE_BYTES, too_many_values
+from .numbers import LONGEST_NUMBER
 
 _STRINGS = frozenset([str, Keyword, StrKey, Symbol, Char])
 _SCALARS = _STRINGS | {NoneType, bool, int, float}
@@ -31,7 +34,6 @@ _AS_PLAIN: dict[type, Callable[[Any], Any]] = {
     frozenset: list,
     FrozenMap: dict,
 }
-_LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,8 +51,8 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    if len(text) > _LONGEST_NUMBER:
-        raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
+    if len(text) > LONGEST_NUMBER:
+        raise UnpackError(f"a number of more than {LONGEST_NUMBER} characters")
     return int(text)
 
 
@@ -124,7 +126,7 @@ class JsonPacker(BuiltinPacker[str]):
 
     def _unpack(self, text: str) -> tuple[Any, int]:
         size = sized(text, self.max_values)
-        value = (_read_short if len(text) <= _LONGEST_NUMBER else _read_long)(text)
+        value = (_read_short if len(text) <= LONGEST_NUMBER else _read_long)(text)
         # What these look for takes long to find out, and can mostly be excluded at a glance.
         if len(text) > 2 * self.max_depth and text.count("[") + text.count("{") > self.max_depth:
             _refuse_depth(value, self.max_depth)
@@ -180,7 +182,7 @@ class JsonPacker(BuiltinPacker[str]):
 
     def _plainer(self, value: Any) -> Any:
         if type(value) is datetime and value.utcoffset() is None:
-            return self._zoned(value)
+            return self._aware(value)
         as_plain = _AS_PLAIN.get(type(value))
         return super()._plainer(value) if as_plain is None else as_plain(value)
 

@@ -14,8 +14,7 @@ that packed values stand for themselves and can be joined.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from functools import partial
@@ -27,26 +26,19 @@ from uuid import UUID
 
 from ..errors import PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol
-from . import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_VALUES,
+from .cache import Cache, Memo
+from .limits import (
     SHORT,
     SHORT_BYTES,
     VALUE_BYTES,
-    BuiltinPacker,
-    Cache,
-    PackDefault,
-    all_differ,
-    read_map,
-    read_set,
-    short,
-    shown,
     too_many_values,
     too_much_referred,
     weight,
 )
-from .edn import _KeyTexts
+from .numbers import LONG
+from .reading import read_map, read_named, read_ratio, read_set
+from .texts import char_of, check_char, is_name, keyword_of, symbol_of, unwritable, uuid_of
+from .walk import LIKE_KEYWORD, WalkingPacker
 
 # Extension types of Sente's packer.
 _KEYWORD, _SYMBOL, _CHAR, _RATIO, _SET = range(5)
@@ -56,9 +48,6 @@ _FIXEXT1 = 0xD4
 _CACHED = bytes([_FIXEXT1, _CACHED_KEY])
 _MOST_CACHED = 256
 
-_LIKE_KEYWORD = _KeyTexts.LIKE_KEYWORD
-_LONG = range(-(2**63), 2**63)
-_UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _uint16, _uint32, _uint64 = Struct(">H"), Struct(">I"), Struct(">Q")
@@ -178,12 +167,7 @@ def _map(
         names.append(name)
         value, at = readers[data[at]](data, at + 1, depth, long)
         values.append(value)
-    if not simple:
-        return read_map(names, values), at
-    result = dict(zip(names, values, strict=True))
-    if len(result) != count:
-        raise UnpackError("a map has a key twice")
-    return result, at
+    return (read_named(names, values) if simple else read_map(names, values)), at
 
 
 def _never(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[Any, int]:
@@ -222,7 +206,7 @@ def _number(form: Struct) -> _Reader:
 
 def _uint64_in_long(data: bytes, at: int, depth: int, long: _Long | None) -> tuple[int, int]:
     (number,) = _uint64.unpack_from(data, at)
-    if number not in _LONG:
+    if number not in LONG:
         raise UnpackError("an integer past 64 bits, with its sign")
     return number, at + 8
 
@@ -276,38 +260,24 @@ _keywords: Cache[Any, Keyword] = Cache()  # packed ones, since most extensions a
 
 
 def _read_keyword(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Keyword:
-    text = str(data[at:end], "utf-8")
-    if not _is_name(text):
-        raise UnpackError(f"not a keyword: {short(text)!r}")
-    keyword = Keyword(text)
+    keyword = keyword_of(str(data[at:end], "utf-8"))
     _keywords.put(_extension(_KEYWORD, data[at:end]), keyword)
     return keyword
 
 
 def _read_symbol(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Symbol:
-    text = str(data[at:end], "utf-8")
-    if not _is_name(text):
-        raise UnpackError(f"not a symbol: {short(text)!r}")
-    return Symbol(text)
-
-
-def _is_name(text: str) -> bool:
-    return text != "" and text[0] != ":"  # a colon there is a mistake, on either side
+    return symbol_of(str(data[at:end], "utf-8"))
 
 
 def _read_char(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> Char:
-    text = str(data[at:end], "utf-8")
-    if len(text) != 1 or text > "\uffff":
-        raise UnpackError(f"not a character: {short(text)!r}")
-    return Char(text)
+    return char_of(str(data[at:end], "utf-8"))
 
 
 def _read_ratio(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> int | Fraction:
     (numerator, denominator), at = _items(data, at, 2, depth, long)
-    if type(numerator) is not int or type(denominator) is not int or not denominator or at != end:
+    if at != end:
         raise UnpackError("not a ratio")
-    ratio = Fraction(numerator, denominator)
-    return ratio.numerator if ratio.denominator == 1 else ratio
+    return read_ratio(numerator, denominator)
 
 
 def _read_set(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> set[Any]:
@@ -342,10 +312,7 @@ def _numbers(letter: str, size: int) -> _ExtReader:
 
 
 def _read_uuid(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> UUID:
-    text = str(data[at:end], "ascii")
-    if not _UUID_TEXT.fullmatch(text):
-        raise UnpackError(f"not a UUID: {short(text)!r}")
-    return UUID(int=int(text.replace("-", ""), 16))
+    return uuid_of(str(data[at:end], "ascii"))
 
 
 def _read_timestamp(data: bytes, at: int, end: int, depth: int, long: _Long | None) -> datetime:
@@ -438,44 +405,19 @@ def _long(lead: int, length: int) -> bytes:
     return bytes([lead, length]) if length <= 0xFF else _counted(lead + 1, length)
 
 
-def _array_header(count: int) -> bytes:
-    return _FIXARRAYS[count] if count < 16 else _counted(0xDC, count)
-
-
 def _extension(kind: int, content: bytes) -> bytes:
     length = len(content)
     return (_FIXEXTS.get(length) or _long(0xC7, length)) + bytes([kind]) + content
 
 
-class _NotAllKeywords(Exception):
-    """A map has a plain string key that is not like a keyword."""
+def _write_name_key(key: str) -> bytes | None:
+    return _extension(_KEYWORD, key.encode()) if LIKE_KEYWORD.fullmatch(key) else None
 
 
-class _KeyBytes(Cache[str, bytes]):
-    """Plain string keys, as the keywords that they become."""
-
-    def __missing__(self, key: str) -> bytes:
-        if not _LIKE_KEYWORD.fullmatch(key):
-            raise _NotAllKeywords
-        packed = _extension(_KEYWORD, key.encode())
-        self.put(key, packed)
-        return packed
-
-
-class _KeywordBytes(Cache[Keyword, bytes]):
-    """Keywords, packed."""
-
-    def __missing__(self, keyword: Keyword) -> bytes:
-        if not _is_name(keyword):
-            hint = ": write it without the colon" if keyword else ""
-            raise PackError(f"{shown(keyword)} cannot be written{hint}")
-        packed = _extension(_KEYWORD, keyword.encode())
-        self.put(keyword, packed)
-        return packed
-
-
-_key_bytes = _KeyBytes().__getitem__
-_keyword_bytes = _KeywordBytes().__getitem__
+def _write_keyword(keyword: Keyword) -> bytes:
+    if not is_name(keyword):
+        raise unwritable(keyword)
+    return _extension(_KEYWORD, keyword.encode())
 
 
 def _write_str(value: str) -> bytes:
@@ -506,7 +448,7 @@ def _write_int(value: int) -> bytes:
         return b"\xd1" + _int16.pack(value)
     elif value >= -(2**31):
         return b"\xd2" + _int32.pack(value)
-    if value not in _LONG:
+    if value not in LONG:
         raise PackError("an integer past 64 bits, which MessagePack has not")
     return b"\xd3" + _int64.pack(value)
 
@@ -516,14 +458,13 @@ def _write_float(value: float) -> bytes:
 
 
 def _write_symbol(value: Symbol) -> bytes:
-    if not _is_name(value):
-        raise PackError(f"{shown(value)} cannot be written")
+    if not is_name(value):
+        raise unwritable(value)
     return _extension(_SYMBOL, value.encode())
 
 
 def _write_char(value: Char) -> bytes:
-    if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
+    check_char(value)
     return _extension(_CHAR, value.encode())
 
 
@@ -547,7 +488,7 @@ def _write_uuid(value: UUID) -> bytes:
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
     str: _write_str,
     StrKey: _write_str,
-    Keyword: _keyword_bytes,
+    Keyword: Memo(_write_keyword).__getitem__,
     NoneType: {None: b"\xc0"}.__getitem__,
     bool: {True: b"\xc3", False: b"\xc2"}.__getitem__,
     int: _write_int,
@@ -561,7 +502,7 @@ _SCALARS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-class MsgpackPacker(BuiltinPacker[bytes]):
+class MsgpackPacker(WalkingPacker[bytes]):
     """MessagePack with the extension types of Sente's packer."""
 
     name = "msgpack"
@@ -570,32 +511,12 @@ class MsgpackPacker(BuiltinPacker[bytes]):
     native: ClassVar[frozenset[type]] = frozenset(
         [*_SCALARS, list, tuple, dict, FrozenMap, set, frozenset]
     )
-
-    def __init__(
-        self,
-        *,
-        max_bytes: int = MAX_BYTES,
-        max_depth: int = MAX_DEPTH,
-        max_values: int | None = MAX_VALUES,
-        pack_default: PackDefault | None = None,
-    ) -> None:
-        super().__init__(
-            max_bytes=max_bytes,
-            max_depth=max_depth,
-            max_values=max_values,
-            pack_default=pack_default,
-        )
-        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_timestamp, self._any)}
-        self._collections: dict[type, Callable[[Any, int], bytes]] = {
-            **dict.fromkeys((list, tuple), self._vector),
-            **dict.fromkeys((dict, FrozenMap), self._map),
-            **dict.fromkeys((set, frozenset), self._set),
-        }
+    scalars = _SCALARS
+    name_key = staticmethod(Memo(_write_name_key).__getitem__)
 
     def array(self, parts: Iterable[bytes]) -> bytes:
         """The header and *parts*, one after another."""
-        parts = list(parts)
-        return _array_header(len(parts)) + b"".join(parts)
+        return self._vector([*parts])
 
     def unpack_padded(self, data: bytes) -> tuple[Any, int]:
         """As ``unpack_sized``, but NUL bytes may follow: Sente's client posts its whole buffer.
@@ -631,72 +552,15 @@ class MsgpackPacker(BuiltinPacker[bytes]):
     def _pack(self, value: Any) -> bytes:
         return self._any(value, self.max_pack_depth)
 
-    def _any(self, value: Any, depth: int) -> bytes:
-        write = self._scalars.get(type(value))
-        return write(value) if write is not None else self._collection(value, depth)
+    def _vector(self, items: list[bytes]) -> bytes:
+        count = len(items)
+        header = _FIXARRAYS[count] if count < 16 else _counted(0xDC, count)
+        return header + b"".join(items)
 
-    def _collection(self, value: Any, depth: int) -> bytes:
-        if depth <= 0:
-            raise PackError("nested too deep")
-        return self._collections.get(type(value), self._other)(value, depth - 1)
+    def _set(self, members: list[bytes]) -> bytes:
+        return _extension(_SET, self._vector(members))
 
-    def _vector(self, value: Iterable[Any], depth: int) -> bytes:
-        return self.array(self._all(value, depth))
-
-    def _set(self, value: Iterable[Any], depth: int) -> bytes:
-        parts = self._all(value, depth)
-        if not all_differ(parts):
-            raise PackError("a set has members that become equal")
-        return _extension(_SET, self.array(parts))
-
-    def _all(self, value: Iterable[Any], depth: int) -> list[bytes]:
-        scalars = self._scalars
-        parts = []
-        for item in value:
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        return parts
-
-    def _map(self, value: Mapping[Any, Any], depth: int) -> bytes:
-        scalars = self._scalars
-        bytes_of = _key_bytes
-        parts: list[bytes] = []
-        named = True
-        for key, item in value.items():
-            kind = type(key)
-            if kind is Keyword:
-                parts.append(_keyword_bytes(key))
-            else:
-                if kind is not str:
-                    named = False
-                    key = self._native_key(key)
-                    kind = type(key)
-                if kind is not str:
-                    parts.append(self._any(key, depth))
-                else:
-                    try:
-                        parts.append(bytes_of(key))
-                    except _NotAllKeywords:
-                        bytes_of = _write_str
-                        parts[::2] = self._requoted(value, parts[::2])
-                        parts.append(_write_str(key))
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named and not all_differ(parts[::2]):
-            raise PackError("a map has keys that become equal")
-        count = len(value)
+    def _map(self, parts: list[bytes]) -> bytes:
+        count = len(parts) // 2
         header = _FIXMAPS[count] if count < 16 else _counted(0xDE, count)
         return header + b"".join(parts)
-
-    def _requoted(self, keys: Iterable[Any], packed: list[bytes]) -> list[bytes]:
-        """*packed* of the first of *keys*, plain strings as such: not all are like keywords."""
-        natives = map(self._native_key, keys)
-        return [
-            _write_str(key) if type(key) is str else one
-            for one, key in zip(packed, natives)  # noqa: B905
-        ]
-
-    def _other(self, value: Any, depth: int) -> bytes:
-        if isinstance(value, tuple):  # named ones, such as events: too frequent for a copy
-            return self._vector(value, depth)
-        return self._any(self._plainer(value), depth)

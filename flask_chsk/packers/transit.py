@@ -25,23 +25,23 @@ from uuid import UUID
 
 from ..errors import ConfigError, PackError, UnpackError
 from ..values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
-from . import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_VALUES,
-    BuiltinPacker,
-    Cache,
-    PackDefault,
-    all_differ,
-    read_map,
-    read_set,
-    short,
-    shown,
-    too_much_referred,
-    weight,
-)
-from .edn import _KeyTexts as _EdnKeyTexts
+from .cache import Cache, Memo
+from .conversions import PackDefault
+from .excerpts import short, shown
 from .json import sized
+from .limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES, too_much_referred, weight
+from .numbers import (
+    LONG,
+    LONGEST_NUMBER,
+    MOST_BITS,
+    TOO_MANY_BITS,
+    check_decimal,
+    check_fraction,
+    decimal_of,
+)
+from .reading import read_map, read_named, read_ratio, read_set
+from .texts import char_of, check_char, is_name, keyword_of, symbol_of, unwritable, uuid_of
+from .walk import LIKE_KEYWORD, WalkingPacker
 
 Tags = Mapping[str, Callable[[Any], Any]]
 
@@ -57,15 +57,9 @@ _CODES = _CODE_BASE * _CODE_BASE
 _SHORTEST_CACHED = 4  # UTF-16 units
 
 _EXACT = range(-(2**53) + 1, 2**53)  # integers that are JavaScript's numbers too
-_LONG = range(-(2**63), 2**63)
-_LONGEST_NUMBER = 1024  # characters: int() of decimal digits takes quadratic time
-_MOST_BITS = 3390  # of integers and fractions; so many always fit into those characters
-_MOST_DIGITS = 1000  # of decimals; likewise
-_LARGEST_EXPONENT = 6144  # decimal128's; int() of 1e999999999 would take all memory there is
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INSTANT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
@@ -89,13 +83,13 @@ def _read_bool(text: str) -> bool:
 
 
 def _read_int(text: str) -> int:
-    if len(text) > _LONGEST_NUMBER:
-        raise UnpackError(f"a number of more than {_LONGEST_NUMBER} characters")
+    if len(text) > LONGEST_NUMBER:
+        raise UnpackError(f"a number of more than {LONGEST_NUMBER} characters")
     if not _INTEGER.fullmatch(text):
         raise UnpackError(f"no integer: {short(text)}")
     number = int(text)
-    if number.bit_length() > _MOST_BITS:
-        raise UnpackError(f"an integer of more than {_MOST_BITS} bits")
+    if number.bit_length() > MOST_BITS:
+        raise UnpackError(TOO_MANY_BITS)
     return number
 
 
@@ -118,22 +112,9 @@ def _read_special(text: str) -> float:
 
 
 def _read_decimal(text: str) -> Decimal:
-    if len(text) > _LONGEST_NUMBER or not _DECIMAL.fullmatch(text):
+    if len(text) > LONGEST_NUMBER or not _DECIMAL.fullmatch(text):
         raise UnpackError(f"no decimal: {short(text)}")
-    number = Decimal(text)
-    # Without an exponent, and so short, it is.
-    short_enough = len(text) <= _MOST_DIGITS and "E" not in text and "e" not in text
-    if not short_enough and not _is_moderate(number):
-        raise UnpackError(f"decimal out of range: {short(text)}")
-    return number
-
-
-def _is_moderate(number: Decimal) -> bool:
-    return (
-        number.is_finite()
-        and abs(number.adjusted()) <= _LARGEST_EXPONENT
-        and len(number.as_tuple().digits) <= _MOST_DIGITS
-    )
+    return decimal_of(text)
 
 
 def _read_bytes(text: str) -> bytes:
@@ -141,33 +122,9 @@ def _read_bytes(text: str) -> bytes:
 
 
 def _read_keyword(text: str) -> Keyword:
-    if not _is_name(text):
-        raise UnpackError(f"not a keyword: {short(text)!r}")
-    keyword = Keyword(text)
+    keyword = keyword_of(text)
     _keywords.put("~:" + text, keyword)
     return keyword
-
-
-def _read_symbol(text: str) -> Symbol:
-    if not _is_name(text):
-        raise UnpackError(f"not a symbol: {short(text)!r}")
-    return Symbol(text)
-
-
-def _is_name(text: str) -> bool:
-    return text != "" and text[0] != ":"  # a colon there is a mistake, on either side
-
-
-def _read_char(text: str) -> Char:
-    if len(text) != 1 or text > "\uffff":
-        raise UnpackError(f"not a character: {short(text)!r}")
-    return Char(text)
-
-
-def _read_uuid(text: str) -> UUID:
-    if not _UUID.fullmatch(text):
-        raise UnpackError(f"not a UUID: {short(text)!r}")
-    return UUID(int=int(text.replace("-", ""), 16))
 
 
 def _read_millis(text: str) -> datetime:
@@ -194,9 +151,9 @@ _STRINGS: dict[str, Callable[[str], Any]] = {
     "f": _read_decimal,
     "b": _read_bytes,
     ":": _read_keyword,
-    "$": _read_symbol,
-    "c": _read_char,
-    "u": _read_uuid,
+    "$": symbol_of,
+    "c": char_of,
+    "u": uuid_of,
     "m": _read_millis,
     "t": _read_instant,
     "'": str,
@@ -214,10 +171,7 @@ def _read_cmap(items: list[Any]) -> dict[Any, Any]:
 
 def _read_ratio(items: list[Any]) -> int | Fraction:
     numerator, denominator = items
-    if type(numerator) is not int or type(denominator) is not int or not denominator:
-        raise UnpackError("not a ratio")
-    ratio = Fraction(numerator, denominator)
-    return ratio.numerator if ratio.denominator == 1 else ratio
+    return read_ratio(numerator, denominator)
 
 
 _COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {
@@ -247,7 +201,7 @@ def _tagged_uuid(value: Any) -> UUID:
     if type(value) is list:  # two signed integers
         high, low = value
         return UUID(int=(high & _HALF) << 64 | low & _HALF)
-    return _read_uuid(value)
+    return uuid_of(value)
 
 
 _TAGGED: dict[str, Callable[[Any], Any]] = {
@@ -369,12 +323,7 @@ class _Walk:
             node = values[i]
             if type(node) is not str or node[:1] in _MARKS:
                 values[i] = self.value(node, depth)
-        if not named:
-            return read_map(keys, values)
-        result = dict(zip(keys, values, strict=True))
-        if len(result) != len(keys):
-            raise UnpackError("a map has a key twice")
-        return result
+        return read_named(keys, values) if named else read_map(keys, values)
 
     def _key(self, text: str) -> Any:
         """What *text* says as a key: long ones of any kind are cached."""
@@ -454,35 +403,14 @@ def _is_long(text: str) -> bool:
 # Writing ----------------------------------------------------------------------------------
 
 
-class _NotAllKeywords(Exception):
-    """A map has a plain string key that is not like a keyword."""
+def _write_name_key(key: str) -> str | None:
+    return f'"~:{key}"' if LIKE_KEYWORD.fullmatch(key) else None
 
 
-class _KeyTexts(Cache[str, str]):
-    """Plain string keys, as the keywords that they become."""
-
-    def __missing__(self, key: str) -> str:
-        if not _EdnKeyTexts.LIKE_KEYWORD.fullmatch(key):
-            raise _NotAllKeywords
-        text = f'"~:{key}"'
-        self.put(key, text)
-        return text
-
-
-class _KeywordTexts(Cache[Keyword, str]):
-    """Keywords and their texts."""
-
-    def __missing__(self, keyword: Keyword) -> str:
-        if not _is_name(keyword):
-            hint = ": write it without the colon" if keyword else ""
-            raise PackError(f"{shown(keyword)} cannot be written{hint}")
-        text = _quoted("~:" + keyword)
-        self.put(keyword, text)
-        return text
-
-
-_key_text = _KeyTexts().__getitem__
-_keyword_text = _KeywordTexts().__getitem__
+def _write_keyword(keyword: Keyword) -> str:
+    if not is_name(keyword):
+        raise unwritable(keyword)
+    return _quoted("~:" + keyword)
 
 
 def _write_str(value: str) -> str:
@@ -494,10 +422,10 @@ def _write_int(value: int) -> str:
 
 
 def _write_int_key(value: int) -> str:
-    if value in _LONG:
+    if value in LONG:
         return f'"~i{value}"'
-    if value.bit_length() > _MOST_BITS:
-        raise PackError(f"an integer of more than {_MOST_BITS} bits")
+    if value.bit_length() > MOST_BITS:
+        raise PackError(TOO_MANY_BITS)
     return f'"~n{value}"'
 
 
@@ -515,28 +443,25 @@ _SPECIAL = {"inf": '"~zINF"', "-inf": '"~z-INF"', "nan": '"~zNaN"'}
 
 
 def _write_symbol(value: Symbol) -> str:
-    if not _is_name(value):
-        raise PackError(f"{shown(value)} cannot be written")
+    if not is_name(value):
+        raise unwritable(value)
     return _quoted("~$" + value)
 
 
 def _write_char(value: Char) -> str:
-    if len(value) != 1 or value > "\uffff":
-        raise PackError(f"{shown(value)} is not one UTF-16 unit, as Clojure's characters are")
+    check_char(value)
     return _quoted("~c" + value)
 
 
 def _write_decimal(value: Decimal) -> str:
-    if not _is_moderate(value):
-        raise PackError(f"decimal out of range: {shown(value)}")
+    check_decimal(value)
     return f'"~f{value}"'
 
 
 def _write_fraction(value: Fraction) -> str:
     if value.denominator == 1:
         return _write_int(value.numerator)
-    if value.numerator.bit_length() + value.denominator.bit_length() > _MOST_BITS:
-        raise PackError(f"a fraction of more than {_MOST_BITS} bits")
+    check_fraction(value)
     return f'["~#ratio",["~n{value.numerator}","~n{value.denominator}"]]'
 
 
@@ -559,7 +484,7 @@ def _write_bytes(value: bytes) -> str:
 _SCALARS: dict[type, Callable[[Any], str]] = {
     str: _write_str,
     StrKey: _write_str,
-    Keyword: _keyword_text,
+    Keyword: Memo(_write_keyword).__getitem__,
     NoneType: {None: "null"}.__getitem__,
     bool: {True: "true", False: "false"}.__getitem__,
     int: _write_int,
@@ -583,7 +508,7 @@ _KEYS: dict[type, Callable[[Any], str]] = {
 }
 
 
-class TransitPacker(BuiltinPacker[str]):
+class TransitPacker(WalkingPacker[str]):
     """Transit, written in its compact form.
 
     *tags* names tags of yours, and what makes a value of what stands behind one; written they
@@ -597,6 +522,9 @@ class TransitPacker(BuiltinPacker[str]):
     native: ClassVar[frozenset[type]] = frozenset(
         [*_SCALARS, list, tuple, dict, FrozenMap, set, frozenset, Tagged]
     )
+    scalars = _SCALARS
+    key_scalars = _KEYS
+    name_key = staticmethod(Memo(_write_name_key).__getitem__)
 
     def __init__(
         self,
@@ -617,22 +545,16 @@ class TransitPacker(BuiltinPacker[str]):
         for tag in self._tags:
             if not _is_own(tag):
                 raise ConfigError(f"Transit has a type for the tag {tag!r}: name yours otherwise")
-        self._scalars = {**_SCALARS, datetime: self._with_zone(_write_instant, self._any)}
-        self._collections: dict[type, Callable[[Any, int], str]] = {
-            **dict.fromkeys((list, tuple), self._vector),
-            **dict.fromkeys((dict, FrozenMap), self._map),
-            **dict.fromkeys((set, frozenset), self._set),
-            Tagged: self._tagged,
-        }
 
     def array(self, parts: Iterable[str]) -> str:
         """``[a,b]`` of the texts ``a`` and ``b``."""
-        bare = [part[len(_QUOTE) : -1] if part.startswith(_QUOTE) else part for part in parts]
-        return "[" + ",".join(bare) + "]"
+        return self._vector(
+            [part[len(_QUOTE) : -1] if part.startswith(_QUOTE) else part for part in parts]
+        )
 
     def _unpack(self, text: str) -> tuple[Any, int]:
         size = sized(text, self.max_values)
-        parsed = (_parse_short if len(text) <= _LONGEST_NUMBER else _parse_long)(text)
+        parsed = (_parse_short if len(text) <= LONGEST_NUMBER else _parse_long)(text)
         has_escapes = "\\u" in text
         if has_escapes and ("\\ud" in text or "\\uD" in text):
             _unparse(parsed).encode()  # refuses halves of surrogate pairs
@@ -648,90 +570,24 @@ class TransitPacker(BuiltinPacker[str]):
             text.encode()  # refuses halves of surrogate pairs
         return text if text[0] == "[" else f"{_QUOTE}{text}]"
 
-    def _any(self, value: Any, depth: int) -> str:
-        write = self._scalars.get(type(value))
-        return write(value) if write is not None else self._collection(value, depth)
+    def _vector(self, items: list[str]) -> str:
+        return f"[{','.join(items)}]"
 
-    def _collection(self, value: Any, depth: int) -> str:
-        if depth <= 0:
-            raise PackError("nested too deep")
-        return self._collections.get(type(value), self._other)(value, depth - 1)
+    def _set(self, members: list[str]) -> str:
+        return f'["~#set",[{",".join(members)}]]'
 
-    def _vector(self, value: Iterable[Any], depth: int) -> str:
-        return "[" + ",".join(self._all(value, depth)) + "]"
+    def _map(self, parts: list[str]) -> str:
+        return f'["^ ",{",".join(parts)}]' if parts else '["^ "]'
 
-    def _set(self, value: Iterable[Any], depth: int) -> str:
-        parts = self._all(value, depth)
-        if not all_differ(parts):
-            raise PackError("a set has members that become equal")
-        return '["~#set",[' + ",".join(parts) + "]]"
+    def _composite_map(self, parts: list[str]) -> str:
+        return f'["~#cmap",[{",".join(parts)}]]'
 
-    def _all(self, value: Iterable[Any], depth: int) -> list[str]:
-        scalars = self._scalars
-        parts = []
-        for item in value:
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        return parts
-
-    def _map(self, value: Mapping[Any, Any], depth: int) -> str:
-        scalars = self._scalars
-        text_of = _key_text
-        parts: list[str] = []
-        named = composite = True
-        for key, item in value.items():
-            kind = type(key)
-            if kind is Keyword:
-                parts.append(_keyword_text(key))
-            else:
-                if kind is not str:
-                    if named:
-                        named = False
-                        composite = self._is_composite(value)
-                    key = self._native_key(key)
-                    kind = type(key)
-                if kind is not str:
-                    parts.append(self._any(key, depth) if composite else _KEYS[kind](key))
-                else:
-                    try:
-                        parts.append(text_of(key))
-                    except _NotAllKeywords:
-                        text_of = _write_str
-                        parts[::2] = self._requoted(value, parts[::2])
-                        parts.append(_write_str(key))
-            write = scalars.get(type(item))
-            parts.append(write(item) if write is not None else self._collection(item, depth))
-        if not named:
-            if not all_differ(parts[::2]):
-                raise PackError("a map has keys that become equal")
-            if composite:
-                return '["~#cmap",[' + ",".join(parts) + "]]"
-        return '["^ ",' + ",".join(parts) + "]" if parts else '["^ "]'
-
-    def _is_composite(self, keys: Iterable[Any]) -> bool:
-        """Whether some of *keys* are not written as strings."""
-        return any(type(self._native_key(key)) not in _KEYS for key in keys)
-
-    def _requoted(self, keys: Iterable[Any], texts: list[str]) -> list[str]:
-        """*texts* of the first of *keys*, plain strings as such: not all are like keywords."""
-        natives = map(self._native_key, keys)
-        return [
-            _write_str(key) if type(key) is str else text
-            for text, key in zip(texts, natives)  # noqa: B905
-        ]
-
-    def _tagged(self, value: Tagged, depth: int) -> str:
-        tag = value.tag
+    def _tagged(self, tag: Any, content: str) -> str:
         if not isinstance(tag, str) or not tag:
             raise PackError(f"{shown(tag)} is no tag")
         if not _is_own(tag):
             raise PackError(f"the tag {tag} has a type of its own")
-        return f"[{_quoted('~#' + tag)},{self._any(value.value, depth)}]"
-
-    def _other(self, value: Any, depth: int) -> str:
-        if isinstance(value, tuple):  # named ones, such as events: too frequent for a copy
-            return self._vector(value, depth)
-        return self._any(self._plainer(value), depth)
+        return f"[{_quoted('~#' + tag)},{content}]"
 
 
 def _is_own(tag: str) -> bool:

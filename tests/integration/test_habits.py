@@ -19,7 +19,8 @@ import pytest
 from flask import Flask
 from pydantic import BaseModel
 
-from flask_chsk import Chsk, ConfigError, PackError, packers
+from flask_chsk import Chsk, ConfigError, PackError
+from flask_chsk.packers.builtin import BUILTIN
 from flask_chsk.web.views import TEST_CLIENT
 
 
@@ -205,7 +206,7 @@ def test_pyinstaller_finds_every_packer_and_the_client(monkeypatch: pytest.Monke
     point, *_ = importlib.metadata.entry_points(group="pyinstaller40", name="hook-dirs")
     (folder,) = point.load()()
     found = runpy.run_path(str(Path(folder) / "hook-flask_chsk.py"))
-    wanted = {f"flask_chsk.packers.{known.module}" for known in packers._KNOWN.values()}
+    wanted = {f"flask_chsk.packers.{place.module}" for place in BUILTIN.values()}
     assert wanted <= set(found["hiddenimports"])
     assert {"chsk.js", "edn.js", "msgpack.js", "transit.js"} <= set(found["datas"])
 

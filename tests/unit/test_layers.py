@@ -41,12 +41,7 @@ APART = {
 }
 PURE = ORDER.index("protocol")  # up to here: the standard library, and nothing that waits or logs
 
-# A packer may need its codec, and frames take a C mask where there is one.
-FOREIGN = {
-    "packers.msgpack": {"msgpack"},
-    "packers.transit": {"msgpack"},
-    "protocol.frames": {"websockets"},
-}
+FOREIGN = {"protocol.frames": {"websockets"}}  # its C mask, where there is one
 # A protocol has no socket, thread, clock or log: these come from the layers above.
 IMPURE = {"asyncio", "logging", "select", "selectors", "socket", "ssl", "threading", "time"}
 

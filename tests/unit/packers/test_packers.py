@@ -1,9 +1,8 @@
-"""What all packers share: the factory, limits, conveniences, and errors with a path."""
+"""What all packers share: limits, conveniences, and errors with a path."""
 
 from __future__ import annotations
 
 import enum
-import sys
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +15,8 @@ from uuid import UUID
 
 import pytest
 
-from flask_chsk import packers
-from flask_chsk.errors import ConfigError, PackError, UnpackError
-from flask_chsk.packers import BuiltinPacker, Cache, make
+from flask_chsk.errors import PackError, UnpackError
+from flask_chsk.packers import BuiltinPacker
 from flask_chsk.packers.edn import EdnPacker
 from flask_chsk.packers.json import JsonPacker
 from flask_chsk.values import Keyword
@@ -50,53 +48,6 @@ class Order:
 
 
 Point = namedtuple("Point", "x y")
-
-
-# The factory ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "content_type"),
-    [("edn", EdnPacker, "application/edn"), ("json", JsonPacker, "application/json")],
-)
-def test_packers_are_made_by_name(name: str, kind: type, content_type: str) -> None:
-    packer = make(name, max_bytes=5)
-    assert type(packer) is kind
-    assert (packer.name, packer.content_type, packer.binary) == (name, content_type, False)
-    with pytest.raises(UnpackError, match="over 5 bytes"):
-        packer.unpack("[1 2 3]")
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError) as caught:
-        make("ednn")
-    assert str(caught.value) == (
-        "no packer 'ednn': there are edn, json, transit, msgpack, gzip, and each but gzip with"
-        " gzip- before its name; one of your own goes by its name once"
-        " flask_chsk.packers.custom.register() has it, which comes before chsk.init_app(app)"
-    )
-
-
-@pytest.mark.parametrize("name", ["gzip-gzip", "gzip-", "gzip-none", ""])
-def test_gzip_goes_around_another_packer_only(name: str) -> None:
-    with pytest.raises(ConfigError, match="no packer"):
-        make(name)
-
-
-@pytest.mark.parametrize("name", ["gzip-edn", "gzip-msgpack", "gzip-json", "gzip-transit"])
-def test_gzip_goes_around_each_packer_by_its_name(name: str) -> None:
-    packer = make(name, max_bytes=5000)
-    assert (packer.name, packer.binary) == (name, True)
-    assert packer.unpack(packer.pack(["a" * 4000])) == ["a" * 4000]
-    with pytest.raises(UnpackError, match="over 5000 bytes"):
-        packer.unpack(make(name).pack(["a" * 6000]))
-
-
-def test_no_install_is_advised_for_what_installs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "flask_chsk.packers.msgpack", None)
-    with pytest.raises(ImportError) as caught:
-        make("msgpack")
-    assert "pip install" not in str(caught.value)
 
 
 # Limits -----------------------------------------------------------------------------------
@@ -176,25 +127,6 @@ def test_a_nearly_full_stack_is_no_crash(make_packer: Make) -> None:
 def test_what_is_no_utf8_or_nothing_is_refused(make_packer: Make, data: str | bytes) -> None:
     with pytest.raises(UnpackError):
         make_packer().unpack(data)
-
-
-def test_a_cache_forgets_rather_than_grows() -> None:
-    cache: Cache[str, int] = Cache()
-    for n in range(cache.SIZE * 3):
-        cache.put(str(n), n)
-    assert len(cache) <= cache.SIZE
-    assert cache[str(n)] == n
-    cache.put("x" * (cache.LONGEST + 1), 1)
-    assert "x" * (cache.LONGEST + 1) not in cache
-
-
-def test_keys_that_peers_chose_to_collide_are_refused() -> None:
-    collide = [n * (2**61 - 1) for n in range(1, 2000)]  # all hash to 0
-    with pytest.raises(UnpackError, match="too many keys have the same hash"):
-        packers.read_map(list(collide), list(collide))
-    with pytest.raises(UnpackError, match="too many keys have the same hash"):
-        packers.read_set([[n] for n in collide])
-    assert packers.read_map(list(range(-100, 2000)), list(range(-100, 2000)))[7] == 7
 
 
 # Conveniences -----------------------------------------------------------------------------

@@ -1,0 +1,205 @@
+"""The walk over values that EDN, Transit and MessagePack share. Each brings its tokens only."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from ..errors import PackError
+from ..values import FrozenMap, Keyword, StrKey, Tagged
+from .base import BuiltinPacker, Data
+from .conversions import PackDefault, type_of
+from .limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
+
+# The rule of docs/protocol.rst, "Values"; ASCII, so that JavaScript's clients have the same.
+LIKE_KEYWORD = re.compile(
+    r"[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*(?:/[A-Za-z*+!_?<>=-][\w*+!?<>=.'-]*)?", re.ASCII
+)
+
+
+class WalkingPacker(BuiltinPacker[Data]):
+    """Writes a value part by part; a subclass says what is written for each.
+
+    Plain string keys become keywords where all plain string keys of their map could: a
+    reader of the other side finds ``:text`` where a Python application says ``"text"``.
+    """
+
+    # What is written for a value of these types, the zone of datetimes looked at before.
+    scalars: Mapping[type, Callable[[Any], Data]]
+    # The same for keys, where that differs: a map with keys of other types is a composite one.
+    key_scalars: Mapping[type, Callable[[Any], Data]] | None = None
+    # A plain string key as a keyword; None: it cannot be one.
+    name_key: Callable[[str], Data | None]
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_depth: int = MAX_DEPTH,
+        max_values: int | None = MAX_VALUES,
+        pack_default: PackDefault | None = None,
+    ) -> None:
+        super().__init__(
+            max_bytes=max_bytes,
+            max_depth=max_depth,
+            max_values=max_values,
+            pack_default=pack_default,
+        )
+        self._scalars: dict[type, Callable[[Any], Data]] = dict(self.scalars)
+        self._scalars[datetime] = self._write_datetime
+        self._joins: dict[type, Callable[[list[Data]], Data]] = {
+            list: self._vector,
+            tuple: self._vector,
+            set: self._distinct,
+            frozenset: self._distinct,
+        }
+
+    # Tokens: the parts are packed already.
+
+    def _vector(self, items: list[Data]) -> Data:
+        return self.array(items)
+
+    @abstractmethod
+    def _set(self, members: list[Data]) -> Data: ...
+
+    @abstractmethod
+    def _map(self, parts: list[Data]) -> Data:
+        """A map of *parts*, each key followed by its value."""
+
+    def _composite_map(self, parts: list[Data]) -> Data:
+        """A map with keys that are not written as ``key_scalars`` are."""
+        return self._map(parts)
+
+    def _tagged(self, tag: Any, content: Data) -> Data:
+        """A `Tagged`, where ``native`` has it.
+
+        :raises PackError: for a tag that cannot be written.
+        """
+        raise NotImplementedError
+
+    # The walk: *depth* is how many levels may still be opened.
+
+    def _any(self, value: Any, depth: int) -> Data:
+        write = self._scalars.get(type(value))
+        return write(value) if write is not None else self._collection(value, depth)
+
+    def _collection(self, value: Any, depth: int) -> Data:
+        if depth <= 0:
+            raise PackError("nested too deep")
+        depth -= 1
+        kind = type(value)
+        if kind is dict or kind is FrozenMap:
+            return self._mapping(value, depth)
+        join = self._joins.get(kind)
+        if join is None:
+            if not isinstance(value, tuple):
+                return self._other(value, depth)
+            join = self._vector  # named ones, such as events: too frequent for a copy
+        scalars = self._scalars
+        parts = []
+        for item in value:
+            write = scalars.get(type(item))
+            parts.append(write(item) if write is not None else self._collection(item, depth))
+        return join(parts)
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Data:
+        scalars = self._scalars
+        write_keyword, write_str = scalars[Keyword], self.name_key
+        parts: list[Any] = []
+        names = 0  # how many keys were written before a string that cannot be a keyword
+        simple = True
+        for key, item in value.items():
+            kind = type(key)
+            if kind is Keyword:
+                parts.append(write_keyword(key))
+            elif kind is str:
+                part = write_str(key)
+                if part is None:
+                    names = len(parts) // 2
+                    write_str = scalars[str]
+                    part = write_str(key)
+                parts.append(part)
+            elif kind is StrKey:
+                parts.append(scalars[StrKey](key))
+            else:
+                simple = False
+                parts.append(None)
+            write = scalars.get(type(item))
+            parts.append(write(item) if write is not None else self._collection(item, depth))
+        if not simple:
+            parts[::2], join = self._keys(value, depth)
+            return join(parts)
+        if names:
+            parts[: 2 * names : 2] = [scalars[type(key)](key) for key in islice(value, names)]
+        return self._map(parts)
+
+    def _keys(
+        self, keys: Iterable[Any], depth: int
+    ) -> tuple[list[Data], Callable[[list[Data]], Data]]:
+        """All *keys* of a map, which are not all names, and what makes the map of its parts."""
+        keys = [*map(self._native_key, keys)]
+        scalars: Mapping[type, Callable[[Any], Data]] = self._scalars
+        join = self._map
+        if self.key_scalars is not None:
+            if all(type(key) in self.key_scalars for key in keys):
+                scalars = self.key_scalars
+            else:
+                join = self._composite_map
+        names = {key: self.name_key(key) for key in keys if type(key) is str}
+        if None in names.values():
+            names = {}
+        parts = []
+        for key in keys:
+            part = names.get(key) if type(key) is str else None
+            if part is None:
+                write = scalars.get(type(key))
+                part = write(key) if write is not None else self._collection(key, depth)
+            parts.append(part)
+        if not all_differ(parts):
+            raise PackError("a map has keys that become equal")
+        return parts, join
+
+    def _distinct(self, members: list[Data]) -> Data:
+        if not all_differ(members):
+            raise PackError("a set has members that become equal")
+        return self._set(members)
+
+    def _other(self, value: Any, depth: int) -> Data:
+        if type(value) is Tagged and Tagged in self.native:
+            return self._tagged(value.tag, self._any(value.value, depth))
+        return self._any(self._plainer(value), depth)
+
+    def _write_datetime(self, value: datetime) -> Data:
+        if value.utcoffset() is None:
+            return self._any(self._aware(value), self.max_pack_depth)
+        return self.scalars[datetime](value)
+
+    def _native_key(self, key: Any) -> Any:
+        """*key*, or what it becomes, of a type that is written as it is."""
+        for _ in range(self.max_pack_depth):
+            if type(key) is datetime and key.utcoffset() is None:
+                key = self._aware(key)
+            elif type(key) in self.native:
+                return key
+            else:
+                key = self._plainer(key)
+        raise PackError(f"{type_of(key)}: pack_default makes no plain key of it")
+
+
+def all_differ(parts: list[Data]) -> bool:
+    """Whether no two of the packed *parts* are the same.
+
+    Long ones are compared with those of their length only: then each byte is looked at a few
+    times, however deep the parts are nested.
+    """
+    if len(parts) < 2:
+        return True
+    if max(map(len, parts)) > 64:
+        lengths = Counter(map(len, parts))
+        parts = [part for part in parts if lengths[len(part)] > 1]
+    return len({*parts}) == len(parts)
