@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from flask_chsk.hub import Hub
 from tests.pages import read, tables, words
 from tests.unit.test_layers import APART, LAYERS, ORDER, PACKAGE
 
 PAGE = "internals.rst"
+CODE = {"".join(code.split()) for code in re.findall(r"``([^`]+)``", read(PAGE))}
+FILES = sorted(code for code in CODE if re.fullmatch(r"\w[\w/]*(?:/|\.py|\.js)", code))
 
 
 def test_the_house() -> None:
@@ -16,9 +21,6 @@ def test_the_house() -> None:
     layers = [{name for name in LAYERS[layer] if not name.startswith("__")} for layer in ORDER]
     drawn = [{name.removesuffix("/").removesuffix(".py") for name in words(row[0])} for row in rows]
     assert drawn == [names for names in reversed(layers) if names]
-    for row in rows:
-        for name in words(row[0]):
-            assert (PACKAGE / name).exists(), name
 
 
 def test_what_layers_do_not_see() -> None:
@@ -26,9 +28,11 @@ def test_what_layers_do_not_see() -> None:
     assert words(rows[0][2]) == [f"{name}/" for name in APART["flask"]]
 
 
-def test_files_that_are_named_exist() -> None:
-    """As seen from the package: ``server/polls.py``."""
-    named = set(re.findall(r"``(\w[\w/]*(?:/|\.py|\.js))``", read(PAGE)))
-    assert len(named) > 20
-    missing = {name for name in named if not (PACKAGE / name).exists()}
-    assert {name for name in missing if not (PACKAGE.parent / name).exists()} == set()
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_named_exists(name: str) -> None:
+    assert (PACKAGE / name).exists() or (PACKAGE.parent / name).exists()
+
+
+def test_calls_of_the_hub_that_are_named_exist() -> None:
+    calls = [word for row in tables(PAGE, "Threads and greenlets")[0] for word in words(row[0])]
+    assert [call for call in calls if not hasattr(Hub, call.removeprefix("Hub."))] == []
