@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..errors import Refused
 from ..packers.edn import EdnPacker
 from ..protocol.push import Push
 
@@ -66,6 +67,15 @@ def control(id: str, topic: str) -> str:
 def begun_control(topic: str) -> str:
     """``[:chsk/joined [topic`` of that, to which a script puts offset and brackets."""
     return f"[:chsk/joined [{EdnPacker().pack(topic)} "
+
+
+def too_many_clients(most: int) -> Refused:
+    """What a broker raises that lets no client more of a user in."""
+    return Refused(
+        429,
+        f"this user has {most} clients already (CHSK_MAX_CLIENTS_PER_UID)",
+        retry_after=10,
+    )
 
 
 class Page(NamedTuple):

@@ -9,17 +9,30 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Config
 from ..errors import UsageError
 from ..protocol.push import Push
+from ..protocol.uids import ConnectedUids
 from ..security import check_may_act
-from .contract import MAX_TOPICS, Arrival, Listener, Page, control, is_close, user_channel
+from .contract import (
+    KEPT_BYTES,
+    KEYS,
+    MAX_TOPICS,
+    Arrival,
+    Listener,
+    Page,
+    control,
+    is_close,
+    too_many_clients,
+    user_channel,
+)
 
 if TYPE_CHECKING:
     from ..hub import Hub
-    from ..protocol.uids import ConnectedUids
+
+SEND_COST = 200  # bytes that a keyed send takes beside its key and its reply
 
 
 class History:
@@ -52,25 +65,94 @@ class History:
         return found, bool(found) and found[0].before <= offset
 
 
+class Client(NamedTuple):
+    """A client that was let in."""
+
+    token: str  # of its opening
+    kind: str  # "ws" or "ajax"
+    v1: bool
+    digest: str  # of its secret
+    served: int | None  # the offset up to which a client without a cursor was served
+
+
+class Send:
+    """A keyed send, and the reply to it; empty until there is one."""
+
+    __slots__ = ("reply", "token")
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.reply = ""
+
+
+class Sends:
+    """The keyed sends of all clients, within limits of number, bytes and age."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._clients: dict[str, dict[str, Send]] = {}  # the one that sent last comes last
+        self._until: dict[str, float] = {}
+        self._bytes = 0
+
+    def claim(self, client: str, key: str, token: str, now: float) -> str | None:
+        sends = self._clients.get(client, {})
+        send = sends.get(key)
+        if send is not None:
+            return None if send.token == token and not send.reply else send.reply
+        if len(sends) >= KEYS:
+            oldest = next(iter(sends))
+            self._bytes -= SEND_COST + len(oldest) + len(sends.pop(oldest).reply)
+        sends[key] = Send(token)
+        self._used(client, sends, SEND_COST + len(key), now)
+        return None
+
+    def settle(self, client: str, key: str, reply: str, now: float) -> None:
+        sends = self._clients.get(client, {})
+        send = sends.get(key)
+        if send is not None:
+            grows = len(reply) - len(send.reply)
+            send.reply = reply
+            self._used(client, sends, grows, now)
+
+    def forget(self, now: float) -> None:
+        """Forget the sends of clients that sent none for the window."""
+        while self._until and next(iter(self._until.values())) <= now:
+            self._drop_oldest()
+
+    def _used(self, client: str, sends: dict[str, Send], grows: int, now: float) -> None:
+        self._clients.pop(client, None)
+        self._until.pop(client, None)
+        self._clients[client], self._until[client] = sends, now + self._seconds
+        self._bytes += grows
+        while self._bytes > KEPT_BYTES and self._clients:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        client = next(iter(self._clients))
+        del self._until[client]
+        for key, send in self._clients.pop(client).items():
+            self._bytes -= SEND_COST + len(key) + len(send.reply)
+
+
 class MemoryBroker:
     """For one process; with several, each would reach its own clients only."""
 
     local = True
     deaf = False
-    name = ""
 
     def __init__(self, config: Config) -> None:
-        self.epoch = ""  # until start
+        self.name = self.epoch = ""  # until start
         self._config = config
         self._last = 0  # the last offset given
         self._drained = 0  # the last offset delivered
         self._forgotten = 0  # the last offset of all histories that are gone
         self._histories: dict[str, History] = {}
-        # user -> client id -> the token of its opening, its secret's digest, how far it was served
-        self._clients: dict[str | None, dict[str, tuple[str, str, int | None]]] = {}
+        self._clients: dict[str | None, dict[str, Client]] = {}  # user -> client id -> client
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
+        self._sends = Sends(max(config.recovery_seconds, 1.0))
+        self._watched = False
         self._openings = 0
         self._generation = 0
         self._arrived: deque[Push] = deque()
@@ -80,6 +162,7 @@ class MemoryBroker:
         self._hub = hub
         self._clock = hub.wall
         self._lock = hub.native_lock()
+        self.name = hub.token(8)
         self.epoch = hub.token(4)
         self._listener = listener
 
@@ -198,18 +281,24 @@ class MemoryBroker:
         digest: str = "",
         quiet: bool = False,
     ) -> Arrival:
+        kind = "ws" if kind in ("ws", "try") else "ajax"
         with self._lock:
             clients = self._clients.get(uid, {})
             held = clients.get(client_id)
-            check_may_act(uid, None if held is None else held[1], digest)
+            check_may_act(uid, None if held is None else held.digest, digest)
+            most = self._config.max_clients_per_uid
+            if uid is not None and held is None and len(clients) >= most:
+                raise too_many_clients(most)
             self._openings += 1
             opening = str(self._openings)
             first = not clients
-            cursor = None if held is None else held[2]
-            clients[client_id] = (opening, digest, None if v1 else cursor)
+            cursor = None if held is None else held.served
+            clients[client_id] = Client(opening, kind, v1, digest, None if v1 else cursor)
             self._clients[uid] = clients
             if uid is None:
                 return Arrival(opening, first, {}, cursor=cursor)
+            if held is None or held.kind != kind:
+                self._tell_watcher()
             self._grace.pop(uid, None)
             generation = self._next_generation() if first else 0
             topics = dict(self._topics.get(uid, ()))
@@ -218,7 +307,7 @@ class MemoryBroker:
     def holder(self, uid: str | None, client_id: str) -> str | None:
         with self._lock:
             client = self._clients.get(uid, {}).get(client_id)
-        return None if client is None else client[1]
+        return None if client is None else client.digest
 
     def _next_generation(self) -> int:
         self._generation = max(self._generation + 1, int(self._clock() * 1e6))
@@ -227,9 +316,12 @@ class MemoryBroker:
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         with self._lock:
             clients = self._clients.get(uid)
-            if clients is None or clients.get(client_id, ("",))[0] != token:
+            client = None if clients is None else clients.get(client_id)
+            if clients is None or client is None or client.token != token:
                 return 0
             del clients[client_id]
+            if uid is not None:
+                self._tell_watcher()
             if clients:
                 return 0
             del self._clients[uid]
@@ -256,7 +348,8 @@ class MemoryBroker:
         return True
 
     def rejoin(self, uid: str, topic: str) -> bool:
-        raise NotImplementedError("it never begins anew")
+        with self._lock:  # it never begins anew, so that it knows all memberships
+            return topic in self._topics.get(uid, ())
 
     def leave(self, uid: str, topic: str) -> bool:
         now = self._clock()
@@ -282,36 +375,53 @@ class MemoryBroker:
             return frozenset(self._members.get(topic, ()))
 
     def was_here(self, uid: str) -> int:
-        raise NotImplementedError("it never begins anew")
+        return 0  # it never begins anew
 
     def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         with self._lock:
             held = self._clients.get(uid, {}).get(client_id)
-            if held is None or held[0] != token:
+            if held is None or held.token != token:
                 return False
-            self._clients[uid][client_id] = (token, held[1], offset)
+            self._clients[uid][client_id] = held._replace(served=offset)
             return True
 
     def claim(self, client: str, key: str, token: str) -> str | None:
-        raise NotImplementedError("with one process its server knows")
+        with self._lock:
+            return self._sends.claim(client, key, token, self._clock())
 
     def settle(self, client: str, key: str, reply: str) -> None:
-        raise NotImplementedError("with one process its server knows")
+        with self._lock:
+            self._sends.settle(client, key, reply, self._clock())
 
     def unused(self, channel: str) -> None:
         pass
 
     def watch(self) -> None:
-        pass  # its server knows
+        self._watched = True
+
+    def _tell_watcher(self) -> None:
+        if self._watched:
+            self._hub.call(self._listener.changed)
 
     def connected(self) -> ConnectedUids:
-        raise NotImplementedError("with one process its server knows")
+        with self._lock:
+            kinds = {
+                (uid, client.kind)
+                for uid, clients in self._clients.items()
+                if uid is not None
+                for client in clients.values()
+            }
+        ws, ajax = (frozenset(u for u, k in kinds if k == kind) for kind in ("ws", "ajax"))
+        return ConnectedUids(ws, ajax, ws | ajax)
 
     def clients(self, uid: str | None) -> frozenset[str]:
-        raise NotImplementedError("with one process its server knows")
+        with self._lock:
+            clients = self._clients.get(uid, {})
+            return frozenset(id for id, client in clients.items() if client.v1)
 
     def tell(self, name: str, text: str) -> None:
-        raise NotImplementedError("there is one process")
+        if name == self.name:
+            self._hub.call(self._listener.told, text)
 
     def health(self) -> str:
         return ""
@@ -326,6 +436,7 @@ class MemoryBroker:
         now = self._clock()
         oldest = now - self._config.recovery_seconds
         with self._lock:
+            self._sends.forget(now)
             for uid in [uid for uid, until in self._grace.items() if until <= now]:
                 del self._grace[uid]
             for channel, history in list(self._histories.items()):

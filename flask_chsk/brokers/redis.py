@@ -27,7 +27,7 @@ from gevent.monkey import get_original, is_module_patched
 
 from .. import forks
 from ..config import Config
-from ..errors import BrokerUnavailable, ConfigError, Refused, UnpackError, UsageError
+from ..errors import BrokerUnavailable, ConfigError, UnpackError, UsageError
 from ..logs import Sparse, logger
 from ..protocol.backoff import exp_backoff
 from ..protocol.event import is_event
@@ -49,6 +49,7 @@ from .contract import (
     control,
     is_close,
     pubsub_of,
+    too_many_clients,
 )
 from .schema import SCHEMA, understood
 
@@ -619,12 +620,7 @@ class RedisBroker:
         if answer[0] == b"held":
             raise held_by_another()
         if answer[0] == b"full":
-            raise Refused(
-                429,
-                f"this user has {self._config.max_clients_per_uid} clients already"
-                " (CHSK_MAX_CLIENTS_PER_UID)",
-                retry_after=10,
-            )
+            raise too_many_clients(self._config.max_clients_per_uid)
         if answer[0] == b"farewell":
             return Arrival("", False, {}, farewell=_str(answer[1]))
         flat = answer[-1]

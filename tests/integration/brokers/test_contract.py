@@ -10,6 +10,7 @@ import pytest
 from flask_chsk.brokers import (
     ANONYMOUS,
     EVERYONE,
+    KEYS,
     MAX_TOPICS,
     Broker,
     client_channel,
@@ -19,6 +20,7 @@ from flask_chsk.brokers import (
 from flask_chsk.errors import Refused, UsageError
 from flask_chsk.protocol.push import Push
 from tests.integration.brokers.conftest import Ears
+from tests.process import eventually
 
 ANN = user_channel("ann")
 PAGE = 256 * 1024
@@ -313,3 +315,80 @@ def test_nothing_is_noted_of_a_client_that_is_not_there(broker: Broker) -> None:
     again = broker.attach("ann", "1", "ajax")
     assert again is not None
     assert again.cursor is None
+
+
+def test_a_send_that_comes_again_is_one_processs_and_its_reply_is_kept(broker: Broker) -> None:
+    assert broker.claim("1:ann", "k", "first") is None
+    assert broker.claim("1:ann", "k", "first") is None  # its answer was lost: asked again
+    assert broker.claim("1:ann", "k", "second") == ""
+    broker.settle("1:ann", "k", "[1]")
+    assert broker.claim("1:ann", "k", "second") == "[1]"
+    assert broker.claim("1:ann", "other", "second") is None
+    assert broker.claim("1:bob", "k", "second") is None
+
+
+def test_the_reply_to_a_send_that_nobody_claimed_is_not_kept(broker: Broker) -> None:
+    broker.settle("1:ann", "k", "[1]")
+    assert broker.claim("1:ann", "k", "first") is None
+
+
+def test_of_a_clients_sends_the_latest_are_kept(broker: Broker) -> None:
+    for number in range(KEYS + 1):
+        assert broker.claim("1:ann", str(number), "first") is None
+    assert broker.claim("1:ann", "1", "second") == ""
+    assert broker.claim("1:ann", "0", "second") is None
+
+
+def test_clients_that_can_be_asked_are_known(broker: Broker) -> None:
+    assert broker.clients("ann") == set()
+    arrival = broker.attach("ann", "1", v1=True)
+    broker.attach("ann", "2", v1=False)
+    broker.attach(None, "3", v1=True)
+    assert broker.clients("ann") == {"1"}
+    assert broker.clients(None) == {"3"}
+    assert arrival is not None
+    broker.detach("ann", "1", arrival.token)
+    assert broker.clients("ann") == set()
+
+
+def test_the_clients_of_a_user_are_limited(start: Start, url: str) -> None:
+    broker = ready(start(url, max_clients_per_uid=2)).broker
+    for number in range(2):
+        assert broker.attach("ann", str(number)) is not None
+    assert broker.attach("ann", "1") is not None
+    with pytest.raises(Refused) as refused:
+        broker.attach("ann", "2")
+    assert refused.value.status == 429
+
+
+def test_who_is_connected_is_known_by_transport(broker: Broker) -> None:
+    ann = broker.attach("ann", "1", "ws")
+    broker.attach("ann", "2", "ajax")
+    broker.attach("bob", "1", "ajax")
+    broker.attach(None, "3", "ajax")
+    eventually(lambda: broker.connected() == ({"ann"}, {"ann", "bob"}, {"ann", "bob"}))
+    assert ann is not None
+    broker.detach("ann", "1", ann.token)
+    eventually(lambda: broker.connected() == (set(), {"ann", "bob"}, {"ann", "bob"}))
+
+
+def test_whoever_watches_is_told_that_users_came_or_went(ears: Ears) -> None:
+    ears.broker.attach("ann", "1")
+    assert ("changed",) not in ears.happened
+    ears.broker.watch()
+    ears.broker.attach("bob", "1")
+    ears.wait("changed")
+
+
+def test_a_word_reaches_the_process_it_names(ears: Ears) -> None:
+    ears.broker.tell("0" * 16, "[nobody]")
+    ears.broker.tell(ears.broker.name, "[1 2]")
+    ears.wait("told", "[1 2]")
+    assert ("told", "[nobody]") not in ears.happened
+
+
+def test_a_membership_that_is_known_may_be_told_again(broker: Broker) -> None:
+    broker.attach("ann", "1")
+    broker.join("ann", "news")
+    broker.rejoin("ann", "news")
+    assert broker.members("news") == {"ann"}
