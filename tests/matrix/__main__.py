@@ -4,7 +4,8 @@
 
 Makes the wheel, and for each Python that this machine has an environment with exactly the lowest
 versions that setup.py allows, and one with the newest that pip gives. In each it runs
-``smoke.py``. Says which Pythons it did not find; ends with 1 where something failed.
+``smoke.py``, with the newest versions also as a program that PyInstaller makes. Says which Pythons
+it did not find; ends with 1 where something failed.
 """
 
 from __future__ import annotations
@@ -93,9 +94,10 @@ def environment(folder: Path, python: str, wheel: Path, versions: str) -> Path:
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in lowest.items()))
     own = folder / "bin/python"
     install = [own, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-qq"]
-    subprocess.run(
-        [*install, "-c", constraints, f"{wheel}[{','.join(EXTRAS)}]"], check=True, timeout=600
-    )
+    wanted = [f"{wheel}[{','.join(EXTRAS)}]"]
+    if versions == "newest":
+        wanted.append("pyinstaller")
+    subprocess.run([*install, "-c", constraints, *wanted], check=True, timeout=600)
     return own
 
 

@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.parse
@@ -130,6 +131,28 @@ def served(folder: Path, workers: int, **env: str) -> contextlib.AbstractContext
     )
 
 
+# What is run in place of the application once PyInstaller has made a program of both.
+PROGRAM = """
+from app import app
+from flask_chsk.packers import make
+
+for packer in ("edn", "json", "transit", "msgpack", "gzip"):
+    make(packer)
+app.run(port=0)
+"""
+
+
+def program(folder: Path) -> contextlib.AbstractContextManager[Any]:
+    """The application as a program that PyInstaller made, started."""
+    (folder / "program.py").write_text(PROGRAM)
+    data = [f"--add-data={name}:{name}" for name in ("templates", "static")]
+    command = [sys.executable, "-m", "PyInstaller", "--log-level", "ERROR", *data, "program.py"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    built = str(folder / "dist/program/program")
+    return started([built], r"Running on (http://127\.0\.0\.1:\d+)", folder)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -142,6 +165,10 @@ def main(folder: Path) -> None:
     with served(folder, 1) as listening:
         scenario(listening[1])
     print("   one worker: replies, pushes, recovery")
+    if find_spec("PyInstaller") and sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        with program(folder) as listening:
+            scenario(listening[1])
+        print("   a program of PyInstaller: replies, pushes, recovery")
     if find_spec("redis") is None or shutil.which("redis-server") is None:
         print("   no Redis: two workers were not tried")
         return
