@@ -21,7 +21,9 @@ from ..protocol.backoff import exp_backoff
 from ..protocol.event import as_event, assert_event, is_event
 from ..protocol.session import cb_error, cb_success
 from .ajax import ajax_call
-from .channel import ChannelSocket, EventMsg, RecvQueue, default_chsk_url, is_event_msg
+from .channel import ChannelSocket
+from .dispatch import EventMsg, RecvQueue, is_event_msg
+from .endpoint import default_chsk_url
 from .seed import (
     Parts,
     chsk_destroy,

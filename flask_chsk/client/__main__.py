@@ -24,8 +24,9 @@ from ..printable import printable
 from ..protocol.event import Event, assert_event
 from ..protocol.session import CLOSED, GAP, TIMEOUT, cb_success
 from ..values import Keyword
-from .channel import ChannelSocket, EventMsg
-from .session import State
+from .channel import ChannelSocket
+from .dispatch import EventMsg
+from .effects import State
 from .waiting import Queue
 
 DONE, FAILED, USAGE, REFUSED, LATE = 0, 1, 2, 3, 4

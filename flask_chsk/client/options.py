@@ -1,16 +1,14 @@
-"""What an application gives to a client: checked, and named where it cannot be.
+"""Checks of what an application gives to a client; an error names the option.
 
-Tokens and seconds only; it connects to nothing. A function that is asked for a token runs in a
-thread of its own, so that one that never returns keeps nobody waiting.
+A function that is asked for a token runs in a thread of its own, so that one that never returns
+holds up nothing else. Nothing here connects.
 """
 
 from __future__ import annotations
 
-import difflib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from ..errors import BadEvent, ConfigError
@@ -18,9 +16,10 @@ from ..interrupts import from_signal
 from ..logs import logger
 from ..protocol.backoff import exp_backoff
 from ..protocol.event import is_event_id
-from .waiting import Crew, Flag
+from .policy import Options
+from .waiting import Flag, ThreadGroup
 
-log = logger("flask_chsk.client")
+log = logger("flask_chsk.client.options")
 
 ASK = 10.0  # seconds for a function of the application to return a token
 LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as good as for ever
@@ -28,36 +27,30 @@ LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as
 Token = str | Callable[[], str | None] | None
 
 
-def assert_known(function: Callable[..., Any], given: Iterable[str]) -> None:
-    """Check the names of keyword arguments of *function*, unless it takes all.
-
-    :raises TypeError: naming the one that is unknown, and the option that is most like it.
-    """
-    parameters = signature(function).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-        return
-    known = [name for name in parameters if name != "self"]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise TypeError(f"there is no option {name}: {hint}")
-
-
 def seconds(name: str, given: Any) -> float:
-    """*given* as seconds to wait; ``math.inf`` is a wait without an end.
+    """*given* as seconds to wait; ``math.inf`` means for ever.
 
-    :raises ConfigError: naming what is no number, or below 0.
+    :raises ConfigError: for what is no number, or below 0.
     """
     if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
         raise ConfigError(f"{name} is in seconds, and at least 0: not {given!r}")
     return float(min(given, LONGEST))
 
 
-def token(name: str, given: Any) -> str | None:
-    """*given*, where it can travel in a header.
+def positive(name: str, given: Any) -> float:
+    """*given* as seconds to wait, more than 0.
 
-    :raises ConfigError: naming the option; never showing the token.
+    :raises ConfigError: for anything else.
+    """
+    if not seconds(name, given) > 0:
+        raise ConfigError(f"{name} is in seconds, and more than 0: not {given!r}")
+    return seconds(name, given)
+
+
+def token(name: str, given: Any) -> str | None:
+    """*given*, if it can travel in a header.
+
+    :raises ConfigError: naming the option, without the token.
     """
     if given is None or (isinstance(given, str) and given.isascii() and given.isprintable()):
         return given
@@ -65,9 +58,9 @@ def token(name: str, given: Any) -> str | None:
 
 
 def handler_id(given: Any) -> str:
-    """*given*, where events can have it as their id, or ``"*"``.
+    """*given*, if it is an event's id or ``"*"``.
 
-    :raises BadEvent: with the right way.
+    :raises BadEvent: with an id as it should be.
     """
     if given == "*" or is_event_id(given):
         return str(given)
@@ -78,7 +71,7 @@ def handler_id(given: Any) -> str:
 
 
 def checked_backoff(backoff: Callable[[int], float]) -> Callable[[int], float]:
-    """*backoff*; where it fails, or returns no seconds, the usual one in its place."""
+    """*backoff*; where it fails or returns no seconds, the default takes its place."""
 
     def wait(attempt: int) -> float:
         try:
@@ -92,7 +85,35 @@ def checked_backoff(backoff: Callable[[int], float]) -> Callable[[int], float]:
     return wait
 
 
+def session_options(
+    type: str,
+    ws_kalive: float,
+    ws_ping_timeout: float,
+    connect_timeout: float,
+    offline_queue: int,
+    backoff: Callable[[int], float] | None,
+    client_id: str | None,
+) -> Options:
+    """The options of a session.
+
+    :raises ConfigError: naming the one that cannot be.
+    """
+    if type not in ("auto", "ws", "ajax"):
+        raise ConfigError(f'type is "auto", "ws" or "ajax", not {type!r}')
+    return Options(
+        type=type,  # type: ignore[arg-type]
+        ws_kalive=positive("ws_kalive", ws_kalive),
+        ws_ping_timeout=ws_ping_timeout,
+        connect_timeout=connect_timeout,
+        offline_queue=offline_queue,
+        backoff=checked_backoff(backoff or exp_backoff),
+        client_id=client_id,
+    )
+
+
 class _Answer:
+    """What one call of the application's function returns, for all who wait for it."""
+
     __slots__ = ("error", "flags", "value")
 
     def __init__(self) -> None:
@@ -101,19 +122,34 @@ class _Answer:
         self.error: BaseException | None = None
 
 
-class Questions:
-    """Asks functions of the application for tokens, each once at a time."""
+class Credentials:
+    """The CSRF token and the bearer token of one client.
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    Where the application gave functions for them, each runs once at a time, in a thread of its
+    own.
+    """
+
+    def __init__(self, threads: ThreadGroup, csrf_token: Token, auth: Token) -> None:
+        """
+        :raises ConfigError: for a token that cannot travel in a header.
+        """
+        self._given = {"csrf_token": csrf_token, "auth": auth}
+        for name, given in self._given.items():
+            if not callable(given):
+                token(name, given)
+        self._threads = threads
         self._lock = threading.Lock()
         self._asked: dict[str, _Answer] = {}
 
-    def ask(self, name: str, given: Token) -> str | None:
-        """The token that *given* is, or returns.
+    def ask(self) -> tuple[str | None, str | None]:
+        """The CSRF token and the bearer token, asked for anew; it may block.
 
-        :raises ConfigError: naming the option that returns none, fails, or takes too long.
+        :raises ConfigError: naming the function that returns no token, fails, or takes too long.
         """
+        return self._ask("csrf_token"), self._ask("auth")
+
+    def _ask(self, name: str) -> str | None:
+        given = self._given[name]
         if not callable(given):
             return token(name, given)
         with self._lock:
@@ -124,7 +160,7 @@ class Questions:
             flag = Flag()
             answer.flags.append(flag)
         if begins:
-            self._crew.start(name, partial(self._run, name, given, answer))
+            self._threads.start(name, partial(self._run, name, given, answer))
         if not flag.wait(ASK):
             raise ConfigError(f"{name} returned nothing within {ASK:g} s")
         if answer.error is not None:

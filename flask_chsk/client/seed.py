@@ -20,9 +20,10 @@ from ..interrupts import from_signal
 from ..logs import logger
 from ..plain import plain
 from ..protocol.backoff import exp_backoff
-from .channel import REMEDY, ChannelSocket, EventMsg, RecvQueue
+from .channel import REMEDY, ChannelSocket
+from .dispatch import EventMsg, RecvQueue
 
-log = logger("flask_chsk.client")
+log = logger("flask_chsk.client.seed")
 
 LOOK = 0.5  # seconds between looks whether a router was stopped
 

@@ -1,9 +1,8 @@
-"""Waiting and running, the same from threads and from greenlets, patched or not.
+"""Waiting and running jobs, the same in threads and in greenlets, patched or not.
 
 The client's network code is plain blocking code in ``threading`` threads: greenlets where
-threads are patched, native ones elsewhere. What its users wait for may be set by any of
-them, so a wait here never blocks a hub: in a thread that has one it is the hub that waits.
-It decides nothing.
+threads are patched, native ones elsewhere. Any of them may set what a user waits for, so a wait
+here never blocks a hub: in a thread that has a hub, the hub waits. It decides nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from ..errors import ChannelClosed
 from ..interrupts import from_signal
 from ..logs import logger
 
-log = logger("flask_chsk.client")
+log = logger("flask_chsk.client.waiting")
 T = TypeVar("T")
 
-LINGER = 2.0  # seconds a lane's thread waits for its next job: a busy lane keeps its thread
+LINGER = 2.0  # seconds a thread waits for its next job: a busy queue keeps its thread
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 
@@ -78,8 +77,8 @@ class Flag:
         return self.is_set
 
     def _wait_on(self, hub: Hub, timeout: float | None) -> None:
-        # Without a timer, something that keeps the loop running: else gevent takes a loop that
-        # has nothing to wait for, but for another thread, as one that blocks forever.
+        # Without a timeout an async watcher keeps the loop running: gevent raises LoopExit in a
+        # loop that waits for nothing but another thread.
         watcher = hub.loop.async_() if timeout is None else hub.loop.timer(timeout)
         self._greenlet = gevent.getcurrent()
         try:
@@ -92,11 +91,12 @@ class Flag:
 
 
 class Queue(Generic[T]):
-    """First in, first out, between any threads and greenlets; sliding where it has a *limit*.
+    """First in, first out, between any threads and greenlets.
 
-    Over *max_bytes*, which items may say with ``put``, it slides, too, and keeps the last item.
+    Over *limit* items, or *max_bytes* of them, it drops the oldest; the newest stays, whatever
+    its size.
 
-    :ivar dropped: how many were let go, the oldest first, because it was full.
+    :ivar dropped: how many it dropped.
     """
 
     def __init__(self, limit: int | None = None, max_bytes: int | None = None) -> None:
@@ -147,7 +147,7 @@ class Queue(Generic[T]):
                     if not flag.is_set:
                         self._waiting.remove(flag)
                         raise Empty
-            # Set: something was put. Another may have been quicker.
+            # It is set: an item was put. Another thread may have taken it already.
 
     def _full(self) -> bool:
         count = len(self._items)
@@ -161,14 +161,14 @@ class Queue(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Take nothing more in; what is there can still be taken out."""
+        """Refuse further items; those in the queue can still be taken out."""
         with self._lock:
             self._closed = True
             while self._waiting:
                 self._waiting.popleft().set()
 
     def clear(self) -> None:
-        """Let all go that is there."""
+        """Drop all items."""
         with self._lock:
             self._items.clear()
             self._bytes = 0
@@ -182,10 +182,14 @@ class Queue(Generic[T]):
                 return
 
 
-class Crew:
-    """The threads of one channel socket, so that its end can wait for theirs."""
+class ThreadGroup:
+    """The threads of one channel socket, so that its end can wait for theirs.
+
+    :ivar ending: set once the channel socket is destroyed.
+    """
 
     def __init__(self) -> None:
+        self.ending = threading.Event()
         self._lock = _allocate_lock()
         self._members: dict[object, Any] = {}
         self._flags: list[Flag] = []
@@ -195,7 +199,7 @@ class Crew:
             self._home = gevent.get_hub()
 
     def on_hub(self) -> bool:
-        """Whether the caller is a greenlet in which sockets block all others."""
+        """Whether the caller is a greenlet in which a blocking socket blocks all others."""
         return self._home is not None and get_hub_if_exists() is self._home
 
     def start(self, name: str, fn: Callable[[], object]) -> None:
@@ -203,8 +207,8 @@ class Crew:
         main = self._member(fn)
         threading.Thread(target=main, name=f"flask_chsk.client {name}", daemon=True).start()
 
-    def start_users(self, name: str, fn: Callable[[], object]) -> None:
-        """Run *fn*, which calls users' code: in a greenlet where they live in greenlets."""
+    def start_for_users(self, name: str, fn: Callable[[], object]) -> None:
+        """Run *fn*, which calls users' code: in a greenlet where that code runs in greenlets."""
         if self._home is None:
             self.start(name, fn)
         else:
@@ -235,7 +239,7 @@ class Crew:
         return main
 
     def join(self, timeout: float) -> bool:
-        """Whether all of them, but the caller, ended within *timeout* seconds."""
+        """Whether all of them, except the caller, ended within *timeout* seconds."""
         until = time.monotonic() + timeout
         me = gevent.getcurrent()
         while True:
@@ -248,11 +252,11 @@ class Crew:
                 return False
 
 
-class Lane:
-    """Runs jobs one after another, in a thread that is there while there are any.
+class JobQueue:
+    """Runs jobs one after another, in a thread that exists while there are any.
 
-    *start* is the crew's that starts such a thread; *limit* and *max_bytes*: of jobs that may
-    wait; *overflow* is called when the oldest had to be let go.
+    *start* is the method of the thread group that starts such a thread. Over *limit* jobs, or
+    *max_bytes* of them, the oldest is dropped, and *on_drop* called.
     """
 
     def __init__(
@@ -260,7 +264,7 @@ class Lane:
         start: Callable[[str, Callable[[], object]], None],
         name: str,
         limit: int | None = None,
-        overflow: Callable[[], object] | None = None,
+        on_drop: Callable[[], object] | None = None,
         max_bytes: int | None = None,
     ) -> None:
         self._start = start
@@ -268,7 +272,7 @@ class Lane:
         self._jobs: Queue[Callable[[], object]] = Queue(limit, max_bytes)
         self._lock = _allocate_lock()
         self._running = False
-        self._overflow = overflow
+        self._on_drop = on_drop
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -279,9 +283,9 @@ class Lane:
         What it raises is logged.
         """
         dropped = self._jobs.dropped
-        self._jobs.put(job, size)  # a closed lane's queue takes nothing
-        if self._jobs.dropped > dropped and self._overflow is not None:
-            self._overflow()
+        self._jobs.put(job, size)  # takes nothing once it is closed
+        if self._jobs.dropped > dropped and self._on_drop is not None:
+            self._on_drop()
         with self._lock:
             if self._running or not len(self._jobs):
                 return
@@ -300,13 +304,13 @@ class Lane:
                 continue
             try:
                 job()
-            except BaseException as error:  # a handler's: the next ones find this lane still
+            except BaseException as error:  # of a user's function: the next job still runs
                 if from_signal(error):
                     raise
                 log.exception("error in %s", self._name)
 
     def close(self, *, finish: bool = False) -> None:
-        """Take nothing more, and run what waits only where it shall *finish*."""
+        """Refuse further jobs; run those that wait only where *finish* is set."""
         if not finish:
             self._jobs.clear()
         self._jobs.close()
