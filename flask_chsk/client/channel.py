@@ -28,7 +28,15 @@ from .effects import State
 from .endpoint import Endpoint, UrlFunction, default_chsk_url
 from .engine import Engine, wall, why
 from .link import MAX_MESSAGE
-from .options import Credentials, Token, handler_id, positive, seconds, session_options
+from .options import (
+    Credentials,
+    Token,
+    assert_known,
+    handler_id,
+    positive,
+    seconds,
+    session_options,
+)
 from .policy import Options
 from .session import ClientSession
 from .waiting import ThreadGroup
@@ -76,6 +84,11 @@ class ChannelSocket:
     :raises ConfigError: naming an option that cannot be.
     """
 
+    def __new__(cls, *args: Any, **given: Any) -> ChannelSocket:
+        """Refuse unknown options before ``__init__`` does: Python's message names no other."""
+        assert_known(cls.__init__, given)
+        return super().__new__(cls)
+
     def __init__(
         self,
         url: str,
@@ -111,11 +124,8 @@ class ChannelSocket:
             type, ws_kalive, ws_ping_timeout, connect_timeout, offline_queue, backoff, client_id
         )
         lp_timeout = positive("lp_timeout", lp_timeout if lp_kalive is None else lp_kalive)
-        session, lock, threads = (
-            _session(packer, pack_default, options),
-            threading.RLock(),
-            ThreadGroup(),
-        )
+        session = _session(packer, pack_default, options)
+        lock, threads = threading.RLock(), ThreadGroup()
         credentials = Credentials(threads, csrf_token, auth)
         web = Web(ssl_context, cookie_jar(cookies, url), connect_timeout)
         endpoint = Endpoint(

@@ -6,9 +6,11 @@ holds up nothing else. Nothing here connects.
 
 from __future__ import annotations
 
+import difflib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from ..errors import BadEvent, ConfigError
@@ -83,6 +85,22 @@ def checked_backoff(backoff: Callable[[int], float]) -> Callable[[int], float]:
             return exp_backoff(attempt)
 
     return wait
+
+
+def assert_known(function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Check the names of keyword arguments of *function*, unless it takes all.
+
+    :raises TypeError: naming the one that is unknown, and the option that is most like it.
+    """
+    parameters = signature(function).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    known = [name for name in parameters if name != "self"]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"there is no option {name}: {hint}")
 
 
 def session_options(

@@ -194,10 +194,11 @@ def test_a_credential_that_cannot_be_had_ends_one_post(
     open_client: Open, uid: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     chsk = open_client(uid, type="ajax")
-    url, chsk._chsk_url = chsk._chsk_url, lambda *args: sys.exit(3)
+    endpoint = chsk._engine._endpoint
+    url, endpoint._chsk_url = endpoint._chsk_url, lambda *args: sys.exit(3)
     with pytest.raises(ReplyError, match="SystemExit"):
         chsk.request(["test/echo", 1])
-    chsk._chsk_url = url
+    endpoint._chsk_url = url
     chsk.connect()
     chsk.wait_open(10.0)
     assert chsk.request(["test/echo", 2]) == 2
@@ -241,7 +242,7 @@ def test_a_send_with_a_key_survives_cuts_and_is_dispatched_once(
         chsk.send(["test/slowly", [token, number]], 10, replies.put_nowait, key=True)
     for _ in range(3):
         eventually(lambda: replies.qsize(), timeout=10)
-        chsk._session.link.transport.cut()  # type: ignore[union-attr]
+        chsk._engine.session.link.transport.cut()  # type: ignore[union-attr]
         if over["type"] == "ajax":
             chsk.break_connection()
         chsk.wait_open()
@@ -293,7 +294,7 @@ def test_destroyed_all_who_wait_are_told(open_client: Open, over: dict[str, str]
 def test_handlers_that_are_too_slow_are_told_of_a_gap(
     open_client: Open, uid: str, server: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_chsk.client.channel.EVENTS", 5)
+    monkeypatch.setattr("flask_chsk.client.dispatch.EVENTS", 5)
     chsk = open_client(uid, type="ws")
     go, told = threading.Event(), []
 

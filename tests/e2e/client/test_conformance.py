@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.client.links import Stream, WebSocket
-from flask_chsk.client.session import Cut
+from flask_chsk.client.link import LinkClosed
+from flask_chsk.client.stream import Stream
+from flask_chsk.client.websocket import WebSocket
 from tests.conformance import CLOSE, LIMITS, PING, WRITTEN, Case, Frame, RawPeer, code_of, expected
 from tests.process import eventually
 
@@ -21,18 +22,17 @@ class Echo(WebSocket):
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.cuts: list[Cut] = []
+        self.ends: list[LinkClosed] = []
         self.opened = threading.Event()
         owner: Any = SimpleNamespace(
-            lock=threading.Lock(),
             opened=lambda link: self.opened.set(),
             received=lambda link, data: self._say(data),
             heard=lambda link: None,
             finished=lambda transport: None,
-            lost=lambda link, cut: self.cuts.append(cut),
+            closed=lambda link, how: self.ends.append(how),
         )
-        link: Any = None
-        super().__init__(owner, link)
+        nothing: Any = None
+        super().__init__(owner, nothing, nothing, nothing, threading.Lock())
 
     def _open(self) -> tuple[Stream, bytes]:
         return Stream(self.sock), b""
@@ -72,20 +72,23 @@ def test_limit(echo_and_peer: tuple[Echo, RawPeer], case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "cut"),
+    ("then", "how"),
     [
-        ((), Cut(1000, "", "clean", clean=True)),
-        ((Frame(PING, b"late"),), Cut(1000, "", "clean", clean=True)),
-        ((Frame(3),), Cut(1002, "reserved opcode 0x3", "ws-error", error="reserved opcode 0x3")),
+        ((), LinkClosed(1000, "", "clean", clean=True)),
+        ((Frame(PING, b"late"),), LinkClosed(1000, "", "clean", clean=True)),
+        (
+            (Frame(3),),
+            LinkClosed(1002, "reserved opcode 0x3", "ws-error", error="reserved opcode 0x3"),
+        ),
     ],
     ids=["close", "ping", "violation"],
 )
 def test_a_client_that_has_closed_says_no_more(
-    echo_and_peer: tuple[Echo, RawPeer], then: tuple[Frame, ...], cut: Cut
+    echo_and_peer: tuple[Echo, RawPeer], then: tuple[Frame, ...], how: LinkClosed
 ) -> None:
     echo, peer = echo_and_peer
     assert echo.opened.wait(10)
     echo.end(1000)
     echo.flush()
     assert peer.run(Case("", then)) == [(CLOSE, code_of(b""))]
-    assert eventually(lambda: echo.cuts) == [cut]
+    assert eventually(lambda: echo.ends) == [how]

@@ -19,10 +19,10 @@ from flask_chsk.client import (
     EventMsg,
     RecvQueue,
     RequestError,
-    channel,
+    dispatch,
     options,
 )
-from flask_chsk.client.channel import RECV_BYTES
+from flask_chsk.client.dispatch import RECV_BYTES
 from flask_chsk.errors import BadEvent, ConfigError
 from flask_chsk.protocol.event import Event
 from flask_chsk.values import Keyword
@@ -211,7 +211,7 @@ def test_a_request_that_was_rejected_is_not_posted(
 
         asked = [pool.submit(ask, number) for number in range(6)]
         eventually(lambda: any(method == "POST" for method, *_ in server.asked))
-        eventually(lambda: len(chsk._session._pending) == 6)
+        eventually(lambda: len(chsk._engine.session.requests._pending) == 6)
         getattr(chsk, end)()
         go.set()
         assert [one.result() for one in asked] == ["ChannelClosed"] * 6
@@ -275,7 +275,7 @@ def test_what_nobody_takes_is_bounded_in_bytes_and_told_once(
 def test_handlers_that_are_too_slow_hold_a_bounded_number_of_bytes(
     open_client: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "EVENTS_BYTES", 100_000)
+    monkeypatch.setattr(dispatch, "EVENTS_BYTES", 100_000)
     chsk = open_client()
     heard: list[Any] = []
     go, done = threading.Event(), threading.Event()
@@ -289,7 +289,7 @@ def test_handlers_that_are_too_slow_hold_a_bounded_number_of_bytes(
     chsk.on("a/x", slow)
     chsk.on("chsk/gap", lambda ev: heard.append("gap"))
     for number in range(100):
-        chsk._deliver(Event(Keyword("a/x"), number), True, 10_000)
+        chsk._dispatcher.deliver(Event(Keyword("a/x"), number), True, 10_000)
     go.set()
     assert done.wait(10)
     assert "gap" in heard and len(heard) <= 13
@@ -373,7 +373,7 @@ class Life:
 
     def left(self) -> tuple[str, int]:
         """Its status, and how many links it has."""
-        return self.chsk.state["status"], len(self.chsk._links)
+        return self.chsk.state["status"], len(self.chsk._engine._transports)
 
 
 @pytest.mark.parametrize("type", ["ws", "ajax"])

@@ -30,7 +30,7 @@ from flask_chsk.client import (
     start_chsk_router,
     start_chsk_router_loop,
 )
-from flask_chsk.client.channel import location_of
+from flask_chsk.client.endpoint import location_of
 from flask_chsk.errors import BadEvent, ConfigError
 from flask_chsk.values import Keyword
 from tests.e2e.client.conftest import TestServer
@@ -43,6 +43,11 @@ def parts(server: TestServer) -> Iterator[client.Parts]:
     made.chsk.wait_open()
     yield made
     chsk_destroy(made.chsk)
+
+
+def lp_timeout(chsk: client.ChannelSocket) -> float:
+    """Seconds that it waits for the end of a POST."""
+    return chsk._engine._endpoint.post_timeout
 
 
 def test_a_channel_socket_is_a_map_of_parts(parts: client.Parts) -> None:
@@ -95,7 +100,7 @@ def test_options_may_be_spelt_as_the_seed_does(server: TestServer) -> None:
     made = make_channel_socket(server.url + "?a=1", opts)
     try:
         made.chsk.wait_open()
-        assert (made.ch_recv, made.chsk.client_id, made.chsk.lp_timeout) == (queue, "me", 3.0)
+        assert (made.ch_recv, made.chsk.client_id, lp_timeout(made.chsk)) == (queue, "me", 3.0)
         assert asked[0] == ("/chsk", "?a=1", False)
     finally:
         made.chsk.destroy()
@@ -111,7 +116,7 @@ def test_deprecated_spellings_warn(server: TestServer) -> None:
         "give all options in one mapping",
         "client_uuid is now client_id",
     ]
-    assert (made.chsk.client_id, made.chsk.lp_timeout) == ("me", 1.0)
+    assert (made.chsk.client_id, lp_timeout(made.chsk)) == ("me", 1.0)
 
 
 def test_a_router_handles_what_is_in_ch_recv_until_stopped(

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, channel, session
+from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, endpoint, policy
 from tests.e2e.client.conftest import APP, TestServer
 from tests.e2e.client.servers import HANDSHAKE, Closing, OfficeProxy, Polled, Saying
 from tests.e2e.proxy import Proxy
@@ -103,7 +103,7 @@ def test_a_login_page_is_told_once_and_tried_again_slowly(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(channel, "FOREIGN", 0.1)
+    monkeypatch.setattr(endpoint, "FOREIGN_RETRY", 0.1)
     with Polled(lambda method, params: (status, headers, "<html>Sign in")) as server:
         chsk = connect(server.url, type=kind, backoff=lambda attempt: 0.1)
         message = f"{server.url} is answered by {what}: exempt it from what redirects to a login"
@@ -273,8 +273,8 @@ def test_cookies_headers_and_params_go_along(connect: Connect) -> None:
 def test_where_no_websocket_passes_polls_do_and_later_it_returns(
     connect: Connect, server: TestServer, monkeypatch: pytest.MonkeyPatch, upgrades: Any
 ) -> None:
-    monkeypatch.setattr(session, "UPGRADE", 0.3)
-    monkeypatch.setattr(session, "UPGRADE_CAP", 0.3)
+    monkeypatch.setattr(policy, "UPGRADE", 0.3)
+    monkeypatch.setattr(policy, "UPGRADE_CAP", 0.3)
     uid = uuid4().hex
     with Proxy(server.port, upgrades=upgrades) as proxy:
         chsk = connect(f"{proxy.url}/chsk", params={"uid": uid}, connect_timeout=0.3)

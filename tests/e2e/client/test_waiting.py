@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from flask_chsk.client import ChannelClosed
-from flask_chsk.client.waiting import Crew, Flag, Lane, Queue
+from flask_chsk.client.waiting import Flag, JobQueue, Queue, ThreadGroup
 from tests.e2e.client.conftest import TestServer
 from tests.process import ROOT, eventually
 
@@ -93,46 +93,46 @@ def test_what_many_put_many_get_once() -> None:
     assert sorted(got) == list(range(2000))
 
 
-def test_a_lane_keeps_order_and_survives_errors(caplog: pytest.LogCaptureFixture) -> None:
-    crew, done = Crew(), []
-    lane = Lane(crew.start, "lane")
-    lane.put(lambda: time.sleep(0.02))
-    lane.put(lambda: 1 // 0)
-    lane.put(sys.exit)
+def test_a_job_queue_keeps_order_and_survives_errors(caplog: pytest.LogCaptureFixture) -> None:
+    threads, done = ThreadGroup(), []
+    jobs = JobQueue(threads.start, "jobs")
+    jobs.put(lambda: time.sleep(0.02))
+    jobs.put(lambda: 1 // 0)
+    jobs.put(sys.exit)
     for number in range(3):
-        lane.put(lambda number=number: done.append(number))  # type: ignore[misc]
+        jobs.put(lambda number=number: done.append(number))  # type: ignore[misc]
     eventually(lambda: len(done) == 3)
-    lane.close()
+    jobs.close()
     assert done == [0, 1, 2]
-    assert crew.join(5) is True
-    assert [record.message for record in caplog.records] == ["error in lane"] * 2
+    assert threads.join(5) is True
+    assert [record.message for record in caplog.records] == ["error in jobs"] * 2
 
 
-def test_a_lane_that_overflows_tells() -> None:
-    crew, told = Crew(), []
+def test_a_job_queue_tells_what_it_drops() -> None:
+    threads, told = ThreadGroup(), []
     begun, go = threading.Event(), threading.Event()
-    lane = Lane(crew.start, "lane", 2, lambda: told.append("overflow"))
-    lane.put(begun.set)
-    lane.put(lambda: go.wait(10))
+    jobs = JobQueue(threads.start, "jobs", 2, lambda: told.append("overflow"))
+    jobs.put(begun.set)
+    jobs.put(lambda: go.wait(10))
     begun.wait(10)
-    eventually(lambda: not len(lane))
+    eventually(lambda: not len(jobs))
     done: list[int] = []
     for number in range(3):
-        lane.put(lambda number=number: done.append(number))  # type: ignore[misc]
+        jobs.put(lambda number=number: done.append(number))  # type: ignore[misc]
     go.set()
     eventually(lambda: len(done) == 2)
-    lane.close()
+    jobs.close()
     assert (done, told) == ([1, 2], ["overflow"])
 
 
-def test_a_crew_waits_for_all_but_the_caller() -> None:
-    crew, joined = Crew(), []
+def test_a_thread_group_waits_for_all_but_the_caller() -> None:
+    threads, joined = ThreadGroup(), []
     go = threading.Event()
-    crew.start("one", lambda: joined.append(crew.join(10)))
-    crew.start("two", lambda: go.wait(10))
-    assert crew.join(0.02) is False
+    threads.start("one", lambda: joined.append(threads.join(10)))
+    threads.start("two", lambda: go.wait(10))
+    assert threads.join(0.02) is False
     go.set()
-    assert crew.join(10) is True
+    assert threads.join(10) is True
     assert joined == [True]
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import websocket
 
-from flask_chsk.client import ChannelSocket, links, web
+from flask_chsk.client import ChannelSocket, upgrade, web
 from flask_chsk.errors import BrokerError
 from flask_chsk.publisher import Publisher
 from flask_chsk.values import Keyword
@@ -55,7 +55,7 @@ class Cluster(Protocol):
 def answers() -> Iterator[Counter[str]]:
     """HTTP answers that our clients get meanwhile, over either transport."""
     seen: Counter[str] = Counter()
-    request, read = web.Web.request, links._read_answer
+    request, read = web.Web.request, upgrade.read_answer
 
     def note(answer: web.Answer) -> web.Answer:
         later = " with Retry-After" if "retry-after" in answer.headers else ""
@@ -70,12 +70,12 @@ def answers() -> Iterator[Counter[str]]:
         return note(answer), rest
 
     web.Web.request = counted  # type: ignore[method-assign]
-    links._read_answer = counted_upgrade
+    upgrade.read_answer = counted_upgrade
     try:
         yield seen
     finally:
         web.Web.request = request  # type: ignore[method-assign]
-        links._read_answer = read
+        upgrade.read_answer = read
 
 
 class User:

@@ -92,7 +92,7 @@ class User:
         if how == "break":
             chsk.break_connection()
         elif how == "hard":
-            link = chsk._session.link
+            link = chsk._engine.session.link
             if link is not None:
                 link.transport.cut()
                 if link.kind == "ajax":

@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.client.session import (
-    Again,
+from flask_chsk.client.effects import (
     Asked,
     Changed,
-    ClientSession,
-    Cut,
     Deliver,
     Dropped,
     End,
-    Item,
-    Link,
     Open,
-    Options,
     Replied,
-    Say,
+    Repoll,
+    Send,
 )
+from flask_chsk.client.handshake import ServerInfo
+from flask_chsk.client.link import Link, LinkClosed, Outgoing
+from flask_chsk.client.policy import Options
+from flask_chsk.client.session import ClientSession
 from flask_chsk.errors import PackError
 from flask_chsk.packers import make
 from flask_chsk.protocol.event import Event
@@ -74,7 +73,7 @@ class World:
                 if pongs or effect.event.id != "chsk/ws-pong":
                     told.append((str(effect.event.id), effect.event.data))
             elif isinstance(effect, Replied):
-                told.append((effect.item.name, effect.reply))
+                told.append((effect.outgoing.name, effect.reply))
         return told
 
     def connect(self) -> Link:
@@ -85,17 +84,17 @@ class World:
     def tried(self) -> Link:
         *_, opened = self.take(Open)
         link: Link = opened.link
-        assert link is self.session.candidate
+        assert link is self.session.trial
         return link
 
     def open(self, *, uid: str | None = "ann", **server: Any) -> Link:
-        """Connect, and have the link trusted."""
+        """Connect, and have the link confirmed."""
         link = self.connect()
-        self.trust(link, uid=uid, **server)
+        self.confirm(link, uid=uid, **server)
         self.session.take_effects()
         return link
 
-    def trust(self, link: Link, *, uid: str | None = "ann", **server: Any) -> None:
+    def confirm(self, link: Link, *, uid: str | None = "ann", **server: Any) -> None:
         if link.kind == "ws":
             self.call("opened", link)
         self.shake(link, uid, **server)
@@ -107,7 +106,7 @@ class World:
         return self.say(link, [Keyword("chsk/handshake"), [uid, None, {"hi": 1}, more]])
 
     def say(self, link: Link, value: Any, cb: Any = None, third: Any = None) -> Any:
-        return self.call("receive", link, self.composer.message(value, cb, third))
+        return self.call("received", link, self.composer.message(value, cb, third))
 
     def push(self, link: Link, *data: Any, third: str | None = None) -> None:
         self.say(link, [[Keyword("chat/said"), x] for x in data], None, third)
@@ -122,9 +121,9 @@ class World:
 
     def send(
         self, event: Any, cb: Any = None, timeout: float = 10.0, key: str | None = None
-    ) -> tuple[bool, Item]:
-        item = self.session.item(Event(*event), cb, timeout, key=key)
-        return self.call("send", item), item
+    ) -> tuple[bool, Outgoing]:
+        outgoing = self.session.pack(Event(*event), cb, timeout, key=key)
+        return self.call("send", outgoing), outgoing
 
     @property
     def status(self) -> str:
@@ -155,24 +154,24 @@ def auto() -> World:
 # Opening --------------------------------------------------------------------------------
 
 
-def test_a_websocket_is_trusted_after_a_round_trip(auto: World) -> None:
+def test_a_websocket_is_confirmed_by_a_round_trip(auto: World) -> None:
     link = auto.connect()
     auto.call("opened", link)
-    (ping,) = auto.take(Say)
-    assert ping.item.data == '[[:chsk/ws-ping] "ping"]'
+    (ping,) = auto.take(Send)
+    assert ping.outgoing.data == '[[:chsk/ws-ping] "ping"]'
     auto.shake(link)
     assert auto.status == "connecting"
     auto.say(link, "pong", "ping")
     assert auto.told() == ["open", ("chsk/handshake", ["ann", None, {"hi": 1}])]
 
 
-def test_a_poll_is_trusted_with_its_handshake() -> None:
+def test_a_poll_is_confirmed_by_its_handshake() -> None:
     world = World(type="ajax")
     world.shake(world.connect())
     assert world.told() == ["open", ("chsk/handshake", ["ann", None, {"hi": 1}])]
 
 
-def test_what_came_before_trust_counts_in_the_end(auto: World) -> None:
+def test_what_came_during_a_trial_counts_once_the_link_is_confirmed(auto: World) -> None:
     link = auto.connect()
     auto.shake(link)
     auto.push(link, 1, 2, third="e1:101,+1")
@@ -186,7 +185,7 @@ def test_first_open_is_true_once(world: World) -> None:
     world.open()
     assert world.session.state["first_open"] is True
     world.call("reconnect")
-    world.trust(world.tried())
+    world.confirm(world.tried())
     assert (world.session.state["first_open"], world.session.state["ever_opened"]) == (False, True)
 
 
@@ -194,13 +193,13 @@ def test_sentes_nil_uid_is_none() -> None:
     world = World(type="ajax")
     world.say(world.connect(), [Keyword("chsk/handshake"), [Keyword("sente/nil-uid"), None]])
     assert (world.status, world.session.state["uid"]) == ("open", None)
-    assert world.session.batches is False
+    assert world.session.server.knows_batches is False
 
 
 def test_the_state_of_an_opening_step_by_step(auto: World) -> None:
     link = auto.connect()
     before = dict(auto.session.state)
-    auto.trust(link)
+    auto.confirm(link)
     (changed,) = auto.take(Changed)
     assert (
         dict(changed.old)
@@ -235,25 +234,25 @@ def test_the_state_of_an_opening_step_by_step(auto: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut",
+    "how",
     [
-        Cut(1006, why="ws-error", error="refused"),
-        Cut(why="ws-error", status=400, error="HTTP 400"),
-        Cut(why="ws-error", status=502, error="HTTP 502"),
-        Cut(1002, why="ws-error", error="RSV bit"),
+        LinkClosed(1006, why="ws-error", error="refused"),
+        LinkClosed(why="ws-error", status=400, error="HTTP 400"),
+        LinkClosed(why="ws-error", status=502, error="HTTP 502"),
+        LinkClosed(1002, why="ws-error", error="RSV bit"),
     ],
 )
-def test_where_websockets_fail_polls_are_tried_at_once(auto: World, cut: Cut) -> None:
+def test_where_websockets_fail_polls_are_tried_at_once(auto: World, how: LinkClosed) -> None:
     link = auto.connect()
-    auto.call("down", link, cut)
+    auto.call("closed", link, how)
     assert auto.tried().kind == "ajax"
     assert auto.close == {"udt": 1_001_000_000, "reason": "downgrading-ws-to-ajax"}
 
 
 def test_a_websocket_that_says_nothing_is_given_up(auto: World) -> None:
     link = auto.connect()
-    auto.trust(link)
-    auto.call("down", link, Cut(4002))
+    auto.confirm(link)
+    auto.call("closed", link, LinkClosed(4002))
     auto.turn(1)
     link = auto.tried()
     auto.call("opened", link)
@@ -267,19 +266,19 @@ def test_a_websocket_that_says_nothing_is_given_up(auto: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut",
+    "how",
     [
-        Cut(why="ws-error", status=401),
-        Cut(why="ws-error", status=403),
-        Cut(why="ws-error", status=429, retry_after=3.0),
-        Cut(why="ws-error", status=503, retry_after=3.0),
-        Cut(1012, "spread=4", "clean", True),
-        Cut(4002, "too slow", "clean", True),
+        LinkClosed(why="ws-error", status=401),
+        LinkClosed(why="ws-error", status=403),
+        LinkClosed(why="ws-error", status=429, retry_after=3.0),
+        LinkClosed(why="ws-error", status=503, retry_after=3.0),
+        LinkClosed(1012, "spread=4", "clean", True),
+        LinkClosed(4002, "too slow", "clean", True),
     ],
 )
-def test_what_the_server_says_itself_changes_no_transport(auto: World, cut: Cut) -> None:
+def test_what_the_server_says_itself_changes_no_transport(auto: World, how: LinkClosed) -> None:
     link = auto.connect()
-    auto.call("down", link, cut)
+    auto.call("closed", link, how)
     auto.take(Open)
     auto.turn(auto.session.state["udt_next_reconnect"] / 1000 - 1_000_000 - auto.now)
     assert [effect.link.kind for effect in auto.take(Open)] == ["ws"]
@@ -292,13 +291,13 @@ def beside(world: World) -> tuple[Link, Link]:
     assert world.take(Open) == []
     world.turn(0.2)
     (opened,) = world.take(Open)
-    assert (opened.link.kind, world.session.candidate) == ("ajax", ws)
+    assert (opened.link.kind, world.session.trial) == ("ajax", ws)
     return ws, opened.link
 
 
 def test_polls_are_tried_beside_a_websocket_that_says_nothing(auto: World) -> None:
     ws, polls = beside(auto)
-    assert auto.session.shakes(polls) is False  # it evicts no WebSocket
+    assert auto.session.asks_for_handshake(polls) is False  # it evicts no WebSocket
     auto.shake(polls)
     assert (auto.session.link, auto.session.state["type"]) == (polls, "ajax")
     auto.turn(4)
@@ -311,31 +310,31 @@ def test_polls_are_tried_beside_a_websocket_that_says_nothing(auto: World) -> No
 def test_a_slow_websocket_is_preferred(auto: World) -> None:
     ws, polls = beside(auto)
     auto.say(polls, Keyword("chsk/timeout"))  # the server has the WebSocket
-    auto.trust(ws)
-    assert (auto.session.link, auto.session.beside) == (ws, None)
+    auto.confirm(ws)
+    assert (auto.session.link, auto.session.fallback_trial) == (ws, None)
     assert End(polls, 1000) in auto.session.take_effects()
 
 
 def test_a_websocket_that_comes_after_polls_takes_over(auto: World) -> None:
     ws, polls = beside(auto)
     auto.shake(polls)
-    auto.trust(ws, recovered=True, cursor="e1:100")
+    auto.confirm(ws, recovered=True, cursor="e1:100")
     assert (auto.session.link, auto.session.state["type"]) == (ws, "ws")
 
 
 def test_once_the_websocket_has_failed_polls_ask_for_a_handshake(auto: World) -> None:
     ws, polls = beside(auto)
-    auto.call("down", ws, Cut(1006))
-    assert auto.session.shakes(polls) is True
+    auto.call("closed", ws, LinkClosed(1006))
+    assert auto.session.asks_for_handshake(polls) is True
     auto.shake(polls)
     assert auto.session.link is polls
 
 
 def test_where_polls_fail_beside_it_the_websocket_is_waited_for(auto: World) -> None:
     ws, polls = beside(auto)
-    auto.call("down", polls, Cut(status=503, retry_after=7.0))
+    auto.call("closed", polls, LinkClosed(status=503, retry_after=7.0))
     assert auto.status == "connecting"
-    auto.call("down", ws, Cut(1006))
+    auto.call("closed", ws, LinkClosed(1006))
     assert (auto.status, auto.close["status"]) == ("waiting", 503)
     assert auto.take(Open) == []
 
@@ -352,12 +351,12 @@ def flap(world: World) -> Link:
     """Two WebSockets that are cut after 0.3 s; the link that is tried then."""
     world.open()
     world.turn(0.3)
-    world.call("down", world.session.link, Cut(1006))
+    world.call("closed", world.session.link, LinkClosed(1006))
     world.turn(2)
-    world.trust(world.tried(), recovered=True)
+    world.confirm(world.tried(), recovered=True)
     world.turn(0.3)
     world.session.take_effects()
-    world.call("down", world.session.link, Cut(1006))
+    world.call("closed", world.session.link, LinkClosed(1006))
     return world.tried()
 
 
@@ -365,27 +364,27 @@ def test_websockets_that_are_cut_soon_give_way_to_polls(auto: World) -> None:
     link = flap(auto)
     assert link.kind == "ajax"
     for seconds in (30, 60, 120, 240, 480, 600, 600):
-        auto.trust(link, recovered=True)
+        auto.confirm(link, recovered=True)
         auto.session.take_effects()
         auto.turn(seconds - 0.1)
         assert auto.take(Open) == []
         auto.turn(0.2)
-        auto.trust(auto.tried(), recovered=True)
+        auto.confirm(auto.tried(), recovered=True)
         assert auto.session.state["type"] == "ws"
         auto.turn(0.3)
         auto.session.take_effects()
-        auto.call("down", auto.session.link, Cut(1006))
+        auto.call("closed", auto.session.link, LinkClosed(1006))
         link = auto.tried()
         assert link.kind == "ajax"
 
 
-def test_a_websocket_that_lasted_is_trusted_again(auto: World) -> None:
-    auto.trust(flap(auto), recovered=True)
+def test_after_a_websocket_that_lasted_the_next_cut_is_no_fallback(auto: World) -> None:
+    auto.confirm(flap(auto), recovered=True)
     auto.session.take_effects()
     auto.turn(30.1)
-    auto.trust(auto.tried(), recovered=True)
+    auto.confirm(auto.tried(), recovered=True)
     auto.turn(5)
-    auto.call("down", auto.session.link, Cut(1006))
+    auto.call("closed", auto.session.link, LinkClosed(1006))
     assert auto.status == "waiting"
 
 
@@ -397,13 +396,13 @@ def test_over_polls_a_websocket_is_tried_again_ever_more_rarely(auto: World) -> 
         auto.turn(1)
         for opened in auto.take(Open):
             tried.append(round(auto.now - began))
-            auto.call("down", opened.link, Cut(1006))
+            auto.call("closed", opened.link, LinkClosed(1006))
     assert tried == [30, 90, 210, 450, 930, 1530, 2130]
     assert (auto.status, auto.session.link) == ("open", link)
 
 
 def test_where_a_websocket_has_worked_the_way_back_is_short(auto: World) -> None:
-    auto.call("down", auto.open(), Cut(1006))
+    auto.call("closed", auto.open(), LinkClosed(1006))
     auto.turn(1)
     fall_back(auto)
     tried: list[int] = []
@@ -412,15 +411,15 @@ def test_where_a_websocket_has_worked_the_way_back_is_short(auto: World) -> None
         auto.turn(1)
         for opened in auto.take(Open):
             tried.append(round(auto.now - began))
-            auto.call("down", opened.link, Cut(1006))
+            auto.call("closed", opened.link, LinkClosed(1006))
     assert tried == [2, 6, 14, 30]
 
 
 def fall_back(world: World) -> Link:
     """Open over polls, WebSockets having failed."""
-    world.call("down", world.connect(), Cut(1006))
+    world.call("closed", world.connect(), LinkClosed(1006))
     link = world.tried()
-    world.trust(link)
+    world.confirm(link)
     world.session.take_effects()
     return link
 
@@ -449,27 +448,27 @@ def test_what_polls_took_leaves_before_what_the_websocket_gets(auto: World) -> N
     poll.busy = True  # a POST is under way
     auto.turn(30)
     ws = auto.tried()
-    auto.trust(ws, recovered=True, cursor="e1:100")
+    auto.confirm(ws, recovered=True, cursor="e1:100")
     auto.session.take_effects()
-    _, item = auto.send(["chat/say", 1])
-    assert auto.take(Say) == [Say(poll, item)]
+    _, outgoing = auto.send(["chat/say", 1])
+    assert auto.take(Send) == [Send(poll, outgoing)]
     poll.busy = False
-    _, item = auto.send(["chat/say", 2])
-    assert auto.take(Say) == [Say(ws, item)]
+    _, outgoing = auto.send(["chat/say", 2])
+    assert auto.take(Send) == [Send(ws, outgoing)]
 
 
 def test_our_own_change_of_transport_is_no_replacement(auto: World) -> None:
     fall_back(auto)
     auto.turn(30)
     ws = auto.tried()
-    auto.trust(ws, recovered=True, cursor="e1:100")
-    auto.call("down", ws, Cut(4001, "replaced", "clean", True))
+    auto.confirm(ws, recovered=True, cursor="e1:100")
+    auto.call("closed", ws, LinkClosed(4001, "replaced", "clean", True))
     assert auto.status == "waiting"
 
 
 def test_where_neither_works_websockets_are_tried_first_again(auto: World) -> None:
-    auto.call("down", auto.connect(), Cut(1006))
-    auto.call("down", auto.tried(), Cut(message="unreachable"))
+    auto.call("closed", auto.connect(), LinkClosed(1006))
+    auto.call("closed", auto.tried(), LinkClosed(message="unreachable"))
     assert auto.status == "waiting"
     auto.turn(1)
     assert auto.tried().kind == "ws"
@@ -503,7 +502,7 @@ def test_a_close_code_decides_what_is_next(
 ) -> None:
     link = world.open()
     if link.kind == "ws":
-        world.call("down", link, Cut(code, "why", "clean", True))
+        world.call("closed", link, LinkClosed(code, "why", "clean", True))
     else:
         world.say(link, [[Keyword("chsk/close"), {"code": code, "reason": "why"}]])
     assert world.status == status
@@ -519,7 +518,7 @@ def test_a_close_code_decides_what_is_next(
 
 def test_a_restart_spreads_its_clients(world: World) -> None:
     link = world.open()
-    world.call("down", link, Cut(1012, "spread=20", "clean", True))
+    world.call("closed", link, LinkClosed(1012, "spread=20", "clean", True))
     world.turn(9.9)
     assert world.take(Open) == []
     world.turn(0.2)
@@ -528,26 +527,26 @@ def test_a_restart_spreads_its_clients(world: World) -> None:
 
 def test_waits_grow_until_a_connection_was_stable(world: World) -> None:
     def waits() -> float:
-        world.call("down", world.session.link or world.session.candidate, Cut(1006))
+        world.call("closed", world.session.link or world.session.trial, LinkClosed(1006))
         wait: float = world.session.state["udt_next_reconnect"] / 1000 - 1_000_000 - world.now
         world.turn(wait)
         return wait
 
     world.connect()
     assert [waits(), waits(), waits()] == [1, 2, 3]
-    world.trust(world.tried())
+    world.confirm(world.tried())
     assert waits() == 4  # it did not last
-    world.trust(world.tried())
+    world.confirm(world.tried())
     world.turn(5)
     assert waits() == 1
 
 
 def test_a_refusal_is_asked_about_once_more_then_final(world: World) -> None:
     link = world.connect()
-    world.call("down", link, Cut(status=403, message="CSRF token missing"))
+    world.call("closed", link, LinkClosed(status=403, message="CSRF token missing"))
     world.turn(0)
     link = world.tried()
-    world.call("down", link, Cut(status=403, message="CSRF token missing"))
+    world.call("closed", link, LinkClosed(status=403, message="CSRF token missing"))
     assert world.status == "refused"
     assert world.close == {
         "udt": 1_001_000_000,
@@ -557,27 +556,27 @@ def test_a_refusal_is_asked_about_once_more_then_final(world: World) -> None:
     }
     world.turn(1000)
     assert world.take(Open) == []
-    assert world.connect() is world.session.candidate
+    assert world.connect() is world.session.trial
 
 
 def test_an_id_that_somebody_else_holds_is_replaced(world: World) -> None:
     world.open()
     sent = world.send(["chat/say", 1], key="k")[1]
     before, cursor = world.session.client_id, world.session.cursor
-    world.call("down", world.session.link, Cut())
+    world.call("closed", world.session.link, LinkClosed())
     world.turn(1.0)
-    world.call("down", world.session.candidate, Cut(status=409, retry_after=7.0))
+    world.call("closed", world.session.trial, LinkClosed(status=409, retry_after=7.0))
     assert world.status == "waiting"
     world.turn(2.0)
     assert (world.session.client_id, world.session.resume) == ("id1", None) != (before, None)
     assert world.tried().cursor == cursor  # so that the server says what was missed
-    assert sent.life != world.session._life  # a keyed send was the old one's
+    assert sent.key_scope != world.session._key_scope  # a keyed send was the old one's
 
 
 def test_an_id_that_the_application_fixed_is_asked_for_again() -> None:
     world = World(type="ws", client_id="bot")
     link = world.connect()
-    world.call("down", link, Cut(status=409, retry_after=7.0))
+    world.call("closed", link, LinkClosed(status=409, retry_after=7.0))
     world.turn(6.9)
     assert world.take(Open) == []
     world.turn(0.2)
@@ -586,7 +585,7 @@ def test_an_id_that_the_application_fixed_is_asked_for_again() -> None:
 
 def test_a_wait_that_the_server_asked_for_is_kept(world: World) -> None:
     link = world.connect()
-    world.call("down", link, Cut(status=503, retry_after=7.0))
+    world.call("closed", link, LinkClosed(status=503, retry_after=7.0))
     world.turn(6.9)
     assert world.take(Open) == []
     world.turn(0.2)
@@ -595,7 +594,7 @@ def test_a_wait_that_the_server_asked_for_is_kept(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["connect", "woken"])
 def test_a_wait_is_cut_short(world: World, how: str) -> None:
-    world.call("down", world.connect(), Cut(status=503, retry_after=60.0))
+    world.call("closed", world.connect(), LinkClosed(status=503, retry_after=60.0))
     world.session.take_effects()
     world.call(how)
     world.tried()
@@ -604,7 +603,7 @@ def test_a_wait_is_cut_short(world: World, how: str) -> None:
 def test_connect_cuts_one_wait_a_second_short(world: World) -> None:
     link = world.connect()
     for _ in range(10):
-        world.call("down", link, Cut(status=503, retry_after=60.0))
+        world.call("closed", link, LinkClosed(status=503, retry_after=60.0))
         world.session.take_effects()
         world.call("connect")
         opened = world.take(Open)
@@ -618,7 +617,7 @@ def test_connect_cuts_one_wait_a_second_short(world: World) -> None:
 
 def test_closed_by_the_application_a_session_is_fresh(world: World) -> None:
     link = world.open()
-    world.call("down", link, Cut(4003, "", "clean", True))
+    world.call("closed", link, LinkClosed(4003, "", "clean", True))
     world.turn(1)
     assert world.tried().cursor is None
 
@@ -627,8 +626,8 @@ def test_the_late_end_of_an_old_link_is_nothing(world: World) -> None:
     old = world.open()
     world.call("reconnect")
     new = world.tried()
-    world.call("down", old, Cut(1006))
-    assert (world.session.candidate, world.status) == (new, "connecting")
+    world.call("closed", old, LinkClosed(1006))
+    assert (world.session.trial, world.status) == (new, "connecting")
     assert world.say(old, "pong", "ping") is None
 
 
@@ -647,7 +646,7 @@ def test_disconnected_it_rests_until_connect(world: World) -> None:
     assert End(link, 1000) in world.session.take_effects()
     assert (world.status, world.session.next_due()) == ("closed", None)
     assert world.close == {"udt": 1_001_000_000, "reason": "requested-disconnect"}
-    assert world.connect() is world.session.candidate
+    assert world.connect() is world.session.trial
 
 
 def test_destroyed_it_stays_so(world: World) -> None:
@@ -672,7 +671,7 @@ def test_a_reply_finds_its_item(world: World) -> None:
     link = world.open()
     _, one = world.send(["chat/say", 1], cb=print)
     _, two = world.send(["chat/say", 2], cb=print)
-    assert [say.item.data for say in world.take(Say)] == [
+    assert [say.outgoing.data for say in world.take(Send)] == [
         '[[:chat/say 1] "c1"]',
         f'[[:chat/say 2] "{two.id}"]',
     ]
@@ -685,19 +684,19 @@ def test_a_reply_finds_its_item(world: World) -> None:
 def test_an_event_without_data_is_its_id_alone(world: World) -> None:
     world.open()
     world.send(["chat/hello"])
-    (say,) = world.take(Say)
-    assert say.item.data == "[[:chat/hello] nil]"
+    (say,) = world.take(Send)
+    assert say.outgoing.data == "[[:chat/hello] nil]"
 
 
 def test_a_reply_that_does_not_come_times_out(world: World) -> None:
     link = world.open()
     world.send(["chat/slow"], cb=print, timeout=3)
-    _, item = world.send(["chat/say"], cb=print, timeout=2)
+    _, outgoing = world.send(["chat/say"], cb=print, timeout=2)
     world.turn(1.9)
     assert world.told() == []
     world.turn(0.2)
     assert world.told() == [("chat/say", "chsk/timeout")]
-    world.say(link, "late", item.id)
+    world.say(link, "late", outgoing.id)
     world.turn(1)
     assert world.told() == [("chat/slow", "chsk/timeout")]
 
@@ -706,26 +705,26 @@ def test_a_reply_that_is_lost_with_its_websocket_is_told() -> None:
     world = World(type="ws")
     link = world.open()
     world.send(["chat/say"], cb=print)
-    world.take(Say)
-    world.call("down", link, Cut(1006))
+    world.take(Send)
+    world.call("closed", link, LinkClosed(1006))
     assert world.told() == [("chat/say", "chsk/closed"), "waiting"]
 
 
 def test_posts_answer_for_themselves() -> None:
     world = World(type="ajax")
     link = world.open()
-    _, item = world.send(["chat/say"], cb=print)
-    world.call("down", link, Cut(1006))
+    _, outgoing = world.send(["chat/say"], cb=print)
+    world.call("closed", link, LinkClosed(1006))
     assert world.told() == ["waiting"]
-    world.session.posted(item, "[{:ok true} nil]")
+    world.session.post_answered(outgoing, "[{:ok true} nil]")
     assert world.told() == [("chat/say", {"ok": True})]
 
 
 def test_an_answer_to_a_post_that_is_rubbish_is_an_error() -> None:
     world = World(type="ajax")
     world.open()
-    _, item = world.send(["chat/say"], cb=print)
-    world.session.posted(item, "<html>")
+    _, outgoing = world.send(["chat/say"], cb=print)
+    world.session.post_answered(outgoing, "<html>")
     assert world.told() == [("chat/say", "chsk/error")]
 
 
@@ -733,11 +732,11 @@ def test_an_answer_to_a_post_that_is_rubbish_is_an_error() -> None:
 def test_the_three_words_are_keywords_whatever_the_packer(packer: str) -> None:
     world = World(packer, type="ws")
     link = world.open()
-    _, item = world.send(["chat/say"], cb=print)
+    _, outgoing = world.send(["chat/say"], cb=print)
     details = {"status": 404, "message": "no handler"}
-    world.say(link, Keyword("chsk/error"), item.id, details)
+    world.say(link, Keyword("chsk/error"), outgoing.id, details)
     (replied,) = world.take(Replied)
-    assert replied == Replied(item, "chsk/error", details)
+    assert replied == Replied(outgoing, "chsk/error", details)
     assert type(replied.reply) is Keyword
 
 
@@ -754,8 +753,8 @@ def test_sends_wait_in_line_where_that_is_wanted(world: World) -> None:
     link = world.connect()
     sent = [world.send(["chat/say", n], cb=print)[0] for n in (1, 2, 3)]
     assert sent == [True, True, False]
-    world.trust(link)
-    assert [say.item.data[:14] for say in world.take(Say) if say.item.id] == [
+    world.confirm(link)
+    assert [say.outgoing.data[:14] for say in world.take(Send) if say.outgoing.id] == [
         "[[:chat/say 1]",
         "[[:chat/say 2]",
     ]
@@ -767,52 +766,52 @@ def test_what_timed_out_in_line_is_not_sent(world: World) -> None:
     world.send(["chat/say", 1], cb=print, timeout=1)
     world.send(["chat/say", 2])
     world.turn(2)
-    world.trust(link)
-    said = [say.item.data for say in world.take(Say) if say.item.name == "chat/say"]
+    world.confirm(link)
+    said = [say.outgoing.data for say in world.take(Send) if say.outgoing.name == "chat/say"]
     assert said == ["[[:chat/say 2] nil]"]
 
 
-def request(world: World, data: Any, timeout: float = 10.0) -> Item:
-    item = world.session.item(Event("chat/say", data), print, timeout, waits=True)
-    world.call("send", item)
-    return item
+def request(world: World, data: Any, timeout: float = 10.0) -> Outgoing:
+    outgoing = world.session.pack(Event("chat/say", data), print, timeout, waits=True)
+    world.call("send", outgoing)
+    return outgoing
 
 
 def says(world: World) -> list[Any]:
     """The data that left."""
-    return [say.item.data[12:-7] for say in world.take(Say) if say.item.name == "chat/say"]
+    return [say.outgoing.data[12:-7] for say in world.take(Send) if say.outgoing.name == "chat/say"]
 
 
 def test_a_request_waits_for_the_first_connection_and_the_next(world: World) -> None:
     link = world.connect()
     request(world, 1)
-    world.trust(link)
+    world.confirm(link)
     assert says(world) == ["1"]
-    world.call("down", link, Cut(1012, "spread=2"))
+    world.call("closed", link, LinkClosed(1012, "spread=2"))
     request(world, 2)
     world.turn(2)
-    world.trust(world.tried(), recovered=True)
+    world.confirm(world.tried(), recovered=True)
     assert says(world) == ["2"]
 
 
 def test_a_request_waits_where_its_websocket_is_closing() -> None:
     world = World(type="ws")
     link = world.open()
-    item = request(world, 1)
-    assert world.take(Say)
-    world.call("unsent", item)  # which the transport says
-    world.call("down", link, Cut(1012, "spread=2"))
+    outgoing = request(world, 1)
+    assert world.take(Send)
+    world.call("not_taken", outgoing)  # which the transport says
+    world.call("closed", link, LinkClosed(1012, "spread=2"))
     world.turn(2)
-    world.trust(world.tried(), recovered=True)
+    world.confirm(world.tried(), recovered=True)
     assert says(world) == ["1"]
 
 
 def test_a_request_that_waited_in_vain_says_why(world: World) -> None:
     link = world.connect()
-    item = request(world, 1, timeout=1.0)
+    outgoing = request(world, 1, timeout=1.0)
     world.turn(1)
-    assert world.take(Replied) == [Replied(item, "chsk/timeout", {"message": "not open yet"})]
-    world.trust(link)
+    assert world.take(Replied) == [Replied(outgoing, "chsk/timeout", {"message": "not open yet"})]
+    world.confirm(link)
     assert says(world) == []
 
 
@@ -826,24 +825,26 @@ def test_a_request_does_not_wait_where_nobody_connects(world: World) -> None:
 
 
 def test_a_request_waits_for_the_user_who_made_it(world: World) -> None:
-    world.call("down", world.open(), Cut(1006))
-    item = request(world, 1)
+    world.call("closed", world.open(), LinkClosed(1006))
+    outgoing = request(world, 1)
     world.turn(1)
-    world.trust(world.tried(), uid="bob", recovered=False)
+    world.confirm(world.tried(), uid="bob", recovered=False)
     effects = world.session.take_effects()
-    assert Dropped(item, "the user changed") in effects
-    assert Replied(item, "chsk/closed", {"message": "the user changed"}) in effects
+    assert Dropped(outgoing, "the user changed") in effects
+    assert Replied(outgoing, "chsk/closed", {"message": "the user changed"}) in effects
 
 
 def test_a_request_of_whoever_signed_in_is_theirs(world: World) -> None:
-    world.call("down", world.open(), Cut(1006))
+    world.call("closed", world.open(), LinkClosed(1006))
     anns = request(world, 1)
     world.call("reconnect")
     request(world, 2)
-    world.trust(world.tried(), uid="bob", recovered=False)
+    world.confirm(world.tried(), uid="bob", recovered=False)
     effects = world.session.take_effects()
     assert Dropped(anns, "the user changed") in effects
-    said = [e.item.data for e in effects if isinstance(e, Say) and e.item.name == "chat/say"]
+    said = [
+        e.outgoing.data for e in effects if isinstance(e, Send) and e.outgoing.name == "chat/say"
+    ]
     assert [data[12:13] for data in said] == ["2"]
 
 
@@ -879,39 +880,39 @@ def test_what_is_too_big_for_the_server_is_refused_here(world: World) -> None:
 def test_events_leave_in_batches(world: World) -> None:
     world.open()
     items = [world.send(["chat/say", n])[1] for n in (1, 2)]
-    assert world.session.batch(items) == "[[:chsk/batch [[:chat/say 1] [:chat/say 2]]] nil]"
-    assert world.session.batch(items[:1]) == "[[:chat/say 1] nil]"
+    assert (
+        world.session.requests.batch(items) == "[[:chsk/batch [[:chat/say 1] [:chat/say 2]]] nil]"
+    )
+    assert world.session.requests.batch(items[:1]) == "[[:chat/say 1] nil]"
 
 
 def test_a_batch_has_no_more_than_the_server_takes(world: World) -> None:
     world.open()
-    assert world.session.max_batch == 64
+    assert world.session.server.max_batch == 64
     for said, most in ((2, 2), (1000, 64), (0, 64), ("x", 64)):
-        world.session.server = {"max-batch": said}
-        assert world.session.max_batch == most
-    world.session.server = {}
-    assert world.session.max_batch == 1  # Sente's servers know no batches
+        assert ServerInfo({"max-batch": said}).max_batch == most
+    assert ServerInfo({}).max_batch == 1  # Sente's servers know no batches
 
 
 def cut_with_a_keyed_send(world: World, timeout: float = 200.0) -> Link:
     """Send with a key, lose the connection before the reply, and give the next link."""
     link = world.open()
-    _, item = world.send(["chat/pay", 1], cb=print, timeout=timeout, key="k1")
-    world.call("down", link, Cut(1006))
+    _, outgoing = world.send(["chat/pay", 1], cb=print, timeout=timeout, key="k1")
+    world.call("closed", link, LinkClosed(1006))
     if link.kind == "ajax":
-        world.call("cut_off", item)
+        world.call("post_interrupted", outgoing)
     world.turn(1)
     return world.tried()
 
 
-def said_again(world: World) -> list[Any]:
-    return [say.item.data for say in world.take(Say) if say.item.name == "chat/pay"]
+def sent_again(world: World) -> list[Any]:
+    return [say.outgoing.data for say in world.take(Send) if say.outgoing.name == "chat/pay"]
 
 
-def test_a_send_with_a_key_is_said_again_after_a_cut(world: World) -> None:
+def test_a_send_with_a_key_is_sent_again_after_a_cut(world: World) -> None:
     link = cut_with_a_keyed_send(world)
-    world.trust(link, recovered=True)
-    assert said_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
+    world.confirm(link, recovered=True)
+    assert sent_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
     world.say(link, "paid", "c1")
     assert world.told() == [("chat/pay", "paid")]
 
@@ -919,35 +920,35 @@ def test_a_send_with_a_key_is_said_again_after_a_cut(world: World) -> None:
 def test_a_key_holds_for_one_user(world: World) -> None:
     link = cut_with_a_keyed_send(world)
     world.session.take_effects()
-    world.trust(link, uid="bob")
+    world.confirm(link, uid="bob")
     assert ("chat/pay", "chsk/closed") in world.told()
 
 
 def test_a_key_holds_for_one_life_of_the_server(world: World) -> None:
     link = cut_with_a_keyed_send(world)
-    world.trust(link, recovered=False, cursor="e2:1")
-    assert said_again(world) == []
+    world.confirm(link, recovered=False, cursor="e2:1")
+    assert sent_again(world) == []
 
 
 def test_a_key_does_not_hold_for_ever(world: World) -> None:
     link = cut_with_a_keyed_send(world)
     world.now += 100
-    world.trust(link, recovered=True)
+    world.confirm(link, recovered=True)
     assert ("chat/pay", "chsk/closed") in world.told()
 
 
-def test_a_post_with_a_key_that_failed_is_said_again_a_little_later() -> None:
+def test_a_post_with_a_key_that_failed_is_sent_again_a_little_later() -> None:
     world = World(type="ajax")
     world.open()
-    _, item = world.send(["chat/pay", 1], cb=print, key="k1")
+    _, outgoing = world.send(["chat/pay", 1], cb=print, key="k1")
     world.session.take_effects()
-    world.call("cut_off", item)
-    assert said_again(world) == []
+    world.call("post_interrupted", outgoing)
+    assert sent_again(world) == []
     world.turn(1)
-    assert said_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
+    assert sent_again(world) == ['[[:chat/pay 1] "c1" {:key "k1"}]']
 
 
-def test_disconnected_nothing_is_said_again(world: World) -> None:
+def test_disconnected_nothing_is_sent_again(world: World) -> None:
     cut_with_a_keyed_send(world)
     world.call("disconnect")
     assert world.told() == [("chat/pay", "chsk/closed"), "closed"]
@@ -994,7 +995,7 @@ def test_a_handshake_that_recovered_keeps_the_cursor(world: World) -> None:
     world.turn(1)
     link = world.tried()
     assert link.cursor == "e1:101"
-    world.trust(link, recovered=True, cursor="e1:104")
+    world.confirm(link, recovered=True, cursor="e1:104")
     world.push(link, 2, third="e1:102")
     assert said(world) == [2]
 
@@ -1005,7 +1006,7 @@ def test_what_could_not_be_recovered_is_told_as_a_gap(world: World) -> None:
     world.turn(1)
     link = world.tried()
     world.session.take_effects()
-    world.trust(link, recovered=False, cursor="e2:7")
+    world.confirm(link, recovered=False, cursor="e2:7")
     assert world.told() == [
         "open",
         ("chsk/handshake", ["ann", None, {"hi": 1}]),
@@ -1026,7 +1027,7 @@ def test_an_ask_is_handed_on_and_answered(world: World) -> None:
     assert world.take(Asked) == [Asked("id1", Event(Keyword("chat/where"), 1))]
     world.session.answer("id1", world.now, value={"x": 2})
     world.session.answer("id2", world.now, error="no handler")
-    assert [say.item.data for say in world.take(Say)] == [
+    assert [say.outgoing.data for say in world.take(Send)] == [
         '[[:chsk/answer ["id1" {:x 2}]] nil]',
         '[[:chsk/answer ["id2" nil "no handler"]] nil]',
     ]
@@ -1036,7 +1037,7 @@ def test_a_ping_is_answered(world: World) -> None:
     link = world.open()
     world.say(link, Keyword("chsk/ws-ping"), None, "e1:130")
     effects = world.session.take_effects()
-    assert [effect.item.data for effect in effects if isinstance(effect, Say)] == [
+    assert [effect.outgoing.data for effect in effects if isinstance(effect, Send)] == [
         "[[:chsk/ws-pong] nil]"
     ]
     assert Deliver(Event(Keyword("chsk/ws-ping"))) in effects
@@ -1046,7 +1047,7 @@ def test_a_ping_is_answered(world: World) -> None:
 @pytest.mark.parametrize("text", ["<html>", "", "[", "nil", "{}", "[]"])
 def test_rubbish_is_a_bad_package(world: World, text: str) -> None:
     link = world.open()
-    assert world.call("receive", link, text) == "chsk/error"
+    assert world.call("received", link, text) == "chsk/error"
     assert world.told() == [("chsk/bad-package", text)]
     assert world.status == "open"
 
@@ -1068,9 +1069,9 @@ def test_silence_is_pinged_then_ended() -> None:
     world = World(type="ws")
     link = world.open()
     world.turn(24.9)
-    assert world.take(Say) == []
+    assert world.take(Send) == []
     world.turn(0.2)
-    assert [say.item.data for say in world.take(Say)] == ['[[:chsk/ws-ping] "ping"]']
+    assert [say.outgoing.data for say in world.take(Send)] == ['[[:chsk/ws-ping] "ping"]']
     world.turn(9.8)
     assert world.status == "open"
     world.turn(0.2)
@@ -1087,7 +1088,7 @@ def test_any_message_is_life() -> None:
     world.turn(24)
     world.call("heard", link)
     world.turn(24)
-    assert world.take(Say) == []
+    assert world.take(Send) == []
 
 
 def test_a_pong_is_told_and_ends_the_wait() -> None:
@@ -1103,16 +1104,16 @@ def test_woken_it_probes_what_is_open(world: World) -> None:
     link = world.open()
     world.session.tick(world.now, 1_000_010.0)
     if link.kind == "ajax":
-        assert world.take(Again) == [Again(link)]
+        assert world.take(Repoll) == [Repoll(link)]
         return
-    assert [say.item.data for say in world.take(Say)] == ['[[:chsk/ws-ping] "ping"]']
+    assert [say.outgoing.data for say in world.take(Send)] == ['[[:chsk/ws-ping] "ping"]']
     world.turn(3.1)
     assert world.close["reason"] == "ws-ping-timeout"
 
 
 def test_woken_it_retries_at_once(world: World) -> None:
     world = World(type=world.session.options.type, backoff=lambda attempt: 30.0)
-    world.call("down", world.connect(), Cut(1006))
+    world.call("closed", world.connect(), LinkClosed(1006))
     world.session.take_effects()
     world.session.tick(world.now, 1_000_010.0)
     world.tried()
