@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask_chsk.brokers.contract import ANONYMOUS, EVERYONE
-from flask_chsk.client.session import Item
+from flask_chsk.client.link import Outgoing
 from flask_chsk.protocol.event import Event
 from flask_chsk.protocol.session import CLOSED_BY_APP, GAP, HANDSHAKE
 
@@ -233,8 +233,8 @@ class PageSeen:
     def _shaken(self, uid: str | None, session: Any) -> None:
         checker = self.checker
         server = session.server
-        epoch, offset = _read(server.get("cursor"))
-        recovered = server.get("recovered")
+        epoch, offset = _read(server.cursor)
+        recovered = server.recovered
         checker.say(f"{self.name} is open as {uid or 'nobody'}, recovered: {recovered}")
         if self.must_be_told:
             checker.violated(f"{self.name} was not told of a gap: {self.must_be_told}")
@@ -324,13 +324,13 @@ class PageSeen:
 
     # sends -----------------------------------------------------------------------------------
 
-    def sent(self, number: int, item: Item) -> None:
-        if item.id is not None:
-            self.sends[item.id] = number
+    def sent(self, number: int, outgoing: Outgoing) -> None:
+        if outgoing.id is not None:
+            self.sends[outgoing.id] = number
 
-    def replied(self, item: Item, reply: Any) -> None:
-        assert item.id is not None
-        number = self.sends.pop(item.id, None)
+    def replied(self, outgoing: Outgoing, reply: Any) -> None:
+        assert outgoing.id is not None
+        number = self.sends.pop(outgoing.id, None)
         if number is None:
             self.checker.violated(f"{self.name} got two replies to one send")
             return

@@ -1,7 +1,8 @@
 """A simulated page: the real :class:`ClientSession`, with links over the simulated network.
 
-:class:`Page` carries out what the session decides, as ``client/channel.py`` does;
-:class:`WebSocket` and :class:`Polling` do what ``client/links.py`` does with threads.
+:class:`Page` carries out what the session decides, as ``client/engine.py`` does;
+:class:`WebSocket` and :class:`Polling` do what ``client/websocket.py`` and
+``client/polling.py`` do with threads.
 """
 
 from __future__ import annotations
@@ -13,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
 
-from flask_chsk.client import session as s
-from flask_chsk.client.links import (
-    EMPTY,
-    HANDSHAKE,
-    MAX_MESSAGE,
-    POST_TRIES,
-    SLACK,
-    TRIAL,
-)
-from flask_chsk.client.session import AT_REST, ClientSession, Cut, Item, Link, Options
+from flask_chsk.client import effects as e
+from flask_chsk.client.endpoint import HANDSHAKE, SLACK
+from flask_chsk.client.link import MAX_MESSAGE, Link, LinkClosed, Outgoing
+from flask_chsk.client.policy import Options
+from flask_chsk.client.polling import EMPTY, TRIAL
+from flask_chsk.client.posts import TRIES
+from flask_chsk.client.session import AT_REST, ClientSession
 from flask_chsk.packers import make
 from flask_chsk.protocol import frames
 from flask_chsk.protocol.backoff import exp_backoff
@@ -91,9 +89,9 @@ class Page:
         event = Event(Keyword("sim/echo" if wants_reply else "sim/note"), number)
         cb = (lambda reply: None) if wants_reply else None
         token = self.hub.token(6) if wants_reply and key else None
-        item = self.session.item(event, cb, 10.0, key=token, waits=key)
-        self.seen.sent(number, item)
-        self.do(self.session.send, item)
+        outgoing = self.session.pack(event, cb, 10.0, key=token, waits=key)
+        self.seen.sent(number, outgoing)
+        self.do(self.session.send, outgoing)
 
     def sleep(self) -> None:
         """Its machine falls asleep."""
@@ -123,7 +121,9 @@ class Page:
     def transports(self) -> list[Any]:
         """Those of its links, and what still posts."""
         session = self.session
-        links = dict.fromkeys((session.link, session.candidate, session.beside, session.last))
+        links = dict.fromkeys(
+            (session.link, session.trial, session.fallback_trial, session.previous)
+        )
         return [link.transport for link in links if link is not None and link.transport is not None]
 
     # what comes --------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Page:
 
     def received(self, link: Link, data: str | bytes) -> str | None:
         self.seen.frame(self.session.composer.read(data))
-        return self.do(self.session.receive, link, data)  # type: ignore[no-any-return]
+        return self.do(self.session.received, link, data)  # type: ignore[no-any-return]
 
     # carrying out --------------------------------------------------------------------------
 
@@ -148,25 +148,25 @@ class Page:
         self.seen.settled(self.session)
 
     def _carry_out_one(self, effect: Any) -> None:
-        if isinstance(effect, s.Say):
-            if not effect.link.transport.take(effect.item):
-                self.session.unsent(effect.item, self.now())
-        elif isinstance(effect, s.Deliver):
+        if isinstance(effect, e.Send):
+            if not effect.link.transport.take(effect.outgoing):
+                self.session.not_taken(effect.outgoing, self.now())
+        elif isinstance(effect, e.Deliver):
             self.seen.delivered(effect.event, effect.pushed, self.session)
-        elif isinstance(effect, s.Replied):
-            self.seen.replied(effect.item, effect.reply)
-        elif isinstance(effect, s.Changed):
+        elif isinstance(effect, e.Replied):
+            self.seen.replied(effect.outgoing, effect.reply)
+        elif isinstance(effect, e.Changed):
             self.seen.changed(effect.old, effect.new)
-        elif isinstance(effect, s.Open):
+        elif isinstance(effect, e.Open):
             kind = WebSocket if effect.link.kind == "ws" else Polling
             effect.link.transport = transport = kind(self, effect.link)
             transport.start()
-        elif isinstance(effect, s.End):
+        elif isinstance(effect, e.End):
             effect.link.transport.end(effect.code)
-        elif isinstance(effect, s.Asked):
+        elif isinstance(effect, e.Asked):
             self.world.answer(self, effect.id, effect.event)
-        elif isinstance(effect, s.Again):
-            effect.link.transport.again()
+        elif isinstance(effect, e.Repoll):
+            effect.link.transport.restart()
 
     def _set_alarm(self) -> None:
         due = self.session.next_due()
@@ -230,18 +230,18 @@ class WebSocket:
     def _connect(self) -> None:
         page, link = self._page, self._link
         world = page.world
-        self._link.asked = True
+        self._link.has_credentials = True
         fate = world.fate_of_upgrade(page)
         if fate == "refused":
             page.hub.sleep(world.latency())
-            self._lost(Cut(1006, why="ws-error", error="refused"))
+            self._lost(LinkClosed(1006, why="ws-error", error="refused"))
             return
         request = page.request(link)
         call = Call(page.hub, world.latency, partial(world.front.websocket, request, self._wire))
         answer = call.wait(60.0, arrives=fate != "lost")
         page.pause_if_asleep()
         if answer.status != 101:
-            self._lost(replace(_cut_of(answer), why="ws-error"))
+            self._lost(replace(_end_of(answer), why="ws-error"))
 
     def _wire(self) -> Wire:
         self.wire = self._page.world.wire(self, self._page)
@@ -271,19 +271,18 @@ class WebSocket:
             elif isinstance(message, frames.Close):
                 if not self._closing:
                     self._close(frames.close_frame(message.code, masked=True))
-                cut = Cut(message.code, message.reason, "clean", clean=True)
-                self._lost(cut)
+                self._lost(LinkClosed(message.code, message.reason, "clean", clean=True))
                 return
 
     def ended(self, error: bool) -> None:
-        self._page.awake(self._lost, Cut(1006, why="unexpected"))
+        self._page.awake(self._lost, LinkClosed(1006, why="unexpected"))
 
     # what the session wants ----------------------------------------------------------------
 
-    def take(self, item: Item) -> bool:
+    def take(self, outgoing: Outgoing) -> bool:
         if self._closing or not self._opened or self.wire is None:
             return False
-        data = item.data
+        data = outgoing.data
         build: Any = frames.text_frame if isinstance(data, str) else frames.binary_frame
         self.wire.put(build(data, masked=True))
         return True
@@ -293,7 +292,7 @@ class WebSocket:
             self._close(frames.close_frame(code, masked=True))
         self._closing = self._over = True
 
-    def again(self) -> None:
+    def restart(self) -> None:
         """Nothing: a WebSocket is pinged."""
 
     def unload(self) -> None:
@@ -310,11 +309,11 @@ class WebSocket:
         if self.wire is not None:
             self.wire.leave()
 
-    def _lost(self, cut: Cut) -> None:
+    def _lost(self, how: LinkClosed) -> None:
         if not self._over:
             self._over = self._closing = True
             self._shut()
-            self._page.do(self._page.session.down, self._link, cut)
+            self._page.do(self._page.session.closed, self._link, how)
 
 
 class Polling:
@@ -323,7 +322,7 @@ class Polling:
     def __init__(self, page: Page, link: Link) -> None:
         self._page = page
         self._link = link
-        self._queue: deque[Item] = deque()
+        self._queue: deque[Outgoing] = deque()
         self._leaving = False
         self._ended = False
         self.poll: Call | None = None
@@ -332,8 +331,8 @@ class Polling:
     def start(self) -> None:
         self._page.go(self._poll_on)
 
-    def take(self, item: Item) -> bool:
-        self._queue.append(item)
+    def take(self, outgoing: Outgoing) -> bool:
+        self._queue.append(outgoing)
         self._link.busy = True
         if not self._leaving:
             self._leaving = True
@@ -342,9 +341,9 @@ class Polling:
 
     def end(self, code: int) -> None:
         self._ended = True
-        self.again()
+        self.restart()
 
-    def again(self) -> None:
+    def restart(self) -> None:
         if self.poll is not None:
             self.poll.abort()
 
@@ -362,9 +361,13 @@ class Polling:
             if self._ended:
                 return
             began = page.now()
-            shakes = bool(link.wants)
-            timeout = HANDSHAKE if shakes else max(LP_TIMEOUT, self._server_waits() + SLACK)
-            request = page.request(link, handshake=page.session.shakes(link))
+            shakes = bool(link.confirmations_left)
+            timeout = (
+                HANDSHAKE
+                if shakes
+                else max(LP_TIMEOUT, self._page.session.server.poll_seconds + SLACK)
+            )
+            request = page.request(link, handshake=page.session.asks_for_handshake(link))
             self.poll = Call(page.hub, page.world.latency, partial(page.world.front.poll, request))
             fate = page.world.fate_of_request(page)
             if fate == "answer lost":
@@ -376,25 +379,23 @@ class Polling:
                 continue
             if answer.status != 200:
                 self._ended = True
-                page.do(page.session.down, link, _cut_of(answer))
+                page.do(page.session.closed, link, _end_of(answer))
                 return
             said = page.received(link, self._text(answer))
             if said == ERROR:
                 self._ended = True
-                page.do(page.session.down, link, Cut(message="not a channel socket's answer"))
+                page.do(
+                    page.session.closed, link, LinkClosed(message="not a channel socket's answer")
+                )
                 return
             if said == TIMEOUT and not self._ended:
                 page.hub.sleep(max(0.0, EMPTY - (page.now() - began)))
             while not self._ended and self._trying():
                 page.hub.sleep(TRIAL)
 
-    def _server_waits(self) -> float:
-        ms = self._page.session.server.get("lp-timeout-ms")
-        return ms / 1000 if isinstance(ms, int) else 0.0
-
     def _trying(self) -> bool:
-        candidate = self._page.session.candidate
-        return candidate is not None and candidate.opened
+        trial = self._page.session.trial
+        return trial is not None and trial.opened
 
     def _text(self, answer: Answer) -> str | bytes:
         binary = self._page.session.composer.packer.binary
@@ -405,40 +406,40 @@ class Polling:
     def _leave(self) -> None:
         session = self._page.session
         while True:
-            while self._queue and not session.wanted(self._queue[0]):
+            while self._queue and not session.requests.is_wanted(self._queue[0]):
                 self._queue.popleft()
             if not self._queue or not self._page.loaded:
                 self._link.busy = self._leaving = False
                 return
-            items = self._next_batch()
-            if items[0].id is None:
-                self._post(items)
+            events = self._next_batch()
+            if events[0].id is None:
+                self._post(events)
             else:
                 begun = self._page.hub.waiter()
-                self._page.go(self._post, items, begun.set)
-                begun.wait(items[0].timeout)
+                self._page.go(self._post, events, begun.set)
+                begun.wait(events[0].timeout)
 
-    def _next_batch(self) -> list[Item]:
-        items = [self._queue.popleft()]
-        if items[0].id is None:
-            most = self._page.session.max_batch
-            while self._queue and self._queue[0].id is None and len(items) < most:
-                items.append(self._queue.popleft())
-        return items
+    def _next_batch(self) -> list[Outgoing]:
+        events = [self._queue.popleft()]
+        if events[0].id is None:
+            most = self._page.session.server.max_batch
+            while self._queue and self._queue[0].id is None and len(events) < most:
+                events.append(self._queue.popleft())
+        return events
 
-    def _post(self, items: list[Item], begun: Any = lambda done: None) -> None:
+    def _post(self, events: list[Outgoing], begun: Any = lambda done: None) -> None:
         try:
-            self._post_until_answered(items, begun)
+            self._post_until_answered(events, begun)
         finally:
             begun(True)
 
-    def _post_until_answered(self, items: list[Item], begun: Any) -> None:
+    def _post_until_answered(self, events: list[Outgoing], begun: Any) -> None:
         page = self._page
-        session, item = page.session, items[0]
-        data = session.batch(items)
-        for tries in range(1, POST_TRIES + 1):
+        session, outgoing = page.session, events[0]
+        data = session.requests.batch(events)
+        for tries in range(1, TRIES + 1):
             page.pause_if_asleep()
-            if not session.wanted(item) or not page.loaded:
+            if not session.requests.is_wanted(outgoing) or not page.loaded:
                 return
             request = page.request(None, data=data)
             call = Call(page.hub, page.world.latency, partial(page.world.front.post, request))
@@ -447,29 +448,31 @@ class Polling:
             if fate == "answer lost":
                 call.lose_answer()
             self.posts.append(call)
-            timeout = item.timeout if item.id is not None else LP_TIMEOUT
+            timeout = outgoing.timeout if outgoing.id is not None else LP_TIMEOUT
             answer = call.wait(timeout, arrives=fate != "lost")
             self.posts.remove(call)
             page.pause_if_asleep()
             if answer.status == 0:
                 if call.timed_out:
-                    page.do(lambda now: session.reply(item, TIMEOUT))
+                    page.do(lambda now: session.requests.reply(outgoing, TIMEOUT))
                 else:
-                    page.do(session.cut_off, item)
+                    page.do(session.post_interrupted, outgoing)
                 return
             if answer.status == 200:
                 text = self._text(answer)
-                page.do(lambda now, text=text: session.posted(item, text))
+                page.do(lambda now, text=text: session.post_answered(outgoing, text))
                 return
-            if answer.status not in (429, 503) or tries == POST_TRIES:
+            if answer.status not in (429, 503) or tries == TRIES:
                 break
             page.hub.sleep(1.0 if answer.retry_after is None else answer.retry_after)
             if page.status in AT_REST:
                 return
-        page.do(lambda now: session.reply(item, ERROR, {"status": answer.status}))
+        page.do(lambda now: session.requests.reply(outgoing, ERROR, {"status": answer.status}))
 
 
-def _cut_of(answer: Answer) -> Cut:
+def _end_of(answer: Answer) -> LinkClosed:
     if answer.status == 0:
-        return Cut(message="no answer")
-    return Cut(status=answer.status, message=answer.body.decode(), retry_after=answer.retry_after)
+        return LinkClosed(message="no answer")
+    return LinkClosed(
+        status=answer.status, message=answer.body.decode(), retry_after=answer.retry_after
+    )
