@@ -1,0 +1,40 @@
+"""Classes that applications use show what docs/api.rst names, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from tests.process import ROOT
+
+API = (ROOT / "docs/api.rst").read_text(encoding="utf-8")
+
+
+def members(name: str) -> set[str]:
+    """The names that docs/api.rst lists for a class."""
+    found = re.search(
+        rf"^\.\. autoclass:: {re.escape(name)}\n   :members: (.+(?:\n {{4,}}.+)*)", API, re.M
+    )
+    assert found is not None, f"docs/api.rst lists no members of {name}"
+    return set(re.split(r",\s*", found[1].strip()))
+
+
+def public(thing: Any) -> set[str]:
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", ["flask_chsk.client.ChannelSocket"])
+def test_a_class_shows_the_names_of_its_documentation(name: str) -> None:
+    module, _, cls = name.rpartition(".")
+    assert public(getattr(import_module(module), cls)) == members(name)
+
+
+def test_a_channel_socket_has_no_other_attributes() -> None:
+    chsk = import_module("flask_chsk.client").ChannelSocket(
+        "http://127.0.0.1:1/chsk", connect=False
+    )
+    assert public(chsk) == members("flask_chsk.client.ChannelSocket")
+    chsk.destroy()
