@@ -29,7 +29,7 @@ REFUSED = (401, 403)
 _OF_THE_SERVER = (*REFUSED, ID_TAKEN, 429, 503)
 # Close codes after which a client stays closed, and the reason that it tells:
 # docs/protocol.rst, "Close codes".
-_FINAL = {NORMAL: "clean", REPLACED: "replaced", SIGNED_OUT: "signed-out"}
+FINAL = {NORMAL: "clean", REPLACED: "replaced", SIGNED_OUT: "signed-out"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Policy:
             return Verdict("waiting", how.why, True) if renews else Verdict("refused", "refused")
         # Where our own change of transport crossed a poll of ours, no other client replaced us.
         crossed = how.code == REPLACED and now - self._upgraded_at < STABLE
-        final = None if how.code is None or crossed else _FINAL.get(how.code)
+        final = None if how.code is None or crossed else FINAL.get(how.code)
         return Verdict("waiting", how.why) if final is None else Verdict("closed", final)
 
     def wait(self, how: LinkClosed, verdict: Verdict, *, renamed: bool) -> float:

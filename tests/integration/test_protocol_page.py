@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flask_chsk import brokers, packers, security
-from flask_chsk.client import session as client
+from flask_chsk.client import policy
+from flask_chsk.client.session import ClientSession
 from flask_chsk.config import Config
 from flask_chsk.errors import Refused, UsageError
 from flask_chsk.protocol import event, session, uids
@@ -41,7 +42,7 @@ def test_close_codes() -> None:
     named = {value for value in vars(session).values() if type(value) is int and value in codes}
     assert [*listed] == sorted({*named, 1007})  # frames.py has that one alone
     final = {code: words(then)[0] for code, then in listed.items() if "stay closed" in then}
-    assert final == client._FINAL
+    assert final == policy.FINAL
     assert all(f'{code}: "{reason}"' in SCRIPT for code, reason in final.items())
 
 
@@ -67,7 +68,7 @@ def test_reserved_ids() -> None:
 def test_the_state_of_a_client() -> None:
     fields, reasons = tables(PAGE, "The state of a client")
     composer = Composer(packers.make("edn"), WIRES["1.21"])
-    one = client.ClientSession(composer, client.Options(), random=float, new_id=str)
+    one = ClientSession(composer, policy.Options(), random=float, new_id=str)
     assert [words(row[0])[0] for row in fields] == [*one.state]
     initial = SCRIPT.partition("this.#state = {")[2].partition("};")[0]
     assert [words(row[1])[0] for row in fields] == re.findall(r"^ +(\w+)[:,]", initial, re.M)
