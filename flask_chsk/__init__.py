@@ -38,9 +38,10 @@ from .protocol.uids import ALL_USERS_WITHOUT_UID, ConnectedUids
 from .values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 
 if TYPE_CHECKING:
-    from .extension import Chsk, uid_connected, uid_disconnected
+    from .extension import Chsk
     from .protocol.session import cb_error, cb_success
     from .server.router import EventMessage, Handlers, Reply, is_event_msg
+    from .state import uid_connected, uid_disconnected
 
 __version__ = "0.1.0"
 
@@ -95,8 +96,8 @@ _HOMES = {
     "cb_error": "protocol.session",
     "cb_success": "protocol.session",
     "is_event_msg": "server.router",
-    "uid_connected": "extension",
-    "uid_disconnected": "extension",
+    "uid_connected": "state",
+    "uid_disconnected": "state",
 }
 
 if not TYPE_CHECKING:  # for type checkers a module with a __getattr__ has every name

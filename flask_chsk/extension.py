@@ -1,52 +1,32 @@
-"""``Chsk``: the extension object, and what it keeps per application.
+"""``Chsk``: the extension object; ``Bound``: the same, bound to one application.
 
 ``init_app`` reads ``app.config["CHSK_…"]`` (config.py lists every key), registers the routes
-and starts nothing; the server of a process starts at its first request.
+and starts nothing. What belongs to one application is in state.py.
 """
 
 from __future__ import annotations
 
-import atexit
 import gc
-import os
-import secrets
-import signal
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import blinker
-from flask import Flask, current_app, has_app_context, has_request_context, url_for
+from flask import Flask, current_app, has_app_context, url_for
 from markupsafe import Markup, escape
-from werkzeug.exceptions import HTTPException
 
-from . import brokers, forks, packers
+from . import brokers
 from .config import Config
-from .errors import BrokerError, ConfigError, PackError, Refused, UsageError
-from .hub import Hub, starting
-from .interrupts import from_signal
+from .errors import ConfigError, UsageError
 from .logs import logger
-from .packers import PackDefault
-from .packers.edn import EdnPacker
-from .plain import REMEDY, plain
-from .protocol.event import assert_event, assert_whole
+from .plain import plain
+from .protocol.event import assert_whole
 from .protocol.uids import NOBODY, ConnectedUids, as_uid, is_text
-from .protocol.wire import WIRES, Composer
-from .security import resume_key
-from .server.connection import KeptRequest
-from .server.dispatch import SignedOut
 from .server.recv import RecvQueue, start_router
-from .server.router import EventMessage, Handler, Handlers
-from .server.worker import Server
-from .transports.upgrade import socket_of
-from .web.contexts import EventContext, response_value
-from .web.cookieless import Cookieless
+from .server.router import EventMessage, Handlers
+from .state import State
 from .web.hooks import Hooks
 from .web.migrants import no_attribute
-from .web.neighbours import Neighbours
 from .web.responding import after_response, responds
 from .web.views import Endpoint
 
@@ -54,342 +34,6 @@ if TYPE_CHECKING:
     from .testing import ChskTestClient
 
 log = logger(__name__)
-
-uid_connected = blinker.signal("flask_chsk.uid_connected")
-uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
-
-ALIVE_POLL = 0.1  # seconds between looks at gunicorn's worker.alive: --max-requests has no signal
-
-
-class State:
-    """One application's channel sockets; ``app.extensions["chsk"]``."""
-
-    def __init__(self, chsk: Chsk, app: Flask, config: Config) -> None:
-        self._app = weakref.ref(app)
-        self.config = config
-        self.hooks = chsk.hooks
-        self.handlers = chsk
-        self._composers: dict[tuple[str, str], Composer] = {}
-        self._server: Server | None = None
-        self._pid = 0
-        self._refusals: Counter[str] = Counter()
-        self._recv: RecvQueue | None = None
-        self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
-        self.cookieless = Cookieless(app)
-        self.neighbours = Neighbours(app)
-        self._random_key = secrets.token_bytes(32)
-        self._serves = False  # requests come to this process
-        self._warned_unserved = False
-        self._offered: dict[str, Config] = {}  # packers, with an endpoint that speaks them
-        self._unpackable: set[tuple[str, str]] = set()  # packers and ids that were told
-        self._addresses: dict[Any, Any] = {}  # to which they come
-        self._parent_serves = False  # or came to the one that forked it
-        self._shares_listener = False
-        forks.register(self)
-
-    def forked(self) -> None:
-        """Let the server go: its clients are the parent's."""
-        server, self._server = self._server, None
-        if self._serves and server is not None:
-            self._parent_serves = True
-            # A native thread that accepts connections is not copied; gevent's loop is.
-            self._shares_listener = not server.hub.native_threads
-            if self._shares_listener and forks.by_greenlet():
-                for address in self._addresses.values():
-                    forks.silence_address(address)
-        self._serves = False
-
-    def serve(self, environ: Mapping[str, Any]) -> None:
-        """A request came.
-
-        :raises Refused: 503, where it came by the listener of a parent.
-        """
-        if self._shares_listener:
-            raise Refused(
-                503,
-                "this process was forked by a worker, which serves its clients itself: start child"
-                " processes with multiprocessing's spawn method",
-                retry_after=1,
-            )
-        self._serves = True
-        place = environ.get("SERVER_PORT")
-        if place not in self._addresses:
-            sock = socket_of(environ)
-            self._addresses[place] = None if sock is None else sock.getsockname()
-
-    @property
-    def app(self) -> Flask:
-        """The application, which owns this state and not the other way round."""
-        app = self._app()
-        assert app is not None
-        return app
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether there is still an application."""
-        return self._app() is not None
-
-    # the server of this process ----------------------------------------------------------
-
-    def server(self) -> Server:
-        """The server of this process; started now, if it is not yet."""
-        server = self._server
-        if server is None or self._pid != os.getpid():
-            with starting():
-                if self._server is None or self._pid != os.getpid():
-                    self._server = self._start()
-                    self._pid = os.getpid()
-                server = self._server
-        return server
-
-    def running(self) -> Server | None:
-        """The server of this process, if it has started."""
-        return self._server if self._pid == os.getpid() else None
-
-    def sending(self) -> Server | None:
-        """The server to send by. Clients of a shared broker may be elsewhere: it starts then."""
-        if not self.config.broker_url.startswith("memory:"):
-            return self.server()
-        if not self._serves:
-            self._warn_unserved()
-        return self.running()
-
-    def acting(self) -> Server:
-        """The server to ask, join or look up members by; it starts where it has not."""
-        if not self._serves and self.config.broker_url.startswith("memory:"):
-            self._warn_unserved()
-        return self.server()
-
-    def _warn_unserved(self) -> None:
-        """Say once that what is sent reaches nobody, where this process serves no requests."""
-        self._warn_child()
-        server = self.running()
-        if self._warned_unserved or has_request_context() or (server and len(server.registry)):
-            return
-        self._warned_unserved = True
-        log.warning(
-            "this process serves nobody yet, and CHSK_BROKER_URL=memory:// does not reach the"
-            " clients of another one: to send from a task, a cron job or a shell, set"
-            " CHSK_BROKER_URL=redis://… here and in the workers, or use flask_chsk.publisher"
-        )
-
-    def _warn_child(self) -> None:
-        """Say once that what is sent in a forked child reaches no client of its parent."""
-        if self._parent_serves and not self._serves:
-            self._parent_serves, self._warned_unserved = False, True
-            log.warning(
-                "this process serves nobody: it was forked by a worker, and CHSK_BROKER_URL=memory://"
-                " does not reach that worker's clients; set CHSK_BROKER_URL=redis://…, or send in"
-                " the worker"
-            )
-
-    def _start(self) -> Server:
-        if self.config.broker_url.startswith("memory:"):
-            self._warn_child()
-        server = Server(self.config, brokers.make(self.config), self.handlers, self)
-        server.canonical = self.canonical
-        server.check_receivers = self.check_receivers
-        server.who.signals.append(self._tell_signals)
-        server.who.watchers = self.watchers
-        if self._recv is not None:
-            server.dispatcher.recv_put = self._recv.offer
-        hub = Hub.of_process()
-        server.start(hub)
-        hub.run(self._watch_worker, server)
-        atexit.register(_end, weakref.ref(server), os.getpid())
-        # Applications come and go in tests; their channel sockets go with them.
-        weakref.finalize(self.app, hub.soon, server.retire).atexit = False
-        return server
-
-    def _watch_worker(self, server: Server) -> None:
-        """See the end of a gunicorn worker coming: it closes nothing that was taken over."""
-        worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        if self._shares_listener or worker is None or not hasattr(worker, "alive"):
-            return
-        timer = server.hub.loop.timer(ALIVE_POLL, repeat=ALIVE_POLL, ref=False)
-
-        def look() -> None:
-            if server.hub.over:
-                timer.stop()
-            elif not worker.alive:
-                timer.stop()
-                server.drain()
-
-        timer.start(look)
-
-    # what the server asks (server.Host) ----------------------------------------------------
-
-    def run(self, handler: Handler, ev: EventMessage, request: KeptRequest | None) -> Any:
-        """Run a handler in the contexts of one event."""
-        app = self.app
-        if request is None:
-            with app.app_context():
-                return response_value(self.handlers.run(handler, ev))
-        context: EventContext = request.context(app)
-        ev.request = context.request
-        with context:
-            if self._sessions_change and self.hooks.uid() != ev.uid:
-                raise SignedOut
-            return context.value(self.handlers.run(handler, ev), ev.id)
-
-    @property
-    def _sessions_change(self) -> bool:
-        """Whether a session can change behind a request: it is kept on the server."""
-        from flask.sessions import SecureCookieSessionInterface
-
-        return not isinstance(self.app.session_interface, SecureCookieSessionInterface)
-
-    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call a hook in an application context; its error is logged."""
-        app = self._app()
-        if app is None:
-            return  # it went while the event waited
-        with app.app_context():
-            try:
-                fn(*args)
-            except BaseException as error:
-                if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
-                    raise
-                log.exception("error in %r", fn)
-
-    def explain(self, error: BaseException) -> tuple[int, str]:
-        """What a client may know of an error: HTTP errors are meant for it, others not."""
-        if isinstance(error, HTTPException):
-            response = error.response
-            status = error.code or (response.status_code if response is not None else 500)
-            return status, error.description or error.name
-        if isinstance(error, BrokerError):
-            return 503, "try again later"
-        return 500, "the handler failed"
-
-    def _tell_signals(self, uid: str, came: bool) -> None:
-        signal = uid_connected if came else uid_disconnected
-        signal.send(self.app, _async_wrapper=_refuse_async, uid=uid)
-
-    # what the views ask ----------------------------------------------------------------------
-
-    @property
-    def resume_keys(self) -> list[bytes]:
-        """The key of resume tokens, then those of ``SECRET_KEY_FALLBACKS``.
-
-        Without a secret key there is one that holds for this process only.
-        """
-        app = self.app
-        fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
-        return [resume_key(one) for one in (app.secret_key or self._random_key, *fallbacks)]
-
-    def composer(self, packer: str, config: Config) -> Composer:
-        """The composer of one packer and wire.
-
-        :raises Refused: 400 for a packer that is not offered.
-        """
-        composer = self._composers.get((packer, config.wire))
-        if composer is None:
-            if packer not in config.packers:
-                offered = ", ".join(config.packers)
-                raise Refused(400, f"unknown packer: this server speaks {offered} (CHSK_PACKERS)")
-            made = packers.make(
-                packer,
-                max_bytes=config.max_message_bytes,
-                max_values=config.max_message_values,
-                pack_default=self._pack_default,
-            )
-            composer = Composer(made, WIRES[config.wire])
-            composer.on_unpackable = partial(self._warn_unpackable, packer)
-            self._composers[packer, config.wire] = composer
-        return composer
-
-    def _warn_unpackable(self, packer: str, id: str, error: PackError) -> None:
-        """Log once for each id that clients of a packer cannot get its events."""
-        if (packer, id) not in self._unpackable and len(self._unpackable) < 1000:
-            self._unpackable.add((packer, id))
-            words = "clients whose packer is %s hear chsk/unpackable in place of %s: %s"
-            log.warning(words, packer, id, str(error).replace("data[1]", "its data"))
-
-    def offer(self, config: Config) -> None:
-        """Make the packers of an endpoint, so that what is missing is said now."""
-        for packer in config.packers:
-            self.composer(packer, config)
-            self._offered[packer] = config
-
-    def check_event(self, event: Any) -> None:
-        """Refuse what cannot be sent, where there is nobody to send it to."""
-        id, data = assert_event(event)
-        self.check_receivers(id, data, self.canonical.pack([id, data], root="event"))
-
-    def check_receivers(self, id: str, data: Any, text: str) -> None:
-        """Refuse an event that no packer offered can carry.
-
-        :param text: its canonical form.
-        :raises PackError: naming the path to what cannot be packed.
-        """
-        if "edn" in self._offered and "#chsk/bytes" not in text:
-            return
-        errors = []
-        for packer, config in self._offered.items():
-            try:
-                self.composer(packer, config).packer.pack([id, data])
-                return
-            except PackError as error:
-                errors.append(str(error).replace("data[1]", "event[1]", 1))
-        offered = ", ".join(self._offered)
-        raise PackError(f"{errors[0]} (CHSK_PACKERS offers {offered}, which cannot carry it)")
-
-    @property
-    def canonical(self) -> EdnPacker:
-        """A packer of events as the broker keeps them."""
-        return EdnPacker(bytes_tag=True, pack_default=self._pack_default)
-
-    @property
-    def _pack_default(self) -> PackDefault | None:
-        """What makes packable values of others: CHSK_NAIVE_DATETIMES, then ``pack_default``."""
-        return packers.zoned(self.config.naive_datetimes, self.hooks.pack_default)
-
-    def forget_packers(self) -> None:
-        """Make them anew when they are needed: ``pack_default`` was registered."""
-        self._composers.clear()
-        server = self.running()
-        if server is not None:
-            server.canonical = self.canonical
-
-    def uid_of_request(self) -> str | None:
-        """Who is behind the current request."""
-        return self.hooks.uid()
-
-    def count_refusal(self, status: int) -> None:
-        """Count an HTTP refusal."""
-        self._refusals[f"refused_{status}"] += 1
-
-    # what users ask --------------------------------------------------------------------------
-
-    @property
-    def recv(self) -> RecvQueue:
-        """The queue of events that no handler took; from now on they go there."""
-        if self._recv is None:
-            self._recv = RecvQueue(self.config.recv_buf)
-            server = self.running()
-            if server is not None:
-                server.dispatcher.recv_put = self._recv.offer
-        return self._recv
-
-    def stats(self) -> dict[str, int]:
-        """Counters and gauges."""
-        server = self.running()
-        unpackable = sum(composer.unpackable for composer in self._composers.values())
-        counted = {**self._refusals, "unpackable": unpackable}
-        return {**(server.stats() if server is not None else {}), **counted}
-
-
-def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    raise UsageError(f"{receiver!r}, which a signal calls, is async and would never run: {REMEDY}")
-
-
-def _end(server: weakref.ref[Server], pid: int) -> None:
-    """Send clients away as the process ends, where nothing did before."""
-    ending = server()
-    if ending is not None and pid == os.getpid():
-        with suppress(KeyboardInterrupt):  # a second Ctrl-C: then without good manners
-            ending.hub.run_at_exit(ending.end)
 
 
 class Sender:
@@ -588,7 +232,7 @@ class Chsk(Handlers, Sender):
 
     def __init__(self, app: Flask | None = None, **config: Any) -> None:
         super().__init__()
-        self.hooks = Hooks()
+        self._hooks = Hooks()
         self._given = config
         self._states: weakref.WeakSet[State] = weakref.WeakSet()
         if app is not None:
@@ -607,14 +251,14 @@ class Chsk(Handlers, Sender):
         state = app.extensions.get("chsk")
         name = "chsk"
         if state is None:
-            state = app.extensions["chsk"] = State(self, app, checked)
+            state = app.extensions["chsk"] = State(app, checked, self._hooks, self._router)
             self._states.add(state)
-            names = {"chsk_script": self.script, "chsk_csrf_token": self.hooks.page_csrf_token}
+            names = {"chsk_script": self.script, "chsk_csrf_token": self._hooks.page_csrf_token}
             app.context_processor(lambda: names)
             from .cli import commands
 
             app.cli.add_command(commands)
-        elif state.handlers is not self:
+        elif state.router is not self._router:
             raise ConfigError(
                 "this application has a Chsk already: import that one where you need it"
                 " (with several applications: one Chsk(), and chsk.init_app(app) for each)"
@@ -682,12 +326,12 @@ class Chsk(Handlers, Sender):
 
         By default Flask-Login's user where that is set up, else ``session["uid"]``.
         """
-        self.hooks.user_id = plain(fn, "@chsk.user_id", takes="")
+        self._hooks.user_id = plain(fn, "@chsk.user_id", takes="")
         return fn
 
     def handshake_data(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register what makes the data that a client gets with its handshake."""
-        self.hooks.handshake_data = plain(fn, "@chsk.handshake_data", takes="")
+        self._hooks.handshake_data = plain(fn, "@chsk.handshake_data", takes="")
         return fn
 
     def csrf_token(self, fn: Callable[[], str]) -> Callable[[], str]:
@@ -696,7 +340,7 @@ class Chsk(Handlers, Sender):
         For a page it makes a token where the session has none; for a request of the channel
         socket None says that there is none, which refuses.
         """
-        self.hooks.csrf_token = plain(fn, "@chsk.csrf_token", takes="")
+        self._hooks.csrf_token = plain(fn, "@chsk.csrf_token", takes="")
         return fn
 
     def authorize(self, fn: Callable[[], Any]) -> Callable[[], Any]:
@@ -705,12 +349,12 @@ class Chsk(Handlers, Sender):
         What is not true, such as None, is answered with 401. So are a coroutine, a response, and
         Flask-Login's user who is not signed in, which Python takes for true.
         """
-        self.hooks.authorize = plain(fn, "@chsk.authorize", takes="")
+        self._hooks.authorize = plain(fn, "@chsk.authorize", takes="")
         return fn
 
     def reject(self, fn: Callable[[], Any]) -> Callable[[], Any]:
         """Register the first check of each request; a true value or a response refuses."""
-        self.hooks.reject = plain(fn, "@chsk.reject", takes="")
+        self._hooks.reject = plain(fn, "@chsk.reject", takes="")
         return fn
 
     def pack_default(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -719,7 +363,7 @@ class Chsk(Handlers, Sender):
         It raises for what it does not know either. None is taken for that, too: a function that
         falls off its end would otherwise send nil.
         """
-        self.hooks.pack_default = plain(fn, "@chsk.pack_default", takes="value")
+        self._hooks.pack_default = plain(fn, "@chsk.pack_default", takes="value")
         for state in self._states:
             state.forget_packers()
         return fn
@@ -733,7 +377,7 @@ class Chsk(Handlers, Sender):
         """
         state = self._state()
         path = url_for("chsk.poll")
-        token = self.hooks.page_csrf_token() if state.config.csrf else ""
+        token = self._hooks.page_csrf_token() if state.config.csrf else ""
         source = url_for("chsk.static", filename="chsk.js")
         return Markup(
             f'<meta name="chsk" content="" data-path="{escape(path)}"'

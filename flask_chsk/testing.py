@@ -35,12 +35,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from .errors import ChskError, ConfigError, ReplyError, ReplyTimeout, UsageError
-from .extension import State
 from .logs import logger
 from .plain import plain
 from .protocol import session as s
 from .protocol.event import Event, assert_event, assert_whole, is_event_id
 from .security import RESUME_HEADER, SECRET_HEADER
+from .state import State
 from .values import Keyword
 from .web.hooks import CSRF_SESSION_KEY
 from .web.views import TEST_CLIENT

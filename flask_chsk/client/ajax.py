@@ -18,7 +18,7 @@ from ..logs import logger
 from ..printable import masked
 from .web import MAX_BODY, Abort, Answer, Web, WebError, cookie_jar, form, with_query
 
-log = logger("flask_chsk.client.ajax")
+log = logger(__name__)
 
 CALLS = 64  # at a time with a callback; then "xhr-pool-depleted"
 REDIRECTS = 5  # that are followed, as a browser's XHR does

@@ -22,7 +22,7 @@ from .effects import STATE, Replied, State
 from .link import MAX_MESSAGE
 from .waiting import Flag, JobQueue, Queue, ThreadGroup
 
-log = logger("flask_chsk.client.dispatch")
+log = logger(__name__)
 
 EVENTS = 10_000  # that may wait for their handlers; then the oldest go, and a gap is told
 EVENTS_BYTES = 4 * MAX_MESSAGE  # of these

@@ -22,7 +22,7 @@ from .options import Credentials
 from .session import ClientSession
 from .web import Answer, Web
 
-log = logger("flask_chsk.client.endpoint")
+log = logger(__name__)
 
 FOREIGN_RETRY = 15.0  # seconds till the next try where a login page answers: it stays for a while
 HANDSHAKE = 10.0  # seconds for the answer to a poll that does not wait for events

@@ -30,7 +30,7 @@ from .session import AT_REST, ClientSession
 from .waiting import Flag, JobQueue, ThreadGroup
 from .websocket import WebSocket
 
-log = logger("flask_chsk.client.engine")
+log = logger(__name__)
 T = TypeVar("T")
 
 JOIN = 1.0  # seconds destroy() waits for threads; one that is connecting ends by itself

@@ -21,7 +21,7 @@ from ..protocol.event import is_event_id
 from .policy import Options
 from .waiting import Flag, ThreadGroup
 
-log = logger("flask_chsk.client.options")
+log = logger(__name__)
 
 ASK = 10.0  # seconds for a function of the application to return a token
 LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as good as for ever

@@ -19,7 +19,7 @@ from .requests import Requests
 from .waiting import ThreadGroup
 from .web import Abort, Answer, WebError, with_query
 
-log = logger("flask_chsk.client.polling")
+log = logger(__name__)
 
 EMPTY = 0.5  # seconds: polls that end empty do not follow each other faster
 TRIAL = 0.05  # seconds between two looks whether the trial of a WebSocket is over

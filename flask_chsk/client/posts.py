@@ -22,7 +22,7 @@ from .requests import Requests
 from .waiting import ThreadGroup
 from .web import Abort, Answer, WebError, form, with_query
 
-log = logger("flask_chsk.client.posts")
+log = logger(__name__)
 
 BATCH_BYTES = 65_536
 MAX_QUEUE = 1000  # events; a server that is so far behind is as good as closed

@@ -23,7 +23,7 @@ from ..protocol.backoff import exp_backoff
 from .channel import REMEDY, ChannelSocket
 from .dispatch import EventMsg, RecvQueue
 
-log = logger("flask_chsk.client.seed")
+log = logger(__name__)
 
 LOOK = 0.5  # seconds between looks whether a router was stopped
 

@@ -24,7 +24,7 @@ from ..errors import ChannelClosed
 from ..interrupts import from_signal
 from ..logs import logger
 
-log = logger("flask_chsk.client.waiting")
+log = logger(__name__)
 T = TypeVar("T")
 
 LINGER = 2.0  # seconds a thread waits for its next job: a busy queue keeps its thread

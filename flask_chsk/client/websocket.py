@@ -23,7 +23,7 @@ from .upgrade import NotUpgraded
 from .waiting import ThreadGroup
 from .web import FAILURES, Abort, WebError, with_query
 
-log = logger("flask_chsk.client.websocket")
+log = logger(__name__)
 
 
 class WebSocket:

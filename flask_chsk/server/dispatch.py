@@ -18,7 +18,7 @@ from ..transports.budget import MemoryBudget
 from ..transports.transport import Transport
 from .connection import KeptRequest, Uid
 from .replies import ReplyChannel
-from .router import Channel, EventMessage, Handler, Handlers, RefusedByParse
+from .router import Channel, EventMessage, Handler, RefusedByParse, Router
 from .twice import imported_again
 
 log = logger(__name__)
@@ -101,7 +101,7 @@ class Dispatcher:
         max_inbox: int,
         max_bytes: int,
         budget: MemoryBudget,
-        handlers: Handlers,
+        router: Router,
         host: Host,
         counters: Counter[str],
     ) -> None:
@@ -112,7 +112,7 @@ class Dispatcher:
         self._max_inbox = max_inbox
         self._max_bytes = max_bytes + EVENT_BYTES * max_inbox
         self._budget = budget
-        self._handlers = handlers
+        self._router = router
         self._host = host
         self._counters = counters
         self._inboxes: dict[Any, Inbox] = {}
@@ -182,7 +182,7 @@ class Dispatcher:
             that waits for nobody.
         :param unless: asked in the worker; where it says True there is nothing to handle.
         """
-        handler = self._handlers.find(event.id)
+        handler = self._router.find(event.id)
         if handler is None and event.id.startswith("chsk/ws-p"):
             if then is not None:
                 then()
@@ -202,7 +202,7 @@ class Dispatcher:
     ) -> None:
         """Take an event of ours in, about a user; *then* runs after its handler."""
         ev = EventMessage(event, uid, None, way, generation=generation)
-        handler = self._handlers.find(event.id) or Handler(lambda ev: None)
+        handler = self._router.find(event.id) or Handler(lambda ev: None)
         self._enqueue((uid, None), Job(ev, handler, None, None, then), None)
 
     def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
@@ -368,7 +368,7 @@ class Dispatcher:
     ) -> None:
         self._counters["refused_by_parse"] += 1
         # One kind for all ids that "*" takes: those are the peer's words.
-        kind = f"parse {ev.id}" if ev.id in self._handlers.handlers else "parse"
+        kind = f"parse {ev.id}" if ev.id in self._router.handlers else "parse"
         words = "parse of %s refused what uid %r sent: %s (more at DEBUG)"
         sparse.warning(kind, words, ev.id, ev.uid, type(error).__name__)
         log.debug("parse of %s, uid %r: %s", ev.id, ev.uid, error)  # it quotes the data
@@ -399,20 +399,20 @@ class Dispatcher:
             id = str(ev.id)
             words = "no handler for %s (from uid %r): add @chsk.on(%r); %s"
             # One kind, whatever the id: ids are the peer's words.
-            sparse.warning("no handler", words, id, ev.uid, id, _Known(self._handlers, id))
+            sparse.warning("no handler", words, id, ev.uid, id, _Known(self._router, id))
         self._answer_error(ev, channel, 404, f"no handler for {ev.id}")
 
 
 class _Known:
     """Words about the ids that have handlers: made when they are logged, once a minute at most."""
 
-    def __init__(self, handlers: Handlers, id: str) -> None:
-        self._handlers = handlers
+    def __init__(self, router: Router, id: str) -> None:
+        self._router = router
         self._id = id
 
     def __str__(self) -> str:
-        names = self._handlers.nearest(self._id, MOST_NAMED)
-        more = len(self._handlers.handlers) - len(names)
+        names = self._router.nearest(self._id, MOST_NAMED)
+        more = len(self._router.handlers) - len(names)
         known = ", ".join(names) + (f" and {more} more" if more else "")
         words = f"handlers there are: {known}" if names else "there are no handlers"
         again = imported_again()

@@ -163,60 +163,23 @@ class Handler:
     fn: Function
     concurrent: bool = False
     parse: Function | None = None
-    modules: tuple[Handlers, ...] = ()  # which it was registered with, the innermost first
+    modules: tuple[Router, ...] = ()  # which it was registered with, the innermost first
 
 
-class Handlers:
-    """Handlers of one module, registered later, as blueprints are.
+class Router:
+    """The functions of one module: its handlers by id, and what surrounds them."""
 
-    ::
-
-        chat = Handlers("chat")
-
-        @chat.on("say")             # takes "chat/say"
-        def say(ev): ...
-
-        chsk.register(chat)
-    """
-
-    def __init__(self, prefix: str | None = None) -> None:
-        if prefix is not None and not is_event_id(f"{prefix}/x"):
-            raise ConfigError(f'a prefix is the namespace of ids, such as "chat", not {prefix!r}')
-        self.prefix = prefix
+    def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
         self.before: list[Function] = []
         self.after: list[Function] = []
         self.errors: dict[type[BaseException], Function] = {}
 
-    def on(
-        self, id: str, *, concurrent: bool = False, parse: Function | None = None
-    ) -> Callable[[Function], Function]:
-        """Register the decorated function for events of *id*; ``"*"``: for all others.
+    def add(self, id: str, handler: Handler) -> None:
+        """Let *handler* take *id*.
 
-        :param concurrent: run it beside this client's other handlers, not after them.
-        :param parse: makes ``ev.data`` (for example a pydantic model's
-            ``model_validate``). What it raises goes to the error handlers; where none takes it,
-            the event is answered with status 400.
-        :raises ConfigError: for an id that is none, or that another function has taken.
+        :raises ConfigError: where another function has taken it.
         """
-        if not isinstance(id, str):
-            given = getattr(id, "__qualname__", id)
-            raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {given!r}')
-        full = id if id == REST or self.prefix is None or "/" in id else f"{self.prefix}/{id}"
-        if full != REST and not is_event_id(full):
-            raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')
-
-        if parse is not None:
-            plain(parse, f"parse of {full}", takes="data")
-
-        def register(fn: Function) -> Function:
-            plain(fn, f'@on("{full}")', takes="ev")
-            self._add(full, Handler(fn, concurrent, parse))
-            return fn
-
-        return register
-
-    def _add(self, id: str, handler: Handler) -> None:
         known = self.handlers.setdefault(id, handler)
         if known == handler:
             return  # registered again, as by a second create_app()
@@ -225,45 +188,10 @@ class Handlers:
         remedy = "; define it once, outside of create_app(), or make one Chsk for each application"
         raise ConfigError(f"{id!r} has a handler already: {taken}{remedy if again else ''}")
 
-    def before_event(self, fn: Function) -> Function:
-        """Register *fn(ev)* to run before each handler; a value that is not None ends."""
-        self.before.append(plain(fn, "@before_event", takes="ev"))
-        return fn
-
-    def after_event(self, fn: Function) -> Function:
-        """Register *fn(ev, value)* to run after each handler; it returns the reply.
-
-        None in place of another value is an error, since a function that forgets its ``return``
-        would take every reply away; ``raise Reply(None)`` where it is meant.
-        """
-        self.after.append(plain(fn, "@after_event", takes="ev, value"))
-        return fn
-
-    def errorhandler(self, exception: type[BaseException]) -> Callable[[Function], Function]:
-        """Register the decorated *fn(ev, error)*; what it returns is the reply.
-
-        :raises ConfigError: for what is no class of exceptions, such as an HTTP status.
-        """
-        if not (isinstance(exception, type) and issubclass(exception, BaseException)):
-            raise ConfigError(
-                f"errorhandler() takes a class of exceptions, not {exception!r}: for a status"
-                " take its class, such as werkzeug.exceptions.NotFound"
-            )
-
-        def register(fn: Function) -> Function:
-            role = f"@errorhandler({exception.__name__})"
-            self.errors[exception] = plain(fn, role, takes="ev, error")
-            return fn
-
-        return register
-
-    def register(self, handlers: Handlers) -> None:
-        """Take another module's handlers in; its before, after and error functions too.
-
-        Those hold for its own ids only. A second call with the same module changes nothing.
-        """
-        for id, handler in handlers.handlers.items():
-            self._add(id, replace(handler, modules=(*handler.modules, handlers)))
+    def include(self, module: Router) -> None:
+        """Take another module's handlers in; what surrounds them there still does."""
+        for id, handler in module.handlers.items():
+            self.add(id, replace(handler, modules=(*handler.modules, module)))
 
     def find(self, id: str) -> Handler | None:
         """The handler that takes *id*."""
@@ -327,6 +255,93 @@ class Handlers:
                 )
             value = reply
         return value
+
+
+class Handlers:
+    """Handlers of one module, registered later, as blueprints are.
+
+    ::
+
+        chat = Handlers("chat")
+
+        @chat.on("say")             # takes "chat/say"
+        def say(ev): ...
+
+        chsk.register(chat)
+    """
+
+    def __init__(self, prefix: str | None = None) -> None:
+        if prefix is not None and not is_event_id(f"{prefix}/x"):
+            raise ConfigError(f'a prefix is the namespace of ids, such as "chat", not {prefix!r}')
+        self._prefix = prefix
+        self._router = Router()
+
+    def on(
+        self, id: str, *, concurrent: bool = False, parse: Function | None = None
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function for events of *id*; ``"*"``: for all others.
+
+        :param concurrent: run it beside this client's other handlers, not after them.
+        :param parse: makes ``ev.data`` (for example a pydantic model's
+            ``model_validate``). What it raises goes to the error handlers; where none takes it,
+            the event is answered with status 400.
+        :raises ConfigError: for an id that is none, or that another function has taken.
+        """
+        if not isinstance(id, str):
+            given = getattr(id, "__qualname__", id)
+            raise ConfigError(f'on() takes an event id: @chsk.on("chat/say"), not {given!r}')
+        full = id if id == REST or self._prefix is None or "/" in id else f"{self._prefix}/{id}"
+        if full != REST and not is_event_id(full):
+            raise ConfigError(f'an event id is namespaced, such as "chat/say", not {id!r}')
+
+        if parse is not None:
+            plain(parse, f"parse of {full}", takes="data")
+
+        def register(fn: Function) -> Function:
+            plain(fn, f'@on("{full}")', takes="ev")
+            self._router.add(full, Handler(fn, concurrent, parse))
+            return fn
+
+        return register
+
+    def before_event(self, fn: Function) -> Function:
+        """Register *fn(ev)* to run before each handler; a value that is not None ends."""
+        self._router.before.append(plain(fn, "@before_event", takes="ev"))
+        return fn
+
+    def after_event(self, fn: Function) -> Function:
+        """Register *fn(ev, value)* to run after each handler; it returns the reply.
+
+        None in place of another value is an error, since a function that forgets its ``return``
+        would take every reply away; ``raise Reply(None)`` where it is meant.
+        """
+        self._router.after.append(plain(fn, "@after_event", takes="ev, value"))
+        return fn
+
+    def errorhandler(self, exception: type[BaseException]) -> Callable[[Function], Function]:
+        """Register the decorated *fn(ev, error)*; what it returns is the reply.
+
+        :raises ConfigError: for what is no class of exceptions, such as an HTTP status.
+        """
+        if not (isinstance(exception, type) and issubclass(exception, BaseException)):
+            raise ConfigError(
+                f"errorhandler() takes a class of exceptions, not {exception!r}: for a status"
+                " take its class, such as werkzeug.exceptions.NotFound"
+            )
+
+        def register(fn: Function) -> Function:
+            role = f"@errorhandler({exception.__name__})"
+            self._router.errors[exception] = plain(fn, role, takes="ev, error")
+            return fn
+
+        return register
+
+    def register(self, handlers: Handlers) -> None:
+        """Take another module's handlers in; its before, after and error functions too.
+
+        Those hold for its own ids only. A second call with the same module changes nothing.
+        """
+        self._router.include(handlers._router)
 
 
 def _error_handler(

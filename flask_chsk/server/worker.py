@@ -57,7 +57,7 @@ from .presence import Presence
 from .registry import Registry
 from .replay import CONTROLS, History
 from .replies import Elsewhere
-from .router import Handlers
+from .router import Router
 from .topics import Topics
 
 log = logger(__name__)
@@ -72,10 +72,10 @@ CLOSED_SOON = 5.0  # seconds until a socket that is being closed is looked at ag
 class Server:
     """The channel sockets of one application in one process."""
 
-    def __init__(self, config: Config, broker: Broker, handlers: Handlers, host: Host) -> None:
+    def __init__(self, config: Config, broker: Broker, router: Router, host: Host) -> None:
         self.config = config
         self.broker = broker
-        self.handlers = handlers
+        self.router = router
         self.host = host
         self.registry: Registry[Connection] = Registry()
         self.counters: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Server:
             config.max_inbox,
             message,
             self.budget,
-            handlers,
+            router,
             host,
             self.counters,
         )

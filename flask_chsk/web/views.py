@@ -42,7 +42,7 @@ from .form import OTHER_BYTES, message_of
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
-    from ..extension import State
+    from ..state import State
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -26,6 +26,7 @@ class Case:
         caplog.set_level(logging.INFO, "flask_chsk")
         self.app = self.new_app()
         self._caplog = caplog
+        self._chsk: Chsk | None = None
 
     @staticmethod
     def new_app(**config: Any) -> Flask:
@@ -36,8 +37,9 @@ class Case:
 
     @property
     def chsk(self) -> Chsk:
-        state = self.app.extensions.get("chsk")
-        return Chsk(self.app) if state is None else state.handlers
+        if self._chsk is None:
+            self._chsk = Chsk(self.app)
+        return self._chsk
 
     @property
     def log(self) -> list[str]:

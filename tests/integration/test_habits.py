@@ -91,7 +91,7 @@ def test_a_handler_that_cannot_be_called_is_refused_where_it_is_registered(
     with pytest.raises(ConfigError) as refused:
         chsk.on("chat/say")(fn)
     assert str(refused.value) == f'@on("chat/say"): {why}'
-    assert "chat/say" not in chsk.handlers
+    assert "chat/say" not in chsk._router.handlers
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_handler_that_cannot_be_called_is_refused_where_it_is_registered(
 )
 def test_what_can_be_called_with_an_event_is_registered(chsk: Chsk, fn: Any) -> None:
     chsk.on("chat/say")(fn)
-    assert chsk.handlers["chat/say"].fn is fn
+    assert chsk._router.handlers["chat/say"].fn is fn
 
 
 WRONG: dict[str, tuple[Callable[[Chsk, Any], Any], str]] = {

@@ -25,7 +25,7 @@ from flask_chsk.client.session import AT_REST
 from flask_chsk.config import Config
 from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import Host
-from flask_chsk.server.router import EventMessage, Handler, Handlers
+from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
 from flask_chsk.server.worker import Server
 from flask_chsk.values import Keyword
 
@@ -47,11 +47,11 @@ class Violated(AssertionError):
 class Application:
     """What runs handlers, in place of Flask's contexts (``dispatch.Host``)."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
+    def __init__(self, router: Router) -> None:
+        self._router = router
 
     def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
-        return self._handlers.run(handler, ev)
+        return self._router.run(handler, ev)
 
     def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
@@ -76,7 +76,7 @@ class World:
         self.checker.say = self.say
         self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
         self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
-        self.handlers = self._handlers()
+        self.router = self._handlers()._router
         self.pages: list[Page] = []
         self.wires: list[tuple[Page, Wire]] = []
         self.offline: dict[Page, None] = {}
@@ -101,8 +101,8 @@ class World:
         )
 
     def _start_worker(self) -> None:
-        host: Host = Application(self.handlers)
-        self.server = Server(self.config, MemoryBroker(self.config), self.handlers, host)
+        host: Host = Application(self.router)
+        self.server = Server(self.config, MemoryBroker(self.config), self.router, host)
         self.server.start(self.hub)
         self.front = Front(self.hub, self.server, self._dawdle)
 

@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from flask_chsk import Chsk
 from tests.process import ROOT
 
 API = (ROOT / "docs/api.rst").read_text(encoding="utf-8")
@@ -26,10 +28,22 @@ def public(thing: Any) -> set[str]:
     return {name for name in dir(thing) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("name", ["flask_chsk.client.ChannelSocket"])
+@pytest.mark.parametrize(
+    "name", ["flask_chsk.Chsk", "flask_chsk.Handlers", "flask_chsk.client.ChannelSocket"]
+)
 def test_a_class_shows_the_names_of_its_documentation(name: str) -> None:
     module, _, cls = name.rpartition(".")
     assert public(getattr(import_module(module), cls)) == members(name)
+
+
+def test_a_chsk_has_no_other_attributes() -> None:
+    app = Flask("app")
+    chsk = Chsk(app, csrf=False)
+    listed = members("flask_chsk.Chsk")
+    # Those that need the server of a process are not asked for.
+    assert {name for name in vars(chsk) if not name.startswith("_")} == set()
+    assert public(chsk) == listed
+    assert public(chsk.bind(app)) <= listed
 
 
 def test_a_channel_socket_has_no_other_attributes() -> None:

@@ -25,6 +25,7 @@ def app() -> Flask:
     chsk = Chsk(app)
     came: list[Any] = []
     app.extensions["came"] = came
+    app.extensions["its chsk"] = chsk
 
     @chsk.on("chat/say")
     def say(ev: Any) -> Any:
@@ -148,7 +149,7 @@ def test_a_refused_handshake_raises(app: Flask) -> None:
 
 
 def test_it_answers_what_the_test_asks(app: Flask, chsk_client: Make) -> None:
-    chsk = app.extensions["chsk"].handlers
+    chsk = app.extensions["its chsk"]
     ann = chsk_client(uid="ann")
 
     @ann.on("page/confirm")
@@ -168,7 +169,7 @@ def test_it_answers_what_the_test_asks(app: Flask, chsk_client: Make) -> None:
 
 
 def test_it_answers_while_a_view_or_a_handler_waits(app: Flask, chsk_client: Make) -> None:
-    chsk = app.extensions["chsk"].handlers
+    chsk = app.extensions["its chsk"]
 
     @app.post("/delete")
     def delete() -> str:
@@ -186,7 +187,7 @@ def test_it_answers_while_a_view_or_a_handler_waits(app: Flask, chsk_client: Mak
 
 
 def test_its_handlers_hear_events_which_are_received_too(app: Flask, chsk_client: Make) -> None:
-    chsk = app.extensions["chsk"].handlers
+    chsk = app.extensions["its chsk"]
     ann = chsk_client(uid="ann")
     heard: list[Any] = []
     ann.on("a/b", heard.append)
@@ -198,7 +199,7 @@ def test_its_handlers_hear_events_which_are_received_too(app: Flask, chsk_client
 
 
 def test_headers_come_with_each_request(app: Flask, chsk_client: Make) -> None:
-    chsk = app.extensions["chsk"].handlers
+    chsk = app.extensions["its chsk"]
     chsk.user_id(lambda: request.headers.get("X-Token"))
     ann = chsk_client(headers={"X-Token": "ann"})
     assert ann.uid == "ann"

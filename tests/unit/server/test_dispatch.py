@@ -15,7 +15,7 @@ from flask_chsk.hub import Hub
 from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
 from flask_chsk.server.replies import ReplyChannel
-from flask_chsk.server.router import EventMessage, Handler, Handlers
+from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
 from flask_chsk.transports.budget import MemoryBudget
 from flask_chsk.values import Keyword
 
@@ -62,13 +62,13 @@ class Told:
 class Host:
     """An application without contexts."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
+    def __init__(self, router: Router) -> None:
+        self.router = router
 
     def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
         if request == "another's":
             raise SignedOut
-        return self.handlers.run(handler, ev)
+        return self.router.run(handler, ev)
 
     def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
@@ -116,13 +116,14 @@ class Bench:
 
     def __init__(self, max_inbox: int = 4, max_bytes: int = 1000, limit: int = 10_000) -> None:
         self.handlers = Handlers()
+        self.router = self.handlers._router
         self.counters: Counter[str] = Counter()
         self.workers = Workers()
         self.budget = MemoryBudget(limit, self.counters)
         self.seen: list[Any] = []
         self.signed_out: list[Any] = []
         self.dispatcher = Dispatcher(
-            max_inbox, max_bytes, self.budget, self.handlers, Host(self.handlers), self.counters
+            max_inbox, max_bytes, self.budget, self.router, Host(self.router), self.counters
         )
         self.dispatcher.start(
             cast(Hub, self.workers), lambda *client: self.signed_out.append(client)
@@ -331,7 +332,7 @@ def test_the_log_names_the_ids_that_have_handlers(
 ) -> None:
     sparse._kinds.clear()
     bench = Bench()
-    bench.handlers.handlers.clear()
+    bench.router.handlers.clear()
     for id in ids:
         bench.handlers.on(id)(lambda ev: None)
     bench.take(id="chat/sya")
