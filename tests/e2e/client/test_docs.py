@@ -49,7 +49,8 @@ def test_its_javascript_runs(server: TestServer, tmp_path: Path, code: str) -> N
 
 def test_each_test_that_it_names_is_there() -> None:
     named = set(re.findall(r"``(test_\w+)``", TEXT))
-    written = "".join(path.read_text() for path in (ROOT / "tests/e2e/client").glob("test_*.py"))
+    files = [*(ROOT / "tests/unit/client").glob("*.py"), *(ROOT / "tests/e2e/client").glob("*.py")]
+    written = "".join(path.read_text("utf-8") for path in files)
     assert named - set(re.findall(r"^def (test_\w+)", written, re.M)) == set()
 
 
