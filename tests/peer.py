@@ -17,9 +17,9 @@ import websocket
 from flask_chsk import Keyword
 from flask_chsk.packers.edn import EdnPacker
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
+from tests.process import WAIT
 
 EDN = EdnPacker()
-WAIT = 10.0  # seconds for any answer
 
 
 class Closed(Exception):

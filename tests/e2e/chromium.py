@@ -31,7 +31,8 @@ ARGUMENTS = (
 
 
 # Five seconds are short where two parts of the tests share two cores.
-expect.set_options(timeout=15_000)
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def find_chromium(playwright: Playwright) -> str | None:

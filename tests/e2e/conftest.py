@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
-from tests.e2e.chromium import launch
+from tests.e2e.chromium import PATIENCE_MS, launch
 from tests.e2e.proxy import Proxy
 from tests.process import Process, Server, missing
 
@@ -134,7 +134,7 @@ def new_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
     def new_page(context: BrowserContext | None = None, **options: object) -> Page:
         if context is None:
             context = chromium.new_context(**options)  # type: ignore[arg-type]
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(PATIENCE_MS)
             context.on("weberror", lambda web_error: errors.append(str(web_error.error)))
             contexts.append(context)
         return context.new_page()

@@ -16,7 +16,12 @@ from flask_chsk import Chsk, EventMessage
 
 app = Flask(__name__)
 app.secret_key = "of the tests"
-chsk = Chsk(app, ws_kalive=float(os.environ.get("CHAT_KALIVE", "25")))
+chsk = Chsk(
+    app,
+    ws_kalive=float(os.environ.get("CHAT_KALIVE", "25")),
+    close_grace_ws=60.0,  # a browser may take some time to load a page again
+    close_grace_ajax=60.0,
+)
 numbers = count()
 presence: list[str] = []
 

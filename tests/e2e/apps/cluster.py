@@ -105,7 +105,8 @@ def broadcast(number: int) -> ResponseReturnValue:
 @app.post("/ask/<uid>")
 def ask(uid: str) -> ResponseReturnValue:
     try:
-        return {"answer": chsk.ask(uid, ["test/question", 42], timeout=3.0)}
+        timeout = float(request.args.get("timeout", 25.0))
+        return {"answer": chsk.ask(uid, ["test/question", 42], timeout=timeout)}
     except AskError as error:
         return {"error": type(error).__name__}
 

@@ -61,7 +61,7 @@ class Tab:
         heard: list[object] = self.page.evaluate("window.heard")
         return heard
 
-    def request(self, id: str, data: object = None, timeout_ms: int = 10_000) -> object:
+    def request(self, id: str, data: object = None, timeout_ms: int = 30_000) -> object:
         """The reply, or the error's name."""
         return self.page.evaluate(
             """([event, timeoutMs]) =>

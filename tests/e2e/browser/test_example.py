@@ -44,7 +44,7 @@ class Desk:
     def wait_open_again(self) -> None:
         """Over whatever works first: a network that returns in between looks like one without
         WebSockets."""
-        expect(self.page.locator("#state")).to_have_text("open", timeout=15_000)
+        expect(self.page.locator("#state")).to_have_text("open")
 
     def press(self, button: str) -> None:
         self.page.get_by_role("button", name=button).click()
@@ -225,7 +225,7 @@ def test_presence_follows_a_user_from_one_transport_to_the_other(ann: Desk) -> N
     ann.press("Force Ajax")
     expect(over).to_have_text(["Ajax"])
     ann.press("Force Ajax")
-    expect(over).to_have_text(["WebSocket"], timeout=10_000)
+    expect(over).to_have_text(["WebSocket"])
 
 
 def test_every_link_to_code_leads_to_its_line(ann: Desk) -> None:

@@ -19,6 +19,8 @@ NewPage = Callable[..., Page]
 ProxyTo = Callable[..., Proxy]
 
 over_both = pytest.mark.parametrize("type", ["ws", "ajax"])
+# Longer than a browser takes to load a page again.
+RELOADED = {"TEST_CHSK_CLOSE_GRACE_WS": "6", "TEST_CHSK_CLOSE_GRACE_AJAX": "6"}
 
 
 @pytest.fixture
@@ -145,8 +147,9 @@ def test_two_tabs_of_a_user_one_on_each_transport_hear_each_event_once(
 
 @over_both
 def test_a_user_comes_once_and_goes_with_the_last_tab(
-    server: Server, new_page: NewPage, type: str
+    gunicorn: Callable[..., Server], new_page: NewPage, type: str
 ) -> None:
+    server = gunicorn(APP, env=RELOADED)
     first = Tab(new_page(), server.url).enter("ann", type)
     second = Tab(new_page(context=first.page.context), server.url).enter("ann", type)
     first.page.reload()

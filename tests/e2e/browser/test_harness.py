@@ -14,14 +14,14 @@ import redis
 from playwright.sync_api import Page
 
 from tests.e2e.proxy import Proxy
-from tests.process import Process, Redis, Server, eventually, program
+from tests.process import WAIT, Process, Redis, Server, eventually, program
 
 PLAIN = "tests.e2e.apps.plain:app"
 Serve = Callable[..., Server]
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=WAIT) as answer:
         text: str = answer.read().decode()
         return text
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.process import Server, eventually
+from tests.process import WAIT, Server, eventually
 
 APP = "tests.e2e.apps.origins:app"
 Gunicorn = Callable[..., Server]
@@ -23,7 +23,7 @@ over_both = pytest.mark.parametrize("type", ["ws", "ajax"])
 
 
 def get(server: Server, path: str) -> Any:
-    with urllib.request.urlopen(f"{server.url}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.url}{path}", timeout=WAIT) as answer:
         return json.load(answer)
 
 
@@ -33,7 +33,7 @@ def wait_for(page: Page, status: str) -> None:
 
 def whoami(page: Page) -> Any:
     """Who the server takes this page for, and whether it sent a session's cookie."""
-    return page.evaluate("window.chsk.request(['test/whoami'], {timeoutMs: 5000})")
+    return page.evaluate("window.chsk.request(['test/whoami'], {timeoutMs: 30000})")
 
 
 class Two:
@@ -195,7 +195,7 @@ def test_a_server_side_session_that_has_another_user_by_now_closes_at_the_next_e
     other.goto(f"{server.url}/logout?quietly=1")
     other.goto(f"{server.url}/login/bob")
     reply = page.evaluate(
-        """window.chsk.request(["test/whoami"], { timeoutMs: 5000 })
+        """window.chsk.request(["test/whoami"], { timeoutMs: 30000 })
              .then((who) => who, (error) => [error.name, error.status ?? null])"""
     )
     if type == "ws":

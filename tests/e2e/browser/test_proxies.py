@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.e2e.browser.test_network import Room
-from tests.process import ROOT, Process, Server, eventually, free_port, program
+from tests.process import ROOT, WAIT, Process, Server, eventually, free_port, program
 from tests.servers import certificate
 
 CHAT = "tests.e2e.apps.chat:app"
@@ -137,7 +137,7 @@ def test_a_message_over_nginxs_limit_is_told_not_hung(
     nginx.run(DEFAULTS.format(port=nginx.port, inner=server.port))
     enter(page, nginx.url, "ajax")
     told = page.evaluate(
-        """() => window.chsk.request(["chat/say", '"'.repeat(400_000)], {timeoutMs: 10_000})
+        """() => window.chsk.request(["chat/say", '"'.repeat(400_000)], {timeoutMs: 30_000})
                .then(() => "passed", (error) => [error.name, error.status])"""
     )
     assert told == ["ReplyError", 413]
@@ -187,7 +187,7 @@ def test_as_documented_the_largest_message_passes(
     page.add_init_script("delete window.WebSocket")
     enter(page, f"{nginx.url}/board", "ajax")
     reply = page.evaluate(
-        """() => window.chsk.request(["chat/say", '"'.repeat(500_000)], {timeoutMs: 20_000})
+        """() => window.chsk.request(["chat/say", '"'.repeat(500_000)], {timeoutMs: 30_000})
                .catch((error) => [error.name, error.status, error.message])"""
     )
     assert reply == {"ok": True}
@@ -199,7 +199,7 @@ def test_without_proxy_fix_tls_makes_the_page_a_strangers_and_says_so(
     """For browsers that do not say ``Sec-Fetch-Site``."""
     server = gunicorn(CHAT)
     nginx.run(documented_at(nginx.port, server.port, tls=False))
-    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=WAIT)
     origin = f"https://127.0.0.1:{nginx.port}"
     connection.request("GET", "/board/chsk?client-id=a", headers={"Origin": origin})
     answer = connection.getresponse()
@@ -213,13 +213,13 @@ def test_without_proxy_fix_tls_makes_the_page_a_strangers_and_says_so(
 def test_keep_alive_holds_an_idle_socket_open_through_nginxs_timeout(
     nginx: Nginx, gunicorn: Callable[..., Server], page: Page
 ) -> None:
-    """Half of ``proxy_read_timeout`` and less, as 25 of 60 seconds; here 0.7 of 2."""
-    server = gunicorn(PROXIED, env={"CHAT_KALIVE": "0.7"})
+    """Half of ``proxy_read_timeout`` and less, as 25 of 60 seconds; here 1.5 of 5."""
+    server = gunicorn(PROXIED, env={"CHAT_KALIVE": "1.5"})
     conf = documented_at(nginx.port, server.port, tls=False)
-    nginx.run(conf.replace("proxy_http_version", "proxy_read_timeout 2s; proxy_http_version"))
+    nginx.run(conf.replace("proxy_http_version", "proxy_read_timeout 5s; proxy_http_version"))
     enter(page, f"{nginx.url}/board", "ws")
     page.evaluate("window.chsk.watch(() => { window.changes = (window.changes ?? 0) + 1; })")
-    page.wait_for_timeout(4500)
+    page.wait_for_timeout(11_000)
     assert page.evaluate("window.changes ?? 0") == 0
     assert room(server, page).request() == {"ok": True}
 

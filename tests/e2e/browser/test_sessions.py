@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.process import Server
+from tests.e2e.chromium import PATIENCE_MS
+from tests.process import WAIT, Server
 
 APP = "tests.e2e.apps.sessions:site"
 TIMES = int(os.environ.get("SIGN_INS", "5"))  # more by `make soak`
@@ -31,7 +32,7 @@ class Visitor:
     def __init__(self, context: BrowserContext, url: str, type: str) -> None:
         self.url = url
         self.context = context
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         self.first, self.second = self._tab(type), self._tab("ajax")
 
     def _tab(self, type: str) -> Page:
@@ -55,7 +56,7 @@ class Visitor:
 
     def tick(self) -> None:
         """Have all parked polls answered."""
-        urllib.request.urlopen(f"{self.url}/tick", b"", timeout=15).close()
+        urllib.request.urlopen(f"{self.url}/tick", b"", timeout=WAIT).close()
 
     def sign_in(self) -> str | None:
         """Who one is after it."""

@@ -27,11 +27,12 @@ from flask_chsk.publisher import Publisher
 from flask_chsk.values import Keyword
 from tests.e2e.proxy import Proxy
 from tests.peer import EDN, Closed, Peer
-from tests.process import Redis, Server, eventually
+from tests.process import WAIT, Redis, Server, eventually
 
 SENDER = 1_000_000  # numbers of one sender begin at a multiple of it
 AT_ONCE = 4  # events of one request to a worker
 ON_ITS_WAY = 5.0  # seconds that an event may take to a client that hops
+PATIENCE = 60.0  # seconds for what takes some: a lease, and the client that comes back after it
 FAULTS = (  # what there must be none of
     *("lost", "repeated", "reordered", "gaps", "absent", "errors", "refused"),
     *("repeated_to_strangers", "reordered_to_strangers", "deaf_strangers", "greeted_again"),
@@ -214,14 +215,15 @@ def storm(
     senders: int = 3,
     seconds: float = 0.0,
     events: int = 0,
-    calm: float = 20.0,
+    done: Callable[[], bool] = lambda: True,
+    calm: float = PATIENCE,
     outages: Sequence[float] = (),
 ) -> Counter[str]:
     """Send from workers and from outside while *blow* does its worst; then compare.
 
     *blow* is called with the number of calls so far, three times a second, for *seconds* and until
-    as many *events* were sent for certain. Then each user has all of theirs within *calm* seconds;
-    nobody hears anything twice, nor one sender's events out of order.
+    as many *events* were sent for certain, and it is *done*. Then each user has all of theirs
+    within *calm* seconds; nobody hears anything twice, nor one sender's events out of order.
 
     :param outages: when Redis was stopped, as *blow* notes it. Who was told of a gap since may
         miss what was sent from the first of them on until they were told.
@@ -229,7 +231,7 @@ def storm(
 
     def through_a_worker(uid: str, first: int, last: int) -> list[Any]:
         url = f"{cluster.proxy.url}/send/{uid}?first={first}&last={last}"
-        with urllib.request.urlopen(urllib.request.Request(url, b""), timeout=15) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, b""), timeout=WAIT) as answer:
             return list(json.load(answer)["offsets"])
 
     def from_outside(uid: str, first: int, last: int) -> list[Any]:
@@ -250,7 +252,7 @@ def storm(
             cluster.proxy.cut_one()
             blow(calls)
             certain = sum(len(sent) for sender in sending for sent in sender.certain.values())
-            if certain >= events and time.monotonic() > until:
+            if certain >= events and time.monotonic() > until and done():
                 break
         for sender in sending:
             sender.over.set()
@@ -313,7 +315,7 @@ def presence(cluster: Cluster, there: Iterable[User | Stranger], patience: float
     def settled() -> bool:
         wrong.clear()
         for server in cluster.servers:
-            with urllib.request.urlopen(f"{server.url}/who", timeout=15) as answer:
+            with urllib.request.urlopen(f"{server.url}/who", timeout=WAIT) as answer:
                 who = json.load(answer)
             for kind, uids in wanted.items():
                 said = set(who[kind])
@@ -327,13 +329,24 @@ def presence(cluster: Cluster, there: Iterable[User | Stranger], patience: float
 
 
 def comings(cluster: Cluster) -> Counter[str]:
-    """What is wrong in the comings and goings that handlers heard of, all workers together."""
-    told = re.findall(r"(came|went) (\S+) (\d+)$", cluster.log, re.M)
-    wrong = Counter(told_twice=len(told) - len(set(told)))
-    latest: dict[str, str] = {}
-    for what, uid, _ in sorted(told, key=lambda one: int(one[2])):
-        wrong["not_alternating"] += latest.get(uid, "went") == what
-        latest[uid] = what
+    """What is wrong in the comings and goings that handlers heard of, all workers together.
+
+    Once all have: one may hear of a later one first.
+    """
+    wrong: Counter[str] = Counter()
+
+    def settled() -> bool:
+        wrong.clear()
+        told = re.findall(r"(came|went) (\S+) (\d+)$", cluster.log, re.M)
+        wrong["told_twice"] = len(told) - len(set(told))
+        latest: dict[str, str] = {}
+        for what, uid, _ in sorted(told, key=lambda one: int(one[2])):
+            wrong["not_alternating"] += latest.get(uid, "went") == what
+            latest[uid] = what
+        return not +wrong
+
+    with contextlib.suppress(TimeoutError):
+        eventually(settled)
     return wrong
 
 

@@ -32,9 +32,9 @@ from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.publisher import Publisher
 from tests.e2e.browser.test_proxies import Nginx, documented, documented_at
 from tests.e2e.browser.test_proxies import nginx as nginx
-from tests.e2e.cluster.storm import User
+from tests.e2e.cluster.storm import PATIENCE, User
 from tests.peer import EDN, Peer
-from tests.process import ROOT, START, Process, Server, eventually, free_port, program
+from tests.process import ROOT, START, WAIT, Process, Server, eventually, free_port, program
 
 APP = "tests.e2e.apps.cluster"
 PROXIED = ["proxy_pass http://chat/;", "proxy_connect_timeout 2s;"]  # in the location
@@ -169,7 +169,7 @@ class Instances:
         """To one instance, past nginx."""
         host, port = self.addresses[number]
         request = urllib.request.Request(f"http://{host}:{port}{path}", b"")
-        with urllib.request.urlopen(request, timeout=15) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT) as answer:
             return json.load(answer)
 
 
@@ -181,7 +181,7 @@ def users() -> Iterator[Callable[..., list[User]]]:
     def users(instances: Instances) -> list[User]:
         there.extend(User(instances, f"u{n}", ("ws", "ajax")[n % 2]) for n in range(4))  # type: ignore[arg-type]
         for user in there:
-            user.chsk.wait_open(15)
+            user.chsk.wait_open(WAIT)
         return there
 
     yield users
@@ -197,7 +197,7 @@ def instances(start: Start, nginx: Nginx, chat: Path, redis_url: str) -> Instanc
 
 def hear(users: list[User], count: int) -> list[tuple[list[int], int]]:
     """What each user heard, and of how many gaps they were told, once they heard so many."""
-    eventually(lambda: min(len(user.heard) for user in users) >= count, 30.0)
+    eventually(lambda: min(len(user.heard) for user in users) >= count, PATIENCE)
     return [(user.heard, len(user.gaps)) for user in users]
 
 
@@ -264,7 +264,7 @@ def test_without_stickiness_events_of_any_instance_reach_all(
         instances.post(f"/broadcast/{number}", number % 3)
     assert hear(there, 9) == [(list(range(9)), 0)] * 4
     for user in there:
-        assert [user.chsk.request(["test/echo", n], 10.0) for n in range(6)] == list(range(6))
+        assert [user.chsk.request(["test/echo", n], WAIT) for n in range(6)] == list(range(6))
 
 
 def test_who_was_on_an_instance_that_dies_misses_nothing(
@@ -285,6 +285,7 @@ def test_who_was_on_an_instance_that_dies_misses_nothing(
 def test_a_poll_parked_on_an_instance_that_dies_goes_on_at_the_next(
     instances: Instances, nginx: Nginx
 ) -> None:
+    instances.env["LP_TIMEOUT"] = "20"  # it is parked until its instance dies
     instances.run("127.0.0.2", "127.0.0.3")
     tab = Peer(nginx.port, path="/board/chsk", uid="ann", v="1")
     tab.hello()
@@ -321,7 +322,7 @@ def whoever(instances: Instances, gauge: str) -> int:
 
 def stats(instances: Instances, number: int) -> dict[str, int]:
     host, port = instances.addresses[number]
-    with urllib.request.urlopen(f"http://{host}:{port}/stats", timeout=15) as answer:
+    with urllib.request.urlopen(f"http://{host}:{port}/stats", timeout=WAIT) as answer:
         return json.load(answer)  # type: ignore[no-any-return]
 
 
@@ -331,7 +332,7 @@ def test_the_head_of_an_answer_passes_nginx_before_its_body_is_there(
     instances.run("127.0.0.2")
     tab = Peer(nginx.port, path="/board/chsk", uid="ann", v="1")
     tab.hello()
-    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=WAIT)
     form = urlencode({**tab.params, "ppstr": '[[:test/later "a"] "cb"]'})
     headers = {"Content-Type": "application/x-www-form-urlencoded", **tab.proofs()}
     connection.request("POST", "/board/chsk", form, headers)
@@ -349,9 +350,9 @@ def test_a_deferred_reply_holds_no_later_event_back(
     replies: list[Any] = []
     there = users(instances)
     for user in there:
-        assert user.chsk.send(["test/later", user.uid], 10.0, replies.append)
+        assert user.chsk.send(["test/later", user.uid], 60.0, replies.append)
         assert user.chsk.send(["test/note", 1])
-        assert user.chsk.request(["test/echo", 2], 10.0) == 2
+        assert user.chsk.request(["test/echo", 2], WAIT) == 2
     assert hear(there, 1) == [([1], 0)] * 4
     assert replies == []
     for user in there:
@@ -446,7 +447,7 @@ def test_a_host_with_a_wrong_password_says_so_to_its_probe(
     env = environment("two-hosts.env", secure_url.replace(":password@", ":guess@"))
     hosts = Instances(start, nginx, chat, env)
     hosts.run("127.0.0.2")
-    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=WAIT)
     connection.request("GET", "/board/chsk/health")
     answer = connection.getresponse()
     status, text = answer.status, answer.read().decode()

@@ -7,6 +7,7 @@ about a second ("Parent changed"), so a test forks one after another.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,11 +21,12 @@ import pytest
 
 from flask_chsk.client import ChannelSocket
 from tests.peer import Closed, Peer
-from tests.process import Server, eventually, free_port
+from tests.process import WAIT, Server, eventually, free_port
 from tests.servers import WsgiServer, running
 
 APP = "tests.e2e.apps.forking:app"
-EACH = 12  # events of one client
+EACH = 12  # events of one client, at least
+FORKS = 5  # while they are handled, at least
 Tab = Callable[..., Peer]
 KINDS = ["gunicorn-gevent", "gunicorn-gthread", "pywsgi", "flask-run"]
 
@@ -82,16 +84,18 @@ def test_the_parent_answers_its_clients_and_handles_each_event_once(
     answers: list[list[object]] = [[] for _ in users]
 
     def ask(number: int) -> None:
-        for n in range(EACH):
-            answers[number].append(users[number].request(["test/slow", n], 30, key=f"{n}"))
+        for n in itertools.count():
+            if n >= EACH and len(children) >= FORKS:
+                break
+            answers[number].append(users[number].request(["test/slow", n], WAIT, key=f"{n}"))
 
     for number, user in enumerate(users):
         user.on("test/item", lambda ev, number=number: heard[number].append(ev.data))
         user.wait_open()
-    asking = [threading.Thread(target=ask, args=(number,)) for number in range(len(users))]
+    children: list[int] = []
+    asking = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(len(users))]
     for thread in asking:
         thread.start()
-    children = []
     while any(thread.is_alive() for thread in asking):
         children.append(forker.ask("[:test/fork 2.0]"))
         for _ in range(4):
@@ -100,11 +104,11 @@ def test_the_parent_answers_its_clients_and_handles_each_event_once(
             time.sleep(0.05)
     for thread in asking:
         thread.join()
-    eventually(lambda: all(len(one) >= EACH for one in heard))
+    eventually(lambda: [*map(len, heard)] == [*map(len, answers)])
     eventually(lambda: all(map(ended, children)))
-    assert len(children) >= 5
-    assert answers == [[[parent, n] for n in range(EACH)]] * len(users)
-    assert heard == [list(range(EACH))] * len(users)
+    assert len(children) >= FORKS
+    assert answers == [[[parent, n] for n in range(len(one))] for one in answers]
+    assert heard == [[*range(len(one))] for one in answers]
     for user in users:
         user.destroy()
 

@@ -15,11 +15,11 @@ import pytest
 from redis import Redis as RedisClient
 
 from flask_chsk.brokers.schema import SCHEMA
-from tests.e2e.cluster.storm import Stranger, User, comings, presence, storm
+from tests.e2e.cluster.storm import PATIENCE, Stranger, User, comings, presence, storm
 from tests.e2e.cluster.test_cluster import APP, found
 from tests.e2e.proxy import Proxy
 from tests.peer import Peer
-from tests.process import ROOT, Redis, Server, eventually
+from tests.process import ROOT, WAIT, Redis, Server, eventually
 from tests.versions import in_version, version
 
 WORKERS = 3
@@ -89,24 +89,30 @@ def test_a_rolling_deploy_of_the_next_version_and_back_loses_nothing(deploy: Dep
     deploy.run([0] * WORKERS)
     users = [User(deploy, f"u{n}", ("ws", "ajax")[n % 2]) for n in range(6)]  # type: ignore[arg-type]
     strangers = [Stranger(deploy, user.uid, user.type) for user in users[:2]]  # type: ignore[arg-type]
-    steps = iter([1] * WORKERS + [0])
+    steps = [1] * WORKERS + [0]
     seen = set()
 
     def step(calls: int) -> None:
         seen.add(tuple(deploy.schemas()))
-        if calls % 3 == 0 and (ahead := next(steps, None)) is not None:
-            deploy.replace(ahead)
+        if calls % 3 == 0 and steps:
+            deploy.replace(steps.pop(0))
 
-    came = storm(deploy, users, step, strangers=strangers, seconds=18.0)  # type: ignore[arg-type]
+    came = storm(
+        deploy,  # type: ignore[arg-type]
+        users,
+        step,
+        strangers=strangers,
+        seconds=18.0,
+        done=lambda: not steps,
+    )
     for one in strangers:
         one.stop()
-    came += presence(deploy, users, 25.0)  # type: ignore[arg-type]
+    came += presence(deploy, users, PATIENCE)  # type: ignore[arg-type]
     came += comings(deploy)  # type: ignore[arg-type]
-    assert next(steps, None) is None
     assert found(came, "not_alternating", but=["refused"]) == {}
     assert {(SCHEMA,), (SCHEMA, SCHEMA + 1)} <= seen
     for server in deploy.servers:
-        with urllib.request.urlopen(f"{server.url}/stats", timeout=15) as answer:
+        with urllib.request.urlopen(f"{server.url}/stats", timeout=WAIT) as answer:
             stats = json.load(answer)
         assert not {"broker_malformed", "broker_foreign"} & set(stats)
     assert "malformed" not in deploy.log
@@ -125,10 +131,10 @@ def test_a_version_two_ahead_refuses_until_the_others_have_made_room(deploy: Dep
     assert status == 503
     assert f"workers with schema {SCHEMA} serve" in text
     with pytest.raises(urllib.error.HTTPError) as health:
-        urllib.request.urlopen(f"{new.url}/chsk/health", timeout=15)
+        urllib.request.urlopen(f"{new.url}/chsk/health", timeout=WAIT)
     assert (health.value.code, b"end those workers first" in health.value.read()) == (503, True)
     assert tab.ask("[:test/echo 1]") == 1
-    with urllib.request.urlopen(f"{old.url}/chsk/health", timeout=15) as answer:
+    with urllib.request.urlopen(f"{old.url}/chsk/health", timeout=WAIT) as answer:
         assert answer.read() == b"ok\n"
     # The version between comes, the old one ends: after its lease the new one is let in.
     between = deploy.start(1)
@@ -138,13 +144,13 @@ def test_a_version_two_ahead_refuses_until_the_others_have_made_room(deploy: Dep
 
     def healthy() -> bool:
         try:
-            with urllib.request.urlopen(f"{new.url}/chsk/health", timeout=15) as answer:
+            with urllib.request.urlopen(f"{new.url}/chsk/health", timeout=WAIT) as answer:
                 return bool(answer.read() == b"ok\n")
         except urllib.error.HTTPError as error:
             error.close()
             return False
 
-    eventually(healthy, 30.0)
+    eventually(healthy, PATIENCE)
     Peer(new.port, uid="bob", v="1").hello()
     assert "malformed" not in new.log + old.log + between.log
     for server in (new, between):

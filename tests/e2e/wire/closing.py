@@ -46,6 +46,7 @@ def close_in_handler(ev: EventMessage) -> None:
 
 @app.post("/close/<uid>/<how>")
 def close(uid: str, how: str) -> ResponseReturnValue:
+    gate = gates[uid]  # before any worker can have told of the close
     client = request.values.get("client")
     later = copy_current_request_context(lambda: chsk.close(uid, client, reconnect=False))
     if how == "thread":
@@ -54,7 +55,6 @@ def close(uid: str, how: str) -> ResponseReturnValue:
         thread.join()
     else:
         chsk.close(uid, client, reconnect=False, now=how == "now")
-    gate = gates[uid]
 
     def stream() -> Iterator[bytes]:
         yield b"begin"

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.peer import Peer
+from tests.process import WAIT
 from tests.servers import WsgiServer, running
 
 APP = "tests.e2e.wire.app:app"
@@ -53,7 +54,7 @@ class Wire:
         return self._json("POST", path, urlencode(form))
 
     def _json(self, method: str, path: str, body: str | None = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         connection.request(method, path, body, headers)
         response = connection.getresponse()

@@ -13,7 +13,7 @@ import websocket
 
 from tests.e2e.wire.conftest import Client, Wire
 from tests.peer import Closed
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 APP = "tests.e2e.wire.closing:app"
 SIGNED_OUT = (4005, "signed out")
@@ -87,7 +87,7 @@ class Tabs:
 
     def are_signed_out(self) -> bool:
         """Whether both are told, within the time that it may take."""
-        return [tab.listening.result(15) for tab in self.tabs] == [SIGNED_OUT] * 2
+        return [tab.listening.result(WAIT) for tab in self.tabs] == [SIGNED_OUT] * 2
 
 
 def begin_to_close(
@@ -168,7 +168,7 @@ def test_who_comes_back_meanwhile_is_not_closed(
     wire.do(f"/send/{ann}", number=8)
     eventually(lambda: [tab.heard for tab in again] == [["7", "8"]] * 2)
     wire.do(f"/say-and-close/{ann}")
-    assert [tab.listening.result(15) for tab in again] == [SIGNED_OUT] * 2
+    assert [tab.listening.result(WAIT) for tab in again] == [SIGNED_OUT] * 2
 
 
 def test_one_client_of_several_is_closed(wire: Wire, ann: str, pool: ThreadPoolExecutor) -> None:
@@ -179,10 +179,10 @@ def test_one_client_of_several_is_closed(wire: Wire, ann: str, pool: ThreadPoolE
     eventually(lambda: other.heard == ["1"])
     assert not one.listening.done()
     wire.do(f"/go/{ann}")
-    assert one.listening.result(15) == SIGNED_OUT
+    assert one.listening.result(WAIT) == SIGNED_OUT
     assert (one.heard, other.listening.done()) == ([], False)
     wire.do(f"/say-and-close/{ann}")
-    assert other.listening.result(15) == SIGNED_OUT
+    assert other.listening.result(WAIT) == SIGNED_OUT
 
 
 @pytest.mark.parametrize("v", ["1", ""])
@@ -196,7 +196,7 @@ def test_a_closed_socket_is_neither_heard_nor_answered(
     peer.socket.settimeout(SILENCE)
     with pytest.raises(websocket.WebSocketTimeoutException):
         peer.read()
-    peer.socket.settimeout(10)
+    peer.socket.settimeout(WAIT)
     wire.do(f"/go/{ann}")
     with pytest.raises(Closed):
         peer.read()
@@ -207,7 +207,7 @@ def test_what_a_socket_was_sent_before_the_close_arrives_before_it(
 ) -> None:
     tab = Tab(wire.peer(ann), "ws", pool)
     wire.do(f"/say-and-close/{ann}")
-    assert (tab.listening.result(15), tab.heard) == (SIGNED_OUT, [0, 1, 2])
+    assert (tab.listening.result(WAIT), tab.heard) == (SIGNED_OUT, [0, 1, 2])
 
 
 def test_between_two_polls_the_next_one_waits(
@@ -220,7 +220,7 @@ def test_between_two_polls_the_next_one_waits(
     with pytest.raises(TimeoutError):
         polling.result(SILENCE)
     wire.do(f"/go/{ann}")
-    assert polling.result(15) == TOLD
+    assert polling.result(WAIT) == TOLD
 
 
 def test_a_poll_whose_time_is_over_waits_on(
@@ -232,7 +232,7 @@ def test_a_poll_whose_time_is_over_waits_on(
     with pytest.raises(TimeoutError):
         tab.listening.result(2.0)
     wire.do(f"/go/{ann}")
-    assert tab.listening.result(15) == SIGNED_OUT
+    assert tab.listening.result(WAIT) == SIGNED_OUT
 
 
 def test_a_response_without_end_holds_nobody_for_ever(
@@ -299,7 +299,7 @@ def test_a_poll_that_comes_elsewhere_is_told_as_well(
         with pytest.raises(TimeoutError):
             polling.result(SILENCE)
         there.do(f"/go/{ann}")
-        assert polling.result(15) == TOLD
+        assert polling.result(WAIT) == TOLD
     assert there.get("/stats").get("closes_timed_out", 0) == 0
 
 

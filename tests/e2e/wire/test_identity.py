@@ -17,6 +17,7 @@ import websocket
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from tests.e2e.wire.conftest import Client, Wire
 from tests.e2e.wire.test_refusals import ask
+from tests.process import WAIT
 
 KINDS = ("user", "anonymous, ours", "anonymous, Sente's")
 SHOWN = ("its own", "another's", "none", "not v=1")
@@ -72,7 +73,7 @@ def answered(wire: Wire, victim: Client, request: str, shown: str) -> tuple[int,
         try:
             websocket.create_connection(
                 f"ws://127.0.0.1:{wire.port}/chsk?{'&'.join(map('='.join, params.items()))}",
-                timeout=10,
+                timeout=WAIT,
                 header=[f"{name}: {value}" for name, value in headers.items()],
             ).shutdown()
         except websocket.WebSocketBadStatusException as refused:

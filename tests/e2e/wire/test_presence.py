@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,8 @@ from tests.e2e.wire.conftest import Wire
 from tests.peer import Closed, Peer
 from tests.process import eventually
 
-CONFIG = {"close_grace_ws": 0.5, "close_grace_ajax": 0.5, "lp_timeout": 0.5}
+GRACE = 2.0  # much longer than two requests take
+CONFIG = {"close_grace_ws": GRACE, "close_grace_ajax": GRACE, "lp_timeout": 0.5}
 OPEN, CLOSE = "[:chsk/uidport-open", "[:chsk/uidport-close"
 
 
@@ -52,7 +54,7 @@ def test_a_user_comes_once_and_goes_once_over_a_websocket(wire: Wire) -> None:
 def test_a_user_comes_once_and_goes_once_over_polls(wire: Wire) -> None:
     peer = wire.peer("lp")
     peer.hello()
-    for _ in range(2):  # longer than the grace
+    for _ in range(5):  # longer than the grace
         assert peer.poll() == []
     assert where(wire, "lp") == {"ajax", "any"}
     assert turns(wire, "lp") == [OPEN]
@@ -65,7 +67,7 @@ def test_a_reload_is_no_coming_and_going(wire: Wire) -> None:
     old.close()
     new.open()
     eventually(lambda: wire.get("/stats")["closed"] and len(turns(wire, "reload")) == 1)
-    new.ask("[:test/sleep 1.0]")  # well past the grace of the old one
+    new.ask("[:test/sleep 3.0]")  # well past the grace of the old one
     assert turns(wire, "reload") == [OPEN]
     assert where(wire, "reload") == {"ws", "any"}
 
@@ -183,10 +185,14 @@ def test_who_was_closed_may_come_again_fresh(wire: Wire) -> None:
 
 
 def test_polls_that_chase_each_other_are_refused(wire: Wire) -> None:
-    peer = wire.peer("chase")
-    peer.hello()
-    with ThreadPoolExecutor(8) as pool:
-        answers = [each.result() for each in [pool.submit(peer.get) for _ in range(8)]]
+    for attempt in range(9):
+        peer = wire.peer(f"chase{attempt}")
+        peer.hello()
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            answers = [each.result() for each in [pool.submit(peer.get) for _ in range(8)]]
+        if time.monotonic() - began < 1.0:
+            break  # else they may not all have come within a second, nor while one was parked
     released = [text for status, text in answers if status == 200]
     refused = {text for status, text in answers if status == 429}
     assert len(released) == 3  # two that were overtaken, and the one that stayed

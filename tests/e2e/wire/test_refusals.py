@@ -16,6 +16,7 @@ import pytest
 
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from tests.e2e.wire.conftest import APP, Wire
+from tests.process import WAIT
 from tests.servers import WsgiServer
 
 TOKEN = "test-csrf-token"  # of the application
@@ -38,7 +39,7 @@ CONFIG = {
 def ask(
     wire: Any, method: str, params: dict[str, str], headers: dict[str, str], body: str | None = None
 ) -> tuple[int, str, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=WAIT)
     with contextlib.closing(connection):
         connection.request(method, f"/chsk?{urlencode(params)}", body, headers)
         response = connection.getresponse()
@@ -174,7 +175,7 @@ def test_too_many_clients_of_one_user_are_refused_for_now(wire: Wire) -> None:
 
 def test_a_crowd_is_let_in_little_by_little(serve: Callable[..., Wire]) -> None:
     wire = serve(max_openings=5)
-    params = {"handshake?": "1", "slowly": "1"}
+    params = {"handshake?": "1", "slowly": "4"}  # longer than all take to come
 
     def come(number: int) -> tuple[int, str, http.client.HTTPMessage]:
         upgrade = UPGRADE if number % 2 else {}
@@ -196,7 +197,8 @@ def test_a_crowd_is_let_in_little_by_little(serve: Callable[..., Wire]) -> None:
 
 def test_posts_over_the_rate_are_refused_for_now(wire: Wire) -> None:
     assert ask(wire, "GET", {**C, "uid": "fast"}, SIGNED)[0] == 200
-    answers = [post(wire, {"ppstr": "[[:test/echo 1] nil]"}, uid="fast") for _ in range(30)]
+    batch = f"[[:chsk/batch [{'[:test/echo 1]' * 5}]] nil]"  # as many as there may be in a second
+    answers = [post(wire, {"ppstr": batch}, uid="fast") for _ in range(10)]
     refused = [(text, sent) for status, text, sent in answers if status == 429]
     assert {status for status, _, _ in answers} == {200, 429}
     assert {text for text, _ in refused} == {"more events per second than CHSK_RATE\n"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -125,7 +126,11 @@ def test_a_flushed_event_does_not_wait_for_its_window(wire: Wire) -> None:
     assert frames == 3 or "flask" in wire.server.command  # whose hub may be a moment behind
 
 
-def test_the_first_leaves_at_once_and_the_rest_together(wire: Wire) -> None:
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "flask-run"])
+def test_the_first_leaves_at_once_and_the_rest_together(
+    serve: Callable[..., Wire], kind: str
+) -> None:
+    wire = serve(kind, send_buf_ws=2.0)  # longer than ten sends take
     peer = wire.peer("window")
     peer.open()
     wire.do("/send", to="window", count=10)
