@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.e2e.chromium import launch
-from tests.process import eventually, missing
+from tests.process import eventually
 from tests.readme import write_application
 from tests.servers import WsgiServer, running
 
@@ -22,27 +20,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        try:
-            browser = launch(playwright)
-        except FileNotFoundError as error:
-            missing(str(error))
-        yield browser
-        browser.close()
-
-
-def test_its_application_and_page_work(folder: Path, browser: Browser) -> None:
+def test_its_application_and_page_work(folder: Path, page: Page, other_page: Page) -> None:
     env = {"PYTHONPATH": str(folder)}
     with running("gunicorn-gevent", "app:app", folder / "log", env) as server:
-        ann, bob = (browser.new_context().new_page() for _ in range(2))
+        ann, bob = page, other_page
         sign_in(ann, server.port, "ann")
         sign_in(bob, server.port, "bob")
         ann.get_by_label("Say").fill("hi")
         ann.get_by_role("button").click()
-        for page in (ann, bob):
-            expect(page.locator("#said li")).to_have_text(["ann: hi"])
+        for each in (ann, bob):
+            expect(each.locator("#said li")).to_have_text(["ann: hi"])
         expect(ann.get_by_label("Say")).to_have_value("")
         status = ann.evaluate("fetch('/orders', {method: 'post'}).then(answer => answer.status)")
         assert status == 201
@@ -50,17 +37,16 @@ def test_its_application_and_page_work(folder: Path, browser: Browser) -> None:
 
 
 def test_under_flask_run_a_page_goes_on_with_code_that_was_just_changed(
-    folder: Path, browser: Browser
+    folder: Path, page: Page
 ) -> None:
     command = [sys.executable, "-m", "flask", "--app", "app", "run", "--debug", "--port", "0"]
     server = WsgiServer(command, folder / "log", {"PYTHONPATH": str(folder)})
     try:
-        ann = browser.new_page()
-        sign_in(ann, server.port, "ann")
+        sign_in(page, server.port, "ann")
         app = folder / "app.py"
         code = app.read_text(encoding="utf-8")
         app.write_text(code.replace('ev.data["text"]', 'ev.data["text"].upper()'), encoding="utf-8")
-        eventually(lambda: "ann: HI" in say(ann, "hi"), 60.0)
+        eventually(lambda: "ann: HI" in say(page, "hi"), 60.0)
     finally:
         server.stop()
     assert server.tracebacks == 0, server.log
@@ -78,6 +64,9 @@ def sign_in(page: Page, port: int, name: str) -> None:
     page.goto(f"http://127.0.0.1:{port}/")
     page.get_by_label("Your name").fill(name)
     heard: list[object] = []
-    page.on("websocket", lambda socket: socket.on("framereceived", heard.append))
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda frame: heard.append(frame)),
+    )
     page.get_by_role("button").click()
     eventually(lambda: page.wait_for_timeout(20) or heard)
