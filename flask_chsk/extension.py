@@ -37,7 +37,7 @@ log = logger(__name__)
 
 
 class Sender:
-    """What can be asked of an initialised application's channel sockets, from any thread."""
+    """Sends, asks and looks up, for one application, from any thread."""
 
     def _state(self) -> State:
         raise NotImplementedError
@@ -55,9 +55,9 @@ class Sender:
         client_id: str | None = None,
         flush: bool = False,
     ) -> int | None:
-        """Push ``[id, data]`` to every client of a user; the event's offset.
+        """Push ``[id, data]`` to every client of a user; returns the event's offset.
 
-        None where that user is not there: then nothing is kept for them.
+        It returns None, and keeps nothing, where that user has no client.
 
         :param client_id: only to this one of their clients.
         :param flush: do not wait for the batch window to end.
@@ -82,7 +82,7 @@ class Sender:
     ) -> int | None:
         """Push ``[id, data]`` to every connected client, packed once.
 
-        :param exclude: the event message whose sender shall not get it.
+        :param exclude: an event message: the client that sent it does not get the event.
         """
         assert_whole("chsk.broadcast({})", event, more)
         server = self._state().sending()
@@ -95,12 +95,12 @@ class Sender:
         return server.broadcast(event, but)
 
     def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
-        """Ask a client, or the first of a user's that answers; blocks for its answer.
+        """Ask a user's clients, or one of them; block for the first answer and return it.
 
-        :raises NoClient: at once, where there is none.
-        :raises ClientGone: when the last one that was asked went away.
+        :raises NoClient: at once, where the user has no client.
+        :raises ClientGone: the last client that was asked went away.
         :raises AskTimeout: after *timeout* seconds.
-        :raises AskFailed: when its handler raised, or it has none.
+        :raises AskFailed: the client's handler raised, or it has none.
         """
         return self._state().acting().asks.ask(as_uid(uid), event, client_id, timeout)
 
@@ -114,12 +114,12 @@ class Sender:
     ) -> None:
         """Close a user's connections, or one of them: no later event reaches them.
 
-        Their pages are told when the response of the current view has ended, at most 5 seconds
-        later: a page that goes elsewhere at once would give up the request that signed it out,
-        and lose its cookie. Outside a view they are told at once.
+        In a view the pages are told when its response has ended, at most 5 seconds later: a page
+        that leaves at once would abort the request that signs it out, and lose its cookie.
+        Outside a view they are told at once.
 
-        :param reconnect: False: they stay closed and tell their application
-            (``signed-out``); call it so after a logout.
+        :param reconnect: False: the clients stay closed and tell their application
+            (``signed-out``). Use it after a logout.
         :param now: True: tell them at once.
         """
         key = as_uid(uid)
@@ -139,14 +139,14 @@ class Sender:
             raise
 
     def join(self, uid: Any, topic: str) -> bool:
-        """Make a user, all their clients, a member of *topic*; False where they were one."""
+        """Make a user, with all their clients, a member of *topic*; False if they were one."""
         key = as_uid(uid)
         if key is None:
             raise UsageError("anonymous clients cannot join a topic: give them a uid")
         return self._state().acting().broker.join(key, _topic(topic))
 
     def leave(self, uid: Any, topic: str) -> bool:
-        """End a user's membership of *topic*; False where there was none."""
+        """End a user's membership of *topic*; False if there was none."""
         key = as_uid(uid)
         return key is not None and self._state().acting().broker.leave(key, _topic(topic))
 
@@ -165,12 +165,12 @@ class Sender:
 
     @property
     def connected_uids(self) -> ConnectedUids:
-        """A snapshot ``ConnectedUids(ws, ajax, any)`` of frozensets of uids."""
+        """Who is connected: a snapshot ``ConnectedUids(ws, ajax, any)`` of frozensets of uids."""
         server = self._state().sending()
         return NOBODY if server is None else server.connected_uids
 
     def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:
-        """Call ``fn(old, new)`` when `connected_uids` changes; returns its undo."""
+        """Call ``fn(old, new)`` when `connected_uids` changes; returns the undo."""
         plain(fn, "chsk.watch()", takes="old, new")
         watchers = self._state().watchers
         watchers.append(fn)
@@ -187,13 +187,13 @@ class Sender:
         return self._state().recv
 
     def start_router(self, handler: Callable[[EventMessage], object]) -> Callable[[], None]:
-        """Call *handler* with each event message of `ch_recv`; returns its stop."""
+        """Call *handler* with each event message of `ch_recv`; returns what stops it."""
         plain(handler, "chsk.start_router()", takes="ev")
         state = self._state()
         return start_router(state.recv, lambda ev: state.run_plain(handler, ev))
 
     def stats(self) -> dict[str, int]:
-        """Every counter and gauge as one mapping."""
+        """All counters and gauges, by name."""
         return self._state().stats()
 
 
@@ -274,7 +274,7 @@ class Chsk(Handlers, Sender):
                 " all of them, before chsk.init_app(app)"
             )
         state.offer(checked)
-        brokers.make(checked)  # and a URL that cannot be used
+        brokers.make(checked)  # raises for a URL that cannot be used
         blueprint = Endpoint(state, checked).blueprint(name)
         app.register_blueprint(blueprint)
         state.cookieless.paths.add(checked.path)
@@ -288,7 +288,7 @@ class Chsk(Handlers, Sender):
                 return state  # type: ignore[no-any-return]
         states = self._alive()
         if len(states) > 1:
-            gc.collect()  # an application is in circles, which outlive a test by themselves
+            gc.collect()  # applications of earlier tests are in reference cycles
             states = self._alive()
         if len(states) == 1:
             return states[0]
@@ -305,7 +305,10 @@ class Chsk(Handlers, Sender):
         return [state for state in self._states if state.is_alive]
 
     def bind(self, app: Flask) -> Bound:
-        """The same, for *app*, wherever it is called."""
+        """An object with the methods that send, ask and look up, for *app* in any context.
+
+        :raises UsageError: where *app* was not initialised.
+        """
         state = app.extensions.get("chsk")
         if state is None:
             raise UsageError("this application has no chsk: call chsk.init_app(app) first")
@@ -314,7 +317,7 @@ class Chsk(Handlers, Sender):
     def test_client(
         self, flask_client: Any = None, uid: Any = None, headers: Mapping[str, str] | None = None
     ) -> ChskTestClient:
-        """A client in process, without a port: see :mod:`flask_chsk.testing`."""
+        """A client in this process, without a port: see :mod:`flask_chsk.testing`."""
         from .testing import ChskTestClient
 
         return ChskTestClient(self._state(), flask_client, uid, headers)
@@ -322,46 +325,46 @@ class Chsk(Handlers, Sender):
     # hooks -----------------------------------------------------------------------------
 
     def user_id(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """Register what says who is behind the current request: a uid, or None.
+        """Register a function that returns the uid of the current request's user, or None.
 
-        By default Flask-Login's user where that is set up, else ``session["uid"]``.
+        The default is Flask-Login's user where that is set up, else ``session["uid"]``.
         """
         self._hooks.user_id = plain(fn, "@chsk.user_id", takes="")
         return fn
 
     def handshake_data(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """Register what makes the data that a client gets with its handshake."""
+        """Register a function that returns the data that a client gets with its handshake."""
         self._hooks.handshake_data = plain(fn, "@chsk.handshake_data", takes="")
         return fn
 
     def csrf_token(self, fn: Callable[[], str]) -> Callable[[], str]:
-        """Register what returns the CSRF token of the current session, a str.
+        """Register a function that returns the CSRF token of the current session, a str.
 
-        For a page it makes a token where the session has none; for a request of the channel
-        socket None says that there is none, which refuses.
+        For a page it makes a token where the session has none. For a request of the channel
+        socket it may return None: there is no token, and the request is refused.
         """
         self._hooks.csrf_token = plain(fn, "@chsk.csrf_token", takes="")
         return fn
 
     def authorize(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """Register a check of each request: return True to let it in.
+        """Register a check of each request: it returns True to let the request in.
 
-        What is not true, such as None, is answered with 401. So are a coroutine, a response, and
-        Flask-Login's user who is not signed in, which Python takes for true.
+        Any value that is not true, such as None, is answered with 401. So are some values that
+        Python takes for true: a coroutine, a response, Flask-Login's user who is not signed in.
         """
         self._hooks.authorize = plain(fn, "@chsk.authorize", takes="")
         return fn
 
     def reject(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """Register the first check of each request; a true value or a response refuses."""
+        """Register the first check of each request: it refuses by a true value or a response."""
         self._hooks.reject = plain(fn, "@chsk.reject", takes="")
         return fn
 
     def pack_default(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Register ``fn(value)``: a packable value for one that no packer knows.
+        """Register a function that converts values that the packers cannot encode.
 
-        It raises for what it does not know either. None is taken for that, too: a function that
-        falls off its end would otherwise send nil.
+        It is called with the value and raises for one that it cannot convert. None counts as that
+        too, because a function without a return would send nil.
         """
         self._hooks.pack_default = plain(fn, "@chsk.pack_default", takes="value")
         for state in self._states:
@@ -371,9 +374,9 @@ class Chsk(Handlers, Sender):
     # templates -------------------------------------------------------------------------
 
     def script(self) -> Markup:
-        """``{{ chsk_script() }}``: a meta element with path and CSRF token, and the client.
+        """``{{ chsk_script() }}``: the client's script, with path and CSRF token in a meta element.
 
-        Nothing inline, so a strict Content-Security-Policy holds.
+        It has no inline script, so a strict Content-Security-Policy allows it.
         """
         state = self._state()
         path = url_for("chsk.poll")

@@ -73,14 +73,14 @@ class State:
         self._serves = False  # requests come to this process
         self._warned_unserved = False
         self._offered: dict[str, Config] = {}  # packers, with an endpoint that speaks them
-        self._unpackable: set[tuple[str, str]] = set()  # packers and ids that were told
-        self._addresses: dict[Any, Any] = {}  # to which they come
-        self._parent_serves = False  # or came to the one that forked it
-        self._shares_listener = False
+        self._unpackable: set[tuple[str, str]] = set()  # packers and ids that were warned of
+        self._addresses: dict[Any, Any] = {}  # to which requests come, by port
+        self._parent_serves = False  # requests came to the process that forked this one
+        self._shares_listener = False  # with that process
         forks.register(self)
 
     def forked(self) -> None:
-        """Let the server go: its clients are the parent's."""
+        """This is a child process: the server and its clients are its parent's."""
         server, self._server = self._server, None
         if self._serves and server is not None:
             self._parent_serves = True
@@ -92,9 +92,9 @@ class State:
         self._serves = False
 
     def serve(self, environ: Mapping[str, Any]) -> None:
-        """A request came.
+        """Note that requests come to this process.
 
-        :raises Refused: 503, where it came by the listener of a parent.
+        :raises Refused: 503, where the request came through the listener of a parent.
         """
         if self._shares_listener:
             raise Refused(
@@ -111,14 +111,14 @@ class State:
 
     @property
     def app(self) -> Flask:
-        """The application, which owns this state and not the other way round."""
+        """The application; it owns this state, so the reference back is weak."""
         app = self._app()
         assert app is not None
         return app
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is still an application."""
+        """Whether the application still exists."""
         return self._app() is not None
 
     # the server of this process ----------------------------------------------------------
@@ -139,7 +139,10 @@ class State:
         return self._server if self._pid == os.getpid() else None
 
     def sending(self) -> Server | None:
-        """The server to send by. Clients of a shared broker may be elsewhere: it starts then."""
+        """The server to send by; None where no client can be there.
+
+        With a shared broker the clients may be other processes', so it is started.
+        """
         if not self.config.broker_url.startswith("memory:"):
             return self.server()
         if not self._serves:
@@ -147,13 +150,13 @@ class State:
         return self.running()
 
     def acting(self) -> Server:
-        """The server to ask, join or look up members by; it starts where it has not."""
+        """The server to ask, join or look up members by; started now, if it is not yet."""
         if not self._serves and self.config.broker_url.startswith("memory:"):
             self._warn_unserved()
         return self.server()
 
     def _warn_unserved(self) -> None:
-        """Say once that what is sent reaches nobody, where this process serves no requests."""
+        """Warn once where a process that serves no requests sends: nobody gets it."""
         self._warn_child()
         server = self.running()
         if self._warned_unserved or has_request_context() or (server and len(server.registry)):
@@ -166,7 +169,7 @@ class State:
         )
 
     def _warn_child(self) -> None:
-        """Say once that what is sent in a forked child reaches no client of its parent."""
+        """Warn once where a forked child sends: no client of its parent gets it."""
         if self._parent_serves and not self._serves:
             self._parent_serves, self._warned_unserved = False, True
             log.warning(
@@ -194,7 +197,7 @@ class State:
         return server
 
     def _watch_worker(self, server: Server) -> None:
-        """See the end of a gunicorn worker coming: it closes nothing that was taken over."""
+        """Drain when gunicorn ends this worker: it closes no socket that was taken over."""
         worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if self._shares_listener or worker is None or not hasattr(worker, "alive"):
             return
@@ -235,7 +238,7 @@ class State:
         """Call a hook in an application context; its error is logged."""
         app = self._app()
         if app is None:
-            return  # it went while the event waited
+            return  # it was collected while the event waited
         with app.app_context():
             try:
                 fn(*args)
@@ -245,7 +248,7 @@ class State:
                 log.exception("error in %r", fn)
 
     def explain(self, error: BaseException) -> tuple[int, str]:
-        """What a client may know of an error: HTTP errors are meant for it, others not."""
+        """Status and message for the client: HTTP errors are meant for it, others are not."""
         if isinstance(error, HTTPException):
             response = error.response
             status = error.code or (response.status_code if response is not None else 500)
@@ -299,13 +302,16 @@ class State:
             log.warning(words, packer, id, str(error).replace("data[1]", "its data"))
 
     def offer(self, config: Config) -> None:
-        """Make the packers of an endpoint, so that what is missing is said now."""
+        """Make the packers of an endpoint, so that one that cannot be made is an error now."""
         for packer in config.packers:
             self.composer(packer, config)
             self._offered[packer] = config
 
     def check_event(self, event: Any) -> None:
-        """Refuse what cannot be sent, where there is nobody to send it to."""
+        """Check an event that is sent to nobody as if it were sent.
+
+        :raises BadEvent, PackError: as a send does.
+        """
         id, data = assert_event(event)
         self.check_receivers(id, data, self.canonical.pack([id, data], root="event"))
 
@@ -338,14 +344,14 @@ class State:
         return packers.zoned(self.config.naive_datetimes, self.hooks.pack_default)
 
     def forget_packers(self) -> None:
-        """Make them anew when they are needed: ``pack_default`` was registered."""
+        """Drop the packers, because ``pack_default`` changed: they are made again when needed."""
         self._composers.clear()
         server = self.running()
         if server is not None:
             server.canonical = self.canonical
 
     def uid_of_request(self) -> str | None:
-        """Who is behind the current request."""
+        """The uid of the current request's user."""
         return self.hooks.uid()
 
     def count_refusal(self, status: int) -> None:
@@ -377,8 +383,8 @@ def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _end(server: weakref.ref[Server], pid: int) -> None:
-    """Send clients away as the process ends, where nothing did before."""
+    """Close the clients as the process ends, where nothing did before."""
     ending = server()
     if ending is not None and pid == os.getpid():
-        with suppress(KeyboardInterrupt):  # a second Ctrl-C: then without good manners
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C ends at once
             ending.hub.run_at_exit(ending.end)

@@ -10,7 +10,7 @@
     def said(ev):
         print(ev.data)
 
-Needs the extra ``client``. It stores nothing: a new process starts at now.
+Needs the extra ``client``. It stores nothing: a new process gets the events from its start on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A channel socket on the command line: ``python -m flask_chsk.client URL [EVENT]``.
 
-Prints events as they come, one a line, and sends what is typed; events are EDN
+It prints events as they come, one a line, and sends what is typed. Events are EDN
 (``[:chat/say {:text "hi"}]``) or JSON (``["chat/say", {"text": "hi"}]``). Replies are
-printed as ``[:chat/say.cb reply]``. What is not an event goes to standard error.
+printed as ``[:chat/say.cb reply]``. Everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def pairs(texts: list[str], between: str) -> dict[str, str]:
     """``NAME=VALUE`` texts as a mapping.
 
-    :raises ConfigError: for one without the sign.
+    :raises ConfigError: for a text without *between*.
     """
     found = {}
     for text in texts:
@@ -111,9 +111,9 @@ def pairs(texts: list[str], between: str) -> dict[str, str]:
 
 
 def read(text: str) -> Event:
-    """An event out of a line of EDN or JSON.
+    """The event in a line of EDN or JSON.
 
-    :raises BadEvent: where it is none.
+    :raises BadEvent: for anything else.
     """
     try:
         return assert_event(packers.make("json", max_values=None).unpack(text))
@@ -126,7 +126,7 @@ def read(text: str) -> Event:
 
 
 class Terminal:
-    """What a person or a script sees of a channel socket."""
+    """A channel socket on standard input and output."""
 
     def __init__(self, chsk: ChannelSocket, packer: str, once: bool, timeout: float | None) -> None:
         self._chsk = chsk
@@ -134,11 +134,11 @@ class Terminal:
         self._packer = packers.make("edn") if made.binary else made
         self._once = once
         self._timeout = timeout
-        self._asked = False  # an event was sent, and its reply is what is waited for
-        self._ends: Queue[int] = Queue()  # exit codes: the first one counts
+        self._asked = False  # an event was sent: with --once its reply ends the program
+        self._ends: Queue[int] = Queue()  # exit codes; the first counts
 
     def run(self, event: Event | None) -> int:
-        """Connect, send *event*, and go on until the end."""
+        """Connect, send *event*, and run until the end; returns the exit code."""
         chsk = self._chsk
         chsk.on("*", self._got)
         chsk.on(GAP, lambda ev: _say("events were missed"))
@@ -210,7 +210,7 @@ def _say(what: object) -> None:
 
 
 def _escaped(text: Any) -> str:
-    """*text* of EDN or JSON, whose strings command no terminal: they are the server's words."""
+    """*text*, EDN or JSON of the server, without characters that a terminal would obey."""
     return "".join(one if one.isprintable() else _escape(one) for one in text)
 
 

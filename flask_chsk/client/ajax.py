@@ -1,6 +1,6 @@
-"""``ajax_call``: one HTTP request with the seed's options and its response map.
+"""``ajax_call``: one HTTP request with Sente's options and its response map.
 
-It never raises for what a network or a server does: that is in the map.
+Failures of the network and errors of the server are in the map; they are not raised.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from ..errors import ConfigError, UnpackError
 from ..interrupts import from_signal
 from ..logs import logger
 from ..printable import masked
-from .web import MAX_BODY, Abort, Answer, Web, WebError, cookie_jar, form, with_query
+from .http import MAX_BODY, Abort, Answer, HttpClient, NoAnswer, cookie_jar, form, with_query
 
 log = logger(__name__)
 
-CALLS = 64  # at a time with a callback; then "xhr-pool-depleted"
-REDIRECTS = 5  # that are followed, as a browser's XHR does
+CALLS = 64  # with a callback at a time; then "xhr-pool-depleted"
+REDIRECTS = 5  # that are followed, as a browser does
 TIMEOUT = 60.0
 
 Callback = Callable[[dict[str, Any]], object]
 
 
 class _Calls(threading.BoundedSemaphore):
-    """How many may be under way."""
+    """Counts the calls under way."""
 
     def forked(self) -> None:
-        """Those of the parent are not under way here."""
+        """This is a child process: its parent's calls are not under way here."""
         self.__init__(CALLS)  # type: ignore[misc]
 
 
@@ -49,7 +49,7 @@ class Call:
         self._abort = abort
 
     def abort(self) -> None:
-        """Cut it off: its callback gets the error ``"abort"``."""
+        """End it: its callback gets the error ``"abort"``."""
         self._abort.abort()
 
 
@@ -60,19 +60,19 @@ def ajax_call(url: str, opts: Mapping[str, Any] | None, callback: Callback) -> C
 def ajax_call(
     url: str, opts: Mapping[str, Any] | None = None, callback: Callback | None = None
 ) -> dict[str, Any] | Call | None:
-    """Request *url*; block for the response map, or have *callback* called with it.
+    """Request *url*; return the response map, or call *callback* with it.
 
     The map: ``success``, ``status`` (None where no answer came), ``error``, ``content``,
     ``content_type``. ``error`` is None, the status, or one of ``"timeout"``, ``"abort"``,
-    ``"http-error"`` (no answer), ``"no-content"`` (an empty one), ``"exception"`` (one that
-    is not what it says it is), ``"xhr-pool-depleted"`` (64 calls are under way).
+    ``"http-error"`` (no answer), ``"no-content"`` (an empty answer), ``"exception"`` (content that
+    its type cannot be read as), ``"xhr-pool-depleted"`` (64 calls are under way).
 
     :param opts: ``method`` ("get"), ``params`` (query, or a POST's form), ``headers``,
         ``body`` (bytes), ``resp_type`` ("auto", "text", "binary", or a packer's name),
         ``timeout`` (60 seconds; or ``timeout_ms``), ``cookies`` (mapping or jar),
-        ``with_credentials`` (False: send no cookies), ``ssl_context``. The seed's spellings,
-        such as ``"timeout-ms"``, are taken too.
-    :returns: with a *callback* a :class:`Call` that can be aborted, None if it was not begun.
+        ``with_credentials`` (False: send no cookies), ``ssl_context``. Sente's spellings,
+        such as ``"timeout-ms"``, are accepted too.
+    :returns: with a *callback* a :class:`Call`, which can be aborted; None if it was not begun.
     """
     given = _options(opts or {})
     abort = Abort()
@@ -119,13 +119,13 @@ def _response(**what: Any) -> dict[str, Any]:
 
 def _call(url: str, given: Mapping[str, Any], abort: Abort) -> dict[str, Any]:
     cookies = given.get("cookies") if given.get("with_credentials", True) else None
-    web = Web(given.get("ssl_context"), cookie_jar(cookies, url))
+    http = HttpClient(given.get("ssl_context"), cookie_jar(cookies, url))
     try:
-        answer = _request(web, url, given, abort)
-    except WebError as error:
+        answer = _request(http, url, given, abort)
+    except NoAnswer as error:
         return _response(error=error.kind if error.kind != "exception" else "http-error")
     finally:
-        web.close()
+        http.close()
     found = {"status": answer.status, "content_type": answer.content_type or None}
     ok = 200 <= answer.status < 300
     kind = str(given.get("resp_type", "auto")) if ok else "text"
@@ -141,7 +141,7 @@ def _call(url: str, given: Mapping[str, Any], abort: Abort) -> dict[str, Any]:
     return _response(success=True, content=content, **found)
 
 
-def _request(web: Web, url: str, given: Mapping[str, Any], abort: Abort) -> Answer:
+def _request(http: HttpClient, url: str, given: Mapping[str, Any], abort: Abort) -> Answer:
     method = str(given.get("method", "get")).upper()
     params = given.get("params") or {}
     headers = dict(given.get("headers") or {})
@@ -152,7 +152,7 @@ def _request(web: Web, url: str, given: Mapping[str, Any], abort: Abort) -> Answ
     else:
         url = with_query(url, params)
     for _ in range(REDIRECTS + 1):
-        answer = web.request(
+        answer = http.request(
             method,
             url,
             headers=headers,
@@ -165,7 +165,7 @@ def _request(web: Web, url: str, given: Mapping[str, Any], abort: Abort) -> Answ
             break
         there = urljoin(url, where)
         if urlsplit(there).netloc != urlsplit(url).netloc:
-            headers.pop("Authorization", None)  # not for strangers
+            headers.pop("Authorization", None)  # another server must not see them
             headers.pop("Cookie", None)
         url = there
         if answer.status == 303 or (answer.status < 303 and method == "POST"):
@@ -175,7 +175,7 @@ def _request(web: Web, url: str, given: Mapping[str, Any], abort: Abort) -> Answ
 
 
 def _content(answer: Answer, kind: str) -> Any:
-    """The body as what it says, or is said, to be."""
+    """The body, read as *kind*; ``"auto"``: as its content type says."""
     if kind == "auto":
         found = re.search(r"edn|json|transit|msgpack", answer.content_type.partition(";")[0])
         kind = found[0] if found else "text"

@@ -27,6 +27,7 @@ from .dispatch import Dispatcher, EventMsg, Handler, PendingReply, RecvQueue, Wa
 from .effects import State
 from .endpoint import Endpoint, UrlFunction, default_chsk_url
 from .engine import Engine, wall, why
+from .http import HttpClient, cookie_jar
 from .link import MAX_MESSAGE
 from .options import (
     Credentials,
@@ -40,7 +41,6 @@ from .options import (
 from .policy import Options
 from .session import ClientSession
 from .waiting import ThreadGroup
-from .web import Web, cookie_jar
 
 H = TypeVar("H", bound=Handler)
 
@@ -127,9 +127,9 @@ class ChannelSocket:
         session = _session(packer, pack_default, options)
         lock, threads = threading.RLock(), ThreadGroup()
         credentials = Credentials(threads, csrf_token, auth)
-        web = Web(ssl_context, cookie_jar(cookies, url), connect_timeout)
+        http = HttpClient(ssl_context, cookie_jar(cookies, url), connect_timeout)
         endpoint = Endpoint(
-            url, session, credentials, web, lock, lp_timeout, chsk_url, ajax_opts, params, headers
+            url, session, credentials, http, lock, lp_timeout, chsk_url, ajax_opts, params, headers
         )
         ch_recv = recv_buf if isinstance(recv_buf, RecvQueue) else RecvQueue(recv_buf)
         self._dispatcher = Dispatcher(threads, ch_recv, wrap_recv)

@@ -17,10 +17,10 @@ from ..logs import logger
 from ..printable import masked
 from ..protocol.wire import Data
 from ..security import RESUME_HEADER, SECRET_HEADER
+from .http import Answer, HttpClient
 from .link import Link, LinkClosed
 from .options import Credentials
 from .session import ClientSession
-from .web import Answer, Web
 
 log = logger(__name__)
 
@@ -69,7 +69,7 @@ def location_of(url: str) -> dict[str, str]:
 class Endpoint:
     """One server for one client.
 
-    :ivar web: makes connections.
+    :ivar http: makes connections.
     :ivar shown: the URL without what is secret in it, for logs.
     """
 
@@ -78,7 +78,7 @@ class Endpoint:
         url: str,
         session: ClientSession,
         credentials: Credentials,
-        web: Web,
+        http: HttpClient,
         lock: Any,
         lp_timeout: float,
         chsk_url: UrlFunction | None,
@@ -93,7 +93,7 @@ class Endpoint:
         ajax = ajax_opts or {}
         if unknown := set(ajax) - {"params", "headers"}:
             raise ConfigError(f"ajax_opts has params and headers, not {sorted(unknown)}")
-        self.web = web
+        self.http = http
         self.shown = masked(url)
         self._location = location_of(url)
         self._session = session

@@ -149,7 +149,7 @@ class Engine:
             for transport in transports:
                 transport.cut()
             threads.join(JOIN / 2)
-        self._endpoint.web.close()
+        self._endpoint.http.close()
         self._dispatcher.clear()
 
     # carrying out --------------------------------------------------------------------

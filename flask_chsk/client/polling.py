@@ -13,11 +13,11 @@ from ..interrupts import from_signal
 from ..logs import logger
 from ..protocol.session import ERROR, NORMAL, TIMEOUT
 from .endpoint import Endpoint, refusal
+from .http import Abort, Answer, NoAnswer, with_query
 from .link import Link, LinkClosed, Outgoing, PostOwner
 from .posts import Posts
 from .requests import Requests
 from .waiting import ThreadGroup
-from .web import Abort, Answer, WebError, with_query
 
 log = logger(__name__)
 
@@ -106,7 +106,7 @@ class Polling:
             began = time.monotonic()
             try:
                 answer = self._poll_once()
-            except WebError as error:
+            except NoAnswer as error:
                 if error.kind == "abort":
                     continue
                 return LinkClosed(message=str(error))
@@ -128,7 +128,7 @@ class Polling:
     def _poll_once(self) -> Answer:
         endpoint, link = self._endpoint, self._link
         timeout = endpoint.poll_timeout(link)
-        return endpoint.web.request(
+        return endpoint.http.request(
             "GET",
             with_query(endpoint.url(False), endpoint.link_params(link)),
             headers=endpoint.headers(False),

@@ -17,10 +17,10 @@ from ..logs import logger
 from ..protocol.session import ERROR, TIMEOUT
 from ..protocol.wire import Data
 from .endpoint import Endpoint
+from .http import Abort, Answer, NoAnswer, form, with_query
 from .link import Link, Outgoing, PostOwner
 from .requests import Requests
 from .waiting import ThreadGroup
-from .web import Abort, Answer, WebError, form, with_query
 
 log = logger(__name__)
 
@@ -153,7 +153,7 @@ class Posts:
                 return
             try:
                 answer = self._post_once(first, data, begun)
-            except WebError as error:
+            except NoAnswer as error:
                 log.warning("a POST of %s failed: %s", first.name, error)
                 if error.kind == "timeout":
                     owner.post_failed(first, TIMEOUT)
@@ -206,7 +206,7 @@ class Posts:
             if self._threads.ending.is_set() and waits:
                 post.abort()
         try:
-            return endpoint.web.request(
+            return endpoint.http.request(
                 "POST",
                 url,
                 headers=headers,

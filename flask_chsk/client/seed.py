@@ -1,7 +1,7 @@
-"""The seed's functions by their names, for programs translated from Clojure.
+"""Sente's functions by their names, for programs translated from Clojure.
 
-Thin: each is a method of :class:`ChannelSocket` or a few lines. Options may be given in the
-seed's spelling (``{"ws-kalive-ms": 25000}``) or in Python's (``ws_kalive=25.0``).
+Each is a method of :class:`ChannelSocket` or a few lines. Options may have Sente's spelling
+(``{"ws-kalive-ms": 25000}``) or Python's (``ws_kalive=25.0``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .dispatch import EventMsg, RecvQueue
 
 log = logger(__name__)
 
-LOOK = 0.5  # seconds between looks whether a router was stopped
+STOP_CHECK = 0.5  # seconds between checks whether a router was stopped
 
 _NAMES = {
     "recv_buf_or_n": "recv_buf",
@@ -37,7 +37,7 @@ _NAMES = {
 class Parts(Mapping[str, Any]):
     """What :func:`make_channel_socket` gives: ``ch_recv``, ``send_fn``, ``state``, ``chsk``.
 
-    ``state`` is that of the moment it is looked at.
+    ``state`` is the state at the moment it is read.
     """
 
     def __init__(self, chsk: ChannelSocket) -> None:
@@ -67,10 +67,10 @@ def make_channel_socket(
     _deprecated_more_opts: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Parts:
-    """A :class:`ChannelSocket` as the seed's map of parts.
+    """A :class:`ChannelSocket` as Sente's map of parts.
 
-    :param path: of the server's channel socket: a whole URL, for there is no page.
-    :param opts: as the keyword arguments of :class:`ChannelSocket`, or as the seed names
+    :param path: the whole URL of the server's channel socket: a program has no page.
+    :param opts: named as the keyword arguments of :class:`ChannelSocket`, or as Sente names
         them: ``type recv-buf-or-n ws-kalive-ms lp-timeout-ms lp-kalive-ms chsk-url-fn packer
         client-id client-uuid ajax-opts``.
     """
@@ -93,9 +93,9 @@ def _options(opts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chsk_send(chsk: ChannelSocket, event: Any, *args: Any) -> bool:
-    """Send *event*; then ``timeout, cb``, or a mapping of them, or nothing.
+    """Send *event*; *args* are ``timeout, cb``, or a mapping of both, or nothing.
 
-    :returns: whether it left, as far as known.
+    :returns: whether it left, as far as is known.
     """
     return chsk.send(event, *args)
 
@@ -119,7 +119,7 @@ def start_chsk_router(
 ) -> Callable[[], None]:
     """Call *event_msg_handler* with each event message of *ch_recv*; returns the stop.
 
-    It runs in a thread of its own; what the handler raises is logged.
+    It runs in a thread of its own; exceptions of the handler are logged.
 
     :param opts: ``{"trace-evs?": True}`` logs each event first, as *trace_evs* does.
     """
@@ -131,13 +131,13 @@ def start_chsk_router(
         forks.stay_behind(gevent.getcurrent())
         while not stopped.is_set():
             try:
-                ev = ch_recv.get(timeout=LOOK)
+                ev = ch_recv.get(timeout=STOP_CHECK)
             except Empty:
                 continue
             except ChannelClosed:
                 return
             if stopped.is_set():
-                ch_recv.put(ev)  # came while it was stopped: for whoever is next
+                ch_recv.put(ev)  # it came while the router was stopped: for the next reader
                 return
             if trace:
                 log.debug("event %s", ev.event)

@@ -56,6 +56,22 @@ BROKEN = 3001
 
 AT_REST = ("closed", "refused", "destroyed")
 
+# docs/protocol.rst, "The state of a client".
+INITIAL: State = {
+    "status": "closed",
+    "type": "auto",
+    "open": False,
+    "ever_opened": False,
+    "first_open": False,
+    "uid": None,
+    "csrf_token": None,
+    "handshake_data": None,
+    "last_ws_error": None,
+    "last_ws_close": None,
+    "last_close": None,
+    "udt_next_reconnect": None,
+}
+
 
 class ClientSession:
     """One client, over all its links.
@@ -91,22 +107,7 @@ class ClientSession:
         self.server = ServerInfo()
         self.csrf: str | None = None
         self.auth: str | None = None
-        self.state: State = MappingProxyType(
-            {
-                "status": "closed",
-                "type": options.type,
-                "open": False,
-                "ever_opened": False,
-                "first_open": False,
-                "uid": None,
-                "csrf_token": None,
-                "handshake_data": None,
-                "last_ws_error": None,
-                "last_ws_close": None,
-                "last_close": None,
-                "udt_next_reconnect": None,
-            }
-        )
+        self.state: State = MappingProxyType({**INITIAL, "type": options.type})
         self._effects: list[Effect] = []
         self._emit = self._effects.append
         self.requests = Requests(composer, self._emit, options.offline_queue)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from ..errors import ChskError
 from ..protocol import frames
+from .http import Answer
 from .stream import READ
-from .web import Answer
 
 MAX_HEAD = 65_536  # bytes of the head of an answer
 MAX_REFUSAL = 1024  # bytes of the body of a refusal: its first line is shown

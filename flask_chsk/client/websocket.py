@@ -17,11 +17,11 @@ from ..protocol import frames
 from ..protocol.frames import FrameReader
 from . import upgrade
 from .endpoint import Endpoint, refusal
+from .http import FAILURES, Abort, NoAnswer, with_query
 from .link import MAX_MESSAGE, Link, LinkClosed, Outgoing, Owner
 from .stream import Stream
 from .upgrade import NotUpgraded
 from .waiting import ThreadGroup
-from .web import FAILURES, Abort, WebError, with_query
 
 log = logger(__name__)
 
@@ -114,7 +114,7 @@ class WebSocket:
             how = self._read(stream, leftover)
         except NotUpgraded as error:
             how = self._not_upgraded(error)
-        except (*FAILURES, WebError, ChskError) as error:
+        except (*FAILURES, NoAnswer, ChskError) as error:
             how = LinkClosed(1006, why="ws-error", error=str(error) or type(error).__name__)
         except BaseException as error:  # of the application's credentials or URL
             if from_signal(error):
@@ -132,21 +132,21 @@ class WebSocket:
 
         :raises NotUpgraded: where the server did not open one.
         """
-        endpoint, web = self._endpoint, self._endpoint.web
+        endpoint, http = self._endpoint, self._endpoint.http
         endpoint.ask_credentials()
         self._link.has_credentials = True
         url = with_query(endpoint.url(True), endpoint.link_params(self._link))
-        connection = web.connection(url)
+        connection = http.connection(url)
         try:
             with self._abort.guarding(connection):
                 connection.connect()
                 self._abort.connected()
                 sock = connection.sock
                 key = frames.new_key()
-                headers = endpoint.headers(True) | web.cookie_header(url)
+                headers = endpoint.headers(True) | http.cookie_header(url)
                 sock.sendall(upgrade.request(url, key, headers))
                 answer, leftover = upgrade.read_answer(sock)
-                web.keep_cookies(url, answer)
+                http.keep_cookies(url, answer)
                 upgrade.check(answer, key)
                 connection.sock = None  # it is the stream's now
                 return Stream(sock), leftover

@@ -33,7 +33,7 @@ import gevent
 from greenlet import greenlet
 
 from flask_chsk.client import ChannelSocket
-from flask_chsk.client.web import Web
+from flask_chsk.client.http import HttpClient
 from flask_chsk.hub import IDLE_WORKERS
 from flask_chsk.packers import make
 from tests.e2e.hostile.conftest import Target
@@ -159,13 +159,13 @@ def soak(target: Target, clients: int, rude: int, seconds: float) -> list[str]:
     end = time.monotonic() + seconds
 
     def send(mine: list[User]) -> None:
-        web = Web()
+        http = HttpClient()
         while time.monotonic() < end:
             user = random.choice(mine)
-            answer = web.request("POST", f"{base}/say/{user.uid}/{random.randint(1, 5)}", body=b"")
+            answer = http.request("POST", f"{base}/say/{user.uid}/{random.randint(1, 5)}", body=b"")
             user.said += len(JSON.unpack(answer.body))
             gevent.sleep(0.01)
-        web.close()
+        http.close()
 
     def cut() -> None:
         while time.monotonic() < end:

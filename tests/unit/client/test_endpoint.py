@@ -10,12 +10,12 @@ import pytest
 
 from flask_chsk.client.endpoint import Endpoint, refusal
 from flask_chsk.client.handshake import ServerInfo
+from flask_chsk.client.http import Answer, HttpClient
 from flask_chsk.client.link import Link, LinkClosed
 from flask_chsk.client.options import Credentials
 from flask_chsk.client.policy import Options
 from flask_chsk.client.session import ClientSession
 from flask_chsk.client.waiting import ThreadGroup
-from flask_chsk.client.web import Answer, Web
 from flask_chsk.errors import ConfigError
 from flask_chsk.packers import make
 from flask_chsk.protocol.wire import WIRES, Composer
@@ -31,7 +31,9 @@ def endpoint(url: str = "https://example.org/chsk", **given: Any) -> tuple[Endpo
     )
     credentials = Credentials(ThreadGroup(), given.pop("csrf_token", None), given.pop("auth", None))
     options = {"chsk_url": None, "ajax_opts": None, "params": None, "headers": None, **given}
-    return Endpoint(url, session, credentials, Web(), threading.RLock(), 25.0, **options), session
+    return Endpoint(
+        url, session, credentials, HttpClient(), threading.RLock(), 25.0, **options
+    ), session
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """HTTP for the client: connections that verify, go through proxies, and can be cut off.
 
-On urllib3's connection classes, because they work in plain threads and, where those are
-patched, in greenlets; because TLS, proxies and tunnels are theirs; and because a WebSocket
-can begin on such a connection as well as a request. Redirects are not followed and nothing
-is repeated: what to do then is the caller's to decide.
+It uses urllib3's connection classes: they work in plain threads and, where those are patched, in
+greenlets; they do TLS, proxies and tunnels; and a WebSocket can begin on such a connection. It
+follows no redirect and repeats nothing: the caller decides about that.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ try:
 except ImportError as error:
     raise ImportError("flask_chsk.client needs urllib3: pip install Flask-Chsk[client]") from error
 
-REUSED = 1.0  # seconds a connection may rest before it is used again: gunicorn keeps it for 2
+REUSED = 1.0  # seconds that a spare connection is used again: gunicorn keeps it for 2
 SPARE = 4  # connections kept for the next request
-RETRY_AFTER = 60.0  # seconds; a server that says more is not believed
+RETRY_AFTER = 60.0  # seconds at most that a server may ask to wait
 MAX_BODY = 64 * 1024 * 1024  # bytes of an answer
 
-# Whatever a network, a proxy or a server that talks rubbish can make of a request.
+# What a request can end with, by the fault of a network, a proxy or a server.
 FAILURES = (OSError, HTTPError, http.client.HTTPException, ValueError)
 TIMEOUTS = (TimeoutError, ConnectTimeoutError, ReadTimeoutError)
 
 
-class WebError(ChskError):
+class NoAnswer(ChskError):
     """No answer; *kind* is ``"timeout"``, ``"abort"`` or ``"exception"``."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -59,7 +58,7 @@ class WebError(ChskError):
 
 @dataclass
 class Answer:
-    """An HTTP answer, whole; its *headers* have a ``get`` that takes names in lower case."""
+    """A whole HTTP answer; *headers* has a ``get`` that takes names in lower case."""
 
     status: int
     headers: Any
@@ -71,21 +70,21 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds the server asked to wait, 60 at most; None where it asked for no wait."""
+        """Seconds that the server asked to wait, 60 at most; None where it asked for none."""
         value = self.headers.get("retry-after", "")
         seconds = float(value) if value.isascii() and value.isdecimal() else 0.0
         return min(seconds, RETRY_AFTER) or None
 
     @property
     def line(self) -> str:
-        """The first line of the body where it is plain text, for messages."""
+        """The first line of a body that is plain text, for messages; else empty."""
         if not self.content_type.startswith("text/plain"):
             return ""
         return self.body[:300].decode("utf-8", "replace").strip().partition("\n")[0]
 
 
 class Abort:
-    """A way to cut a request off from another thread, before it begins or while it waits."""
+    """Ends a request from another thread, before it begins or while it waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -93,7 +92,7 @@ class Abort:
         self.is_set = False
 
     def abort(self) -> None:
-        """Whoever waits gets :class:`WebError` ``"abort"`` at once, and for ever."""
+        """End the request, and every later one: it raises :class:`NoAnswer` ``"abort"``."""
         with self._lock:
             self.is_set = True
             if self._connection is not None:
@@ -101,42 +100,45 @@ class Abort:
 
     @contextlib.contextmanager
     def guarding(self, connection: HTTPConnection) -> Iterator[None]:
-        """While *connection* is in use."""
+        """While *connection* is in use, :meth:`abort` shuts it down."""
         with self._lock:
             self._connection = connection
             aborted = self.is_set
         try:
             if aborted:
-                raise WebError("abort", "aborted")
+                raise NoAnswer("abort", "aborted")
             yield
         except FAILURES as error:
             if self.is_set:
-                raise WebError("abort", "aborted") from error
+                raise NoAnswer("abort", "aborted") from error
             raise
         finally:
             with self._lock:
                 self._connection = None
 
     def connected(self) -> None:
-        """Called once a connection has its socket: an abort may have come before."""
+        """Called when the connection has its socket: an abort may have come before."""
         if self.is_set:
-            raise WebError("abort", "aborted")
+            raise NoAnswer("abort", "aborted")
 
 
 def shut_down(sock: Any, how: int = socket.SHUT_RDWR) -> None:
-    """Wake whoever reads or writes *sock*, in whatever thread; it is theirs to close."""
+    """Shut *sock* down, so that the thread that uses it wakes up and closes it."""
     if sock is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        # By another descriptor: TLS objects of the standard library drop their state on
-        # shutdown(), under the hands of whoever is reading.
+        # Through another descriptor: shutdown() of a TLS object of the standard library drops
+        # its state, while another thread reads from it.
         fd = os.dup(sock.fileno())
         with socket.socket(fileno=fd) as same:
             same.shutdown(how)
 
 
 def _proxy_of(scheme: str, host: str) -> Url | None:
-    """The proxy that the environment names for *host*."""
+    """The proxy that the environment names for *host*.
+
+    :raises ConfigError: for one that is not reached by ``http://``.
+    """
     if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
@@ -151,10 +153,10 @@ def _proxy_of(scheme: str, host: str) -> Url | None:
 
 
 @dataclass(eq=False)
-class Web:
-    """How to reach servers: TLS, cookies, and a few connections that are kept.
+class HttpClient:
+    """Makes requests of one user: with TLS, cookies, and a few spare connections.
 
-    :ivar cookies: a jar; what servers set goes in there too.
+    :ivar cookies: a jar; cookies that servers set go in there too.
     """
 
     ssl_context: ssl.SSLContext | None = None
@@ -169,13 +171,16 @@ class Web:
         forks.register(self)
 
     def forked(self) -> None:
-        """The connections are the parent's."""
+        """This is a child process: the connections are its parent's."""
         for connection in self._made:
             if connection.sock is not None:
                 forks.silence(connection.sock.fileno())
 
     def connection(self, url: str) -> HTTPConnection:
-        """A connection to where *url* is, not connected yet."""
+        """A connection to the server of *url*, or to the proxy before it; not connected yet.
+
+        :raises ConfigError: for what is no URL.
+        """
         parts = urlsplit(url)
         scheme, host = parts.scheme, parts.hostname
         if scheme not in ("http", "https", "ws", "wss") or not host:
@@ -216,9 +221,9 @@ class Web:
     ) -> Answer:
         """The answer, whatever its status.
 
-        :param timeout: seconds without a byte, after the connection stands.
-        :param begun: called when the head of a good answer is there.
-        :raises WebError: where there is none.
+        :param timeout: seconds without a byte, once it is connected.
+        :param begun: called when the head of an answer with status 200 has come.
+        :raises NoAnswer: where none comes.
         """
         abort = abort or Abort()
         parts = urlsplit(url)
@@ -237,7 +242,7 @@ class Web:
             # urllib3 derives its error for "connection refused" from its timeout.
             late = isinstance(error, TIMEOUTS) and not isinstance(error, NewConnectionError)
             kind = "timeout" if late else "exception"
-            raise WebError(kind, str(error) or type(error).__name__) from error
+            raise NoAnswer(kind, str(error) or type(error).__name__) from error
         except BaseException:
             connection.close()
             raise
@@ -279,7 +284,7 @@ class Web:
         return Answer(response.status, found, content), keep
 
     def _take(self, place: str) -> HTTPConnection | None:
-        """A connection that was used a moment ago, and still stands."""
+        """A spare connection to *place* that is still open; others that are not are closed."""
         now = time.monotonic()
         with self._lock:
             spare, self._spare = self._spare, []
@@ -302,7 +307,7 @@ class Web:
         connection.close()
 
     def close(self) -> None:
-        """Close what is kept; requests under way keep theirs."""
+        """Close the spare connections; requests under way keep theirs."""
         with self._lock:
             self._closed = True
             spare, self._spare = self._spare, []
@@ -325,7 +330,7 @@ class Web:
 
 
 class _Headers:
-    """Headers as ``http.cookiejar`` asks for them."""
+    """A response as ``http.cookiejar`` reads its headers."""
 
     def __init__(self, headers: Any) -> None:
         self._headers = headers
@@ -348,12 +353,12 @@ def _proxy_headers(proxy: Url) -> dict[str, str]:
 def cookie_jar(
     cookies: http.cookiejar.CookieJar | Mapping[str, str] | None, url: str
 ) -> http.cookiejar.CookieJar:
-    """*cookies* as a jar: itself, or a new one of names and values for the host of *url*."""
+    """*cookies* if it is a jar, else a new jar of names and values for the host of *url*."""
     if isinstance(cookies, http.cookiejar.CookieJar):
         return cookies
     jar = http.cookiejar.CookieJar()
     host = urlsplit(url).hostname or ""
-    domain = host if "." in host or ":" in host else f"{host}.local"  # as the jar names them
+    domain = host if "." in host or ":" in host else f"{host}.local"  # as http.cookiejar spells it
     for name, value in (cookies or {}).items():
         jar.set_cookie(
             http.cookiejar.Cookie(
@@ -379,7 +384,7 @@ def cookie_jar(
 
 
 def with_query(url: str, params: Mapping[str, Any]) -> str:
-    """*url* with *params* behind its own; what is None is left out."""
+    """*url* with *params* behind its own query; values that are None are left out."""
     text = urlencode(_texts(params), quote_via=quote)
     if not text:
         return url
@@ -387,7 +392,7 @@ def with_query(url: str, params: Mapping[str, Any]) -> str:
 
 
 def form(params: Mapping[str, Any]) -> bytes:
-    """*params* as the body of a form; what is None is left out."""
+    """*params* as the body of a form; values that are None are left out."""
     return urlencode(_texts(params)).encode()
 
 
