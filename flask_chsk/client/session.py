@@ -1,6 +1,6 @@
 """One client over all its links: what happened goes in, what is to be done comes out.
 
-The other end of :mod:`flask_chsk.session`, on the same names and numbers; the twin of
+The other end of :mod:`flask_chsk.protocol.session`, on the same names and numbers; the twin of
 ``static/chsk.js``. It has no socket, thread, clock or log: calls say what happened and when
 (``now``, seconds of any steady clock), and :meth:`ClientSession.take_effects` returns what is to be
 done (effects.py). The choice of transport and the waits are in policy.py, packing, replies and

@@ -127,7 +127,7 @@ class EventMessage:
 
 
 class Channel:
-    """What an event message can do; the server's half is in server.py."""
+    """What an event message can do; the server's half is in replies.py."""
 
     wants_reply = False
 

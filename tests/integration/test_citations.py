@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ MADE = {"node_modules", "_build", "__pycache__", "vectors"}
 DOCUMENT = re.compile(r"(?<![\w/.:-])((?:\.\./)*[\w/-]+\.(?:rst|md))\b")
 SECTION = re.compile(r"(docs/\w+\.rst), \"([^\"]+)\"")
 PATH = re.compile(r"``((?:tests|flask_chsk|benchmarks|example_app|scripts)/[\w./-]+)``")
+ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`~?((?:flask_chsk|tests)[\w.]*)`")
 # Names of documents that were never part of the repository, cited by number of section.
 STRAY = re.compile(r"\b(?:PROTOCOL|DESIGN|BROKER|CASES|FIELD|STYLE)(?:\.md|(?:\.md)? \d+[a-z]?\b)")
 MARK = re.compile(r"\s*\n\s*(?:#|//|\*)?\s*")  # a citation may go on in the next line of a comment
@@ -76,6 +80,31 @@ def test_each_path_that_a_document_names_exists(texts: dict[Path, str]) -> None:
         if not (ROOT / name).exists()
     }
     assert missing == set()
+
+
+def test_code_that_a_docstring_refers_to_exists(texts: dict[Path, str]) -> None:
+    """By a role of Sphinx, with its full name."""
+    missing = {
+        (str(path.relative_to(ROOT)), name)
+        for path, text in texts.items()
+        for name in ROLE.findall(text)
+        if not exists(name)
+    }
+    assert missing == set()
+
+
+def exists(name: str) -> bool:
+    """Whether there is such a module, or such a name in one."""
+    module, *rest = name.split(".")
+    found: Any = import_module(module)
+    for part in rest:
+        if hasattr(found, "__path__") and find_spec(f"{found.__name__}.{part}") is not None:
+            found = import_module(f"{found.__name__}.{part}")
+        elif hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            return part in getattr(found, "__annotations__", ())
+    return True
 
 
 def test_no_document_is_cited_that_is_not_in_the_repository(texts: dict[Path, str]) -> None:
