@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from flask_chsk.brokers import EVERYONE, user_channel
-from flask_chsk.brokers.redis import RedisBroker
+from flask_chsk.brokers.redis.broker import RedisBroker
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 

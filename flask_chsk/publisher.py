@@ -22,7 +22,7 @@ from .protocol.event import assert_event, assert_whole
 from .protocol.uids import as_uid
 
 if TYPE_CHECKING:
-    from .brokers.connections import Redis
+    from .brokers.redis.calls import Redis
     from .packers import PackDefault
 
 MAX_BYTES = 2 * 1024 * 1024  # half of what may wait for one connection, where nobody set it
@@ -109,12 +109,12 @@ class Publisher:
         self.close()
 
     def _connections(self) -> Redis:
-        from .brokers.connections import Redis  # redis-py is an extra
+        from .brokers.redis.calls import Redis  # redis-py is an extra
 
         return Redis(self._url)
 
     def _publish(self, channel: str, event: Any) -> int | None:
-        from .brokers import scripts
+        from .brokers.redis import scripts
 
         id, data = assert_event(event)
         if id.startswith("chsk/"):

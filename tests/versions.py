@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flask_chsk.brokers.schema import SCHEMA
+from flask_chsk.brokers.redis.schema import SCHEMA
 from tests.process import ROOT
 
 ADDED = {
@@ -24,8 +24,8 @@ ADDED = {
             "redis.call('PUBLISH', base .. 'w:' .. ARGV[1], SCHEMA .. ' P '"
         ),
     },
-    "redis.py": {
-        "elif int(number) == SCHEMA:": 'elif kind != b"N " and int(number) == SCHEMA:',
+    "subscription.py": {
+        "elif schema == SCHEMA:": 'elif kind != b"N " and schema == SCHEMA:',
     },
 }
 
@@ -39,7 +39,7 @@ def version(folder: Path, ahead: int) -> Path:
         shutil.copytree(
             ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
         )
-    brokers = there / "flask_chsk" / "brokers"
+    brokers = there / "flask_chsk" / "brokers" / "redis"
     schema = (brokers / "schema.py").read_text()
     changed = re.sub(rf"^SCHEMA = {SCHEMA}$", f"SCHEMA = {SCHEMA + ahead}", schema, flags=re.M)
     assert changed != schema

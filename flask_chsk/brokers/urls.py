@@ -22,7 +22,7 @@ def make(config: Config) -> Broker:
 
         return MemoryBroker(config)
     if scheme in ("redis", "rediss", "unix"):
-        from .redis import RedisBroker
+        from .redis.broker import RedisBroker
 
         return RedisBroker(config)
     raise ConfigError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from flask_chsk.brokers import contract, scripts
+from flask_chsk.brokers import contract
+from flask_chsk.brokers.redis import scripts
 from tests.pages import section, tables, words
 
 PAGE = "broker.rst"

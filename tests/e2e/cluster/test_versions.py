@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis import Redis as RedisClient
 
-from flask_chsk.brokers.schema import SCHEMA
+from flask_chsk.brokers.redis.schema import SCHEMA
 from tests.e2e.cluster.storm import PATIENCE, Stranger, User, comings, presence, storm
 from tests.e2e.cluster.test_cluster import APP, found
 from tests.e2e.proxy import Proxy

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_chsk.brokers import Broker, make
-from flask_chsk.brokers import redis as module
+from flask_chsk.brokers.redis import lease
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.push import Push
@@ -105,5 +105,5 @@ def start(hub: Hub, prefix: str) -> Iterator[Callable[..., Ears]]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of a moment; the sweeps that renew them are a quarter of a second apart."""
-    monkeypatch.setattr(module, "LEASE", 1.5)
-    monkeypatch.setattr(module, "RENEW", 0.2)
+    monkeypatch.setattr(lease, "LEASE", 1.5)
+    monkeypatch.setattr(lease, "RENEW", 0.2)

@@ -14,11 +14,11 @@ from flask_chsk.brokers import (
     KEPT_BYTES,
     KEYS,
     client_channel,
-    scripts,
     topic_channel,
     user_channel,
 )
-from flask_chsk.brokers import redis as module
+from flask_chsk.brokers.redis import broker as module
+from flask_chsk.brokers.redis import scripts
 from tests.integration.brokers.conftest import Ears
 from tests.integration.brokers.test_redis import attached
 from tests.process import Redis
@@ -58,7 +58,7 @@ class Memory:
 
     def look(self) -> None:
         """What each process does every three seconds."""
-        self.ears.broker._renew()  # type: ignore[attr-defined]
+        self.ears.broker._lease.renew()  # type: ignore[attr-defined]
 
 
 @pytest.fixture

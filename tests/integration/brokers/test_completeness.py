@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from flask_chsk.brokers import EVERYONE, Broker, topic_channel, user_channel
-from flask_chsk.brokers import memory as memory_module
-from flask_chsk.brokers import redis as module
+from flask_chsk.brokers.redis import lease
+from flask_chsk.brokers.redis.epoch import AHEAD
 from tests.integration.brokers.conftest import Ears
 from tests.process import Redis, eventually
 
@@ -165,7 +165,7 @@ def test_the_memory_brokers_time_is_nobodys_to_set(
     broker.attach("ann", "1")
     [cursor] = publish(broker, ANN, 1)
     real = time.time
-    monkeypatch.setattr(memory_module.time, "time", lambda: real() + 3600)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
     publish(broker, ANN, 2)
     broker.sweep()
     assert [push.text for push in broker.since({ANN: 0}, cursor, PAGE).pushes] == ["[:a/b 2]"]
@@ -223,7 +223,7 @@ def test_a_host_whose_clock_is_wrong_hears_everything_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     real = time.time
-    monkeypatch.setattr(module.time, "time", lambda: real() - 25 * 3600)
+    monkeypatch.setattr(lease.time, "time", lambda: real() - 25 * 3600)
     one = start(redis_url)
     one.broker.ready()
     one.broker.attach("ann", "1")
@@ -244,11 +244,11 @@ def test_an_offset_that_redis_never_gave_makes_nothing_look_old(
     one.broker.attach("ann", "1")
     base = one.broker._redis.base  # type: ignore[attr-defined]
     absurd = f"{one.broker.epoch} {one.watermark() + ahead} 5 0 8 0\nu:ann[:a/b 0]"
-    if ahead > module.AHEAD * 1e6:
+    if ahead > AHEAD * 1e6:
         redis.Redis.from_url(redis_url).publish(f"{base}u:ann", absurd)
     publish(one.broker, ANN, 1)
     assert one.texts(1) == ["[:a/b 1]"]
-    if ahead > module.AHEAD * 1e6:
+    if ahead > AHEAD * 1e6:
         one.wait("lapsed")  # clients ask history, which has it if it is true
 
 

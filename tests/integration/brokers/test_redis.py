@@ -19,13 +19,11 @@ from flask_chsk.brokers import (
     ANONYMOUS,
     Broker,
     client_channel,
-    connections,
     make,
-    scripts,
     topic_channel,
     user_channel,
 )
-from flask_chsk.brokers import redis as module
+from flask_chsk.brokers.redis import calls, lease, scripts, subscription
 from flask_chsk.config import Config
 from flask_chsk.errors import (
     BadEvent,
@@ -68,7 +66,7 @@ Scripted = Callable[..., Any]
 @pytest.fixture
 def scripted(redis_url: str, prefix: str) -> Iterator[Scripted]:
     """Scripts as they are, on keys of this test."""
-    connections_ = connections.Redis(f"{redis_url}?prefix={prefix}", (256, 1 << 20, 120_000))
+    connections_ = calls.Redis(f"{redis_url}?prefix={prefix}", (256, 1 << 20, 120_000))
     yield connections_.call
     connections_.close()
 
@@ -240,7 +238,7 @@ def test_who_is_connected_is_known_everywhere(pair: tuple[Ears, Ears]) -> None:
 def test_an_unused_subscription_ends_unless_it_is_needed(
     pair: tuple[Ears, Ears], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LINGER", 0.0)
+    monkeypatch.setattr(subscription, "LINGER", 0.0)
     one, two = pair
     for uid in ("ann", "bob"):
         attached(one.broker, uid, "1")
@@ -261,7 +259,7 @@ def test_an_unused_subscription_ends_unless_it_is_needed(
 def test_the_subscription_of_a_request_that_was_late_ends(
     pair: tuple[Ears, Ears], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LINGER", 0.05)
+    monkeypatch.setattr(subscription, "LINGER", 0.05)
     one, two = pair
     attached(one.broker, "ann", "1", kind="ws")
     assert two.broker.attach("ann", "1", "poll", True) is None
@@ -360,7 +358,7 @@ def test_who_was_taken_for_dead_lets_its_clients_in_again(start: Start, redis_ur
     one.broker.ready()
     attached(one.broker, "ann", "1")
     prefix = one.broker._redis.base  # type: ignore[attr-defined]
-    eventually(lambda: one.broker._leased_before)  # type: ignore[attr-defined]
+    eventually(lambda: one.broker._lease.leased_before)  # type: ignore[attr-defined]
     redis.Redis.from_url(redis_url).delete(f"{prefix}leases")
     one.wait("reattach", False)
 
@@ -512,15 +510,16 @@ def test_a_lost_subscription_comes_back_and_says_so(
 def test_a_deaf_subscription_is_noticed_by_its_probe(
     start: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RENEW", 0.1)
-    monkeypatch.setattr(module, "DEAF", 0.5)
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+    monkeypatch.setattr(subscription, "DEAF", 0.5)
     one = start(redis_url)
     one.broker.ready()
     eventually(lambda: one.broker.stats()["subscriptions"] == 2)
     admin = redis.Redis.from_url(redis_url)
-    name = one.broker._base + one.broker._inbox.encode()  # type: ignore[attr-defined]
+    heard: Any = one.broker._subscription  # type: ignore[attr-defined]
+    name = heard._base + heard._inbox.encode()
     # Redis takes the subscription away, and the connection stays.
-    one.broker._subscriber.wire.send_command("UNSUBSCRIBE", name)  # type: ignore[attr-defined]
+    heard._connection.wire.send_command("UNSUBSCRIBE", name)
     eventually(lambda: one.happened.count(("lapsed",)) == 2)
     eventually(lambda: admin.pubsub_numsub(name)[0][1] == 1)
 
@@ -593,7 +592,7 @@ def test_a_connection_that_rested_long_is_not_trusted(
         return int(admin.info("stats")["total_connections_received"] - before)
 
     assert connections_made_by(3) == 0
-    monkeypatch.setattr(connections, "IDLE", 0.0)
+    monkeypatch.setattr(calls, "IDLE", 0.0)
     assert connections_made_by(3) == 3
 
 
@@ -620,7 +619,7 @@ def test_a_redis_that_was_left_is_not_sent_to_though_it_answers(
 def test_a_redis_that_stands_still_is_waited_for_a_moment_and_hears_nothing_twice(
     start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER", 0.4)
+    monkeypatch.setattr(calls, "ANSWER", 0.4)
     server = start_redis()
     one = start(server.url)
     one.broker.ready()
@@ -735,7 +734,7 @@ def test_the_permissions_that_the_docs_name_are_enough(
     two.wait("changed")
     assert one.broker.leave("ann", "news")
     one.broker.stop()
-    two.hub.run(two.broker.due, 0.0)
+    two.hub.run(two.broker._lease.due, 0.0)  # type: ignore[attr-defined]
     two.broker.retire(0.0)
     assert not two.broker.health()
 

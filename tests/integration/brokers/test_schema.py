@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from flask_chsk.brokers import user_channel
-from flask_chsk.brokers.schema import SCHEMA
+from flask_chsk.brokers.redis.schema import SCHEMA
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.publisher import Publisher
 from tests.integration.brokers.conftest import Ears

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask, request
 
 from flask_chsk import Chsk
-from flask_chsk.brokers import redis as module
+from flask_chsk.brokers.redis import lease as module
 from flask_chsk.protocol.session import CLOSE, SIGNED_OUT
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from tests.peer import EDN

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from weakref import WeakSet
 
-from .. import forks
-from ..errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
-from ..printable import printable
+from ... import forks
+from ...errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
+from ...printable import printable
 from .schema import refusal
 from .scripts import HELLO, Script
 

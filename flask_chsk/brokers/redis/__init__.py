@@ -1,0 +1,1 @@
+"""The broker of many workers and hosts, over one Redis."""

@@ -1,0 +1,155 @@
+"""That this worker lives, said to Redis every few seconds; and the end of workers that do not.
+
+With each renewal Redis says its epoch, its clock and the limits that hold, and publishes a
+probe that the worker's subscription has to hear.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ...errors import BrokerUnavailable
+from ...logs import logger
+from ..contract import Listener
+from . import scripts
+from .calls import Greeting, Redis
+from .epoch import Epoch
+from .records import to_text
+
+if TYPE_CHECKING:
+    from ...hub import Hub
+
+log = logger(__name__)
+
+LEASE = 9.0  # seconds after which a worker that says nothing counts as dead
+RENEW = 3.0  # seconds between leases; each sends a probe through the subscription
+REAPED = 100  # clients of a dead worker per call
+CLOCKS = 60.0  # seconds that the clock of this host may differ from Redis' without a word
+
+
+class Lease:
+    """The lease of the worker *name*; on the hub, but for what runs in the background.
+
+    :param limits: events, bytes and milliseconds of history that this worker is set to keep.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        redis: Redis,
+        epoch: Epoch,
+        listener: Listener,
+        name: str,
+        limits: tuple[int, int, int],
+    ) -> None:
+        self.clock = 0.0  # seconds that this host's clock is ahead of Redis'
+        self.error = ""  # why the lease was not renewed
+        self.leased_before = False
+        self._hub = hub
+        self._redis = redis
+        self._epoch = epoch
+        self._listener = listener
+        self._name = name
+        self._limits = limits
+        self._smaller = ""  # limits of another process that hold here, too
+        self._renewing = False
+        self._judges_from = 0.0  # since when it signs off others whose leases are over
+        self._over = False
+
+    def end(self) -> None:
+        """Renew it no more."""
+        self._over = True
+
+    def due(self, now: float) -> float | None:
+        """Renew the lease, and hear the probe that goes with it."""
+        if self._over:
+            return None
+        if self._epoch.error:
+            return now + 1.0
+        self.renew_soon()
+        return now + RENEW
+
+    def renew_soon(self) -> None:
+        """Renew it now; also to hear from Redis in which epoch it is, and how far."""
+        if not self._renewing:
+            self._renewing = True
+            self._hub.background(self.renew)
+
+    def renew(self) -> None:
+        """Renew the lease, and sign off workers whose leases are over; may block.
+
+        A worker whose own lease lapsed does not sign off other workers for one lease period:
+        Redis may have been away from all of them, and each comes back in its own time.
+        """
+        if self._epoch.refusal:
+            self._redis.close()  # a new connection is told whether it still stands
+        try:
+            epoch, offset, known, late, dead, began, clock, *limits = self._redis.call(
+                scripts.LEASE, self._name, int(LEASE * 1000), *self._limits
+            )
+            self.error = ""
+            self._compare_clocks(int(clock))
+            self._compare_limits(limits)
+            now = self._hub.now()
+            if late:
+                self._judges_from = now + LEASE
+            self._hub.call(self._leased, epoch.decode(), int(offset), int(began), int(known))
+            while dead and now >= self._judges_from:  # others do it, too: each takes its share
+                dead, *gone = self._redis.call(scripts.REAP, REAPED)
+                for uid, generation in zip(*[iter(gone)] * 2, strict=True):
+                    self._hub.call(self._listener.presence, to_text(uid), False, int(generation))
+        except BrokerUnavailable as error:
+            self.error = str(error)
+            log.debug("no lease: %s", error)
+        finally:
+            self._renewing = False
+
+    def _leased(self, epoch: str, offset: int, began: int, known: int) -> None:
+        self._epoch.enter(epoch, offset, began)
+        first, self.leased_before = not self.leased_before, True
+        if known < 0 or (known == 0 and not first):
+            self._listener.reattach(False)
+
+    def greeted(self, greeting: Greeting) -> None:
+        """A connection was made: is it to a Redis that can be used, and which is it?"""
+        if greeting.policy not in ("", "noeviction"):
+            refusal = (
+                f"Redis at {self._redis.where} has maxmemory-policy {greeting.policy}: it may"
+                " drop history without a word, and clients would miss events unnoticed; set"
+                " maxmemory-policy noeviction"
+            )
+            if not self._epoch.refusal:
+                log.error("%s", refusal)
+            self._epoch.refusal = refusal
+        else:
+            self._epoch.refusal = ""
+        self._compare_clocks(greeting.clock)
+        self._hub.call(self._epoch.enter, greeting.epoch, greeting.offset, greeting.began)
+
+    def _compare_clocks(self, clock: int) -> None:
+        """Nothing depends on it but what people read, and sessions that expire."""
+        before, self.clock = self.clock, time.time() - clock / 1e6
+        if abs(self.clock) > CLOCKS >= abs(before):
+            log.warning("%s: set one of them", self.note())
+
+    def _compare_limits(self, limits: list[int]) -> None:
+        """Workers that differ go by the smallest, until all agree."""
+        names = ("CHSK_RECOVERY_EVENTS", "CHSK_RECOVERY_BYTES", "CHSK_RECOVERY_SECONDS")
+        scales = (1, 1, 1000)
+        smaller = ", ".join(
+            f"{name} is {mine / scale:g} here and {theirs / scale:g} in another process"
+            for name, scale, mine, theirs in zip(names, scales, self._limits, limits, strict=True)
+            if theirs != mine
+        )
+        if smaller and smaller != self._smaller:
+            log.warning("%s: the smaller holds until all agree", smaller)
+        self._smaller = smaller
+
+    def note(self) -> str:
+        """What somebody should look at, in one line."""
+        notes = [self._smaller]
+        if abs(self.clock) > CLOCKS:
+            way = "ahead of" if self.clock > 0 else "behind"
+            notes.append(f"this host's clock is {abs(self.clock):.0f} s {way} that of Redis")
+        return "; ".join(filter(None, notes))
