@@ -57,18 +57,12 @@ class Publisher:
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
                 f" not {masked(broker_url) if '://' in broker_url else 'another text'}"
             )
-        self._url = broker_url
-        self._redis = self._connections()
+        self._connections = _Connections(broker_url)
         self._max_bytes = max_bytes
         if pack_default is not None:
             plain(pack_default, "pack_default", takes="value")
         default = zoned(zone("naive_datetimes", naive_datetimes), pack_default)
         self._packer = EdnPacker(bytes_tag=True, pack_default=default)  # as brokers keep events
-        forks.register(self)
-
-    def forked(self) -> None:
-        """A child connects anew."""
-        self._redis = self._connections()
 
     def send(
         self, uid: Any, event: Any, *more: NoReturn, client_id: str | None = None
@@ -100,18 +94,13 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections; a send that follows opens one again."""
-        self._redis.close()
+        self._connections.redis.close()
 
     def __enter__(self) -> Publisher:
         return self
 
     def __exit__(self, *args: object) -> None:
         self.close()
-
-    def _connections(self) -> Redis:
-        from .brokers.redis.calls import Redis  # redis-py is an extra
-
-        return Redis(self._url)
 
     def _publish(self, channel: str, event: Any) -> int | None:
         from .brokers.redis import scripts
@@ -124,5 +113,23 @@ class Publisher:
             raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
         args = (channel, pubsub_of(channel), text, "", "0")
         encoded = [arg.encode("utf-8", "surrogatepass") for arg in args]
-        offset = self._redis.publish(scripts.PUBLISH, *encoded)
+        offset = self._connections.redis.publish(scripts.PUBLISH, *encoded)
         return None if offset is None else int(offset)
+
+
+class _Connections:
+    """The connections to Redis; a child process makes its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.redis = self._made()
+        forks.register(self)
+
+    def forked(self) -> None:
+        """This is a child process: the connections are its parent's."""
+        self.redis = self._made()
+
+    def _made(self) -> Redis:
+        from .brokers.redis.calls import Redis  # redis-py is an extra
+
+        return Redis(self._url)

@@ -29,7 +29,13 @@ def public(thing: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["flask_chsk.Chsk", "flask_chsk.Handlers", "flask_chsk.client.ChannelSocket"]
+    "name",
+    [
+        "flask_chsk.Chsk",
+        "flask_chsk.Handlers",
+        "flask_chsk.client.ChannelSocket",
+        "flask_chsk.publisher.Publisher",
+    ],
 )
 def test_a_class_shows_the_names_of_its_documentation(name: str) -> None:
     module, _, cls = name.rpartition(".")
