@@ -253,7 +253,7 @@ class Chsk(Handlers, Sender):
         if state is None:
             state = app.extensions["chsk"] = State(app, checked, self._hooks, self._router)
             self._states.add(state)
-            names = {"chsk_script": self.script, "chsk_csrf_token": self._hooks.page_csrf_token}
+            names = {"chsk_script": self.script, "chsk_csrf_token": self.page_csrf_token}
             app.context_processor(lambda: names)
             from .cli import commands
 
@@ -371,7 +371,14 @@ class Chsk(Handlers, Sender):
             state.forget_packers()
         return fn
 
-    # templates -------------------------------------------------------------------------
+    # pages -----------------------------------------------------------------------------
+
+    def page_csrf_token(self) -> str:
+        """``{{ chsk_csrf_token() }}``: the session's CSRF token, for a page that is no template.
+
+        It is made where the session has none: call it in a view.
+        """
+        return self._hooks.page_csrf_token()
 
     def script(self) -> Markup:
         """``{{ chsk_script() }}``: the client's script, with path and CSRF token in a meta element.

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -74,6 +75,17 @@ def test_the_sdist_holds_the_package(distributions: Distributions) -> None:
 @pytest.mark.parametrize("name", ["py.typed", "static/chsk.js", "static/chsk.d.ts"])
 def test_types_and_javascript_are_installed(distributions: Distributions, name: str) -> None:
     assert f"flask_chsk/{name}" in distributions.wheel
+
+
+def test_bundlers_find_the_client_and_each_packer_with_its_types() -> None:
+    static = ROOT / "flask_chsk/static"
+    exports = json.loads((static / "package.json").read_text(encoding="utf-8"))["exports"]
+    paths = {
+        path for one in exports.values() for path in ([one] if type(one) is str else one.values())
+    }
+    assert [path for path in paths if not (static / path).exists()] == []
+    typed = {path.name for path in static.glob("*.d.ts")}
+    assert typed == {Path(path).name for path in paths if path.endswith(".d.ts")}
 
 
 def test_the_licence_travels_with_both(distributions: Distributions) -> None:

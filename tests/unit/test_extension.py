@@ -684,8 +684,13 @@ def test_a_page_of_another_client_gets_the_token_alone(app: Flask, chsk: Chsk) -
     def index() -> str:
         return render_template_string("{{ chsk_csrf_token() }}")
 
+    @app.get("/chsk-token")
+    def for_a_page_of_another_server() -> str:
+        return chsk.page_csrf_token()
+
     browser = app.test_client()
     token = browser.get("/").text
+    assert browser.get("/chsk-token").text == token
     answer = browser.get("/chsk?client-id=x", headers={"X-CSRF-Token": token})
     assert answer.text == "[[:chsk/handshake [:sente/nil-uid nil nil]] nil]"
 
