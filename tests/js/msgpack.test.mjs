@@ -15,7 +15,7 @@ const K = (name) => new Keyword(name);
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const bytes = (text) => new Uint8Array(Buffer.from(text.replaceAll(" ", ""), "hex"));
 
-const VECTORS = readFileSync(new URL("../packers/vectors/msgpack.jsonl", import.meta.url), "utf8")
+const VECTORS = readFileSync(new URL("../unit/packers/vectors/msgpack.jsonl", import.meta.url), "utf8")
   .trim()
   .split("\n")
   .map((line) => JSON.parse(line))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.e2e.chromium import launch
 from tests.process import ROOT, Server, free_port, missing, program
 from tests.readme import named_blocks, write_files
-from tests.servers import running
 
 VITE = ROOT / "tests/js/node_modules/vite/bin/vite.js"
 FILES = named_blocks((ROOT / "docs/deployment.rst").read_text(encoding="utf-8"))
@@ -37,43 +34,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        try:
-            browser = launch(playwright)
-        except FileNotFoundError as error:
-            missing(str(error))
-        yield browser
-        browser.close()
-
-
-def test_pages_of_vite_reach_the_channel_socket(folder: Path, browser: Browser) -> None:
-    with running("flask-run", "app:app", folder / "app.log", {"PYTHONPATH": str(folder)}) as app:
-        page = browser.new_page()
-        with vite(folder, app.port) as url:
-            page.goto(url)
-            expect(page).to_have_title("hi, ws")
-        assert "changeOrigin" not in app.log
-        with vite(folder, app.port, "changeOrigin: true") as url:
-            with page.expect_console_message(lambda said: "no changeOrigin" in said.text):
-                page.goto(url)
-            expect(page).to_have_title("hi, ajax")
-        assert "no changeOrigin" in app.log
-        assert app.tracebacks == 0, app.log
-
-
-@contextlib.contextmanager
-def vite(folder: Path, port: int, more: str = "") -> Iterator[str]:
-    """The URL of a development server in *folder*, with *more* options of its proxy to *port*."""
+def test_pages_of_vite_reach_the_channel_socket(
+    folder: Path, page: Page, start: Callable[..., Server], flask_run: Callable[..., Server]
+) -> None:
     if not VITE.exists():
         missing("vite, of tests/js/package.json: make tools")
-    config = FILES["vite.config.js"].replace("5000", str(port))
-    (folder / "vite.config.js").write_text(config.replace("ws: true", f"ws: true, {more}"))
-    own = str(free_port())
-    command = [program("node"), str(VITE), str(folder), "--host", "127.0.0.1", "--port", own]
-    server = Server([*command, "--strictPort"], folder / f"{own}.log", {"NO_COLOR": "1"})
-    try:
-        yield server.url
-    finally:
-        server.stop()
+
+    def vite(more: str = "") -> str:
+        """The URL of a development server, with *more* options of its proxy."""
+        config = FILES["vite.config.js"].replace("5000", str(app.port))
+        (folder / "vite.config.js").write_text(config.replace("ws: true", f"ws: true, {more}"))
+        options = ["--host", "127.0.0.1", "--port", str(free_port()), "--strictPort"]
+        command = [program("node"), str(VITE), str(folder), *options]
+        return start(Server, command, {"NO_COLOR": "1"}).url
+
+    app = flask_run("app", env={"PYTHONPATH": str(folder)})
+    page.goto(vite())
+    expect(page).to_have_title("hi, ws")
+    assert "changeOrigin" not in app.log
+    with page.expect_console_message(lambda said: "no changeOrigin" in said.text):
+        page.goto(vite("changeOrigin: true"))
+    expect(page).to_have_title("hi, ajax")
+    assert "no changeOrigin" in app.log

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from redis import Redis
 
-from tests.e2e.chromium import launch
-from tests.process import ROOT, Process, eventually, missing
+from tests.process import ROOT, Process, Server, eventually
 from tests.process import Redis as RedisServer
 from tests.readme import named_blocks, write_files
-from tests.servers import WsgiServer
 
 FILES = named_blocks((ROOT / "docs/extensions.rst").read_text(encoding="utf-8"))
 NO_WEBSOCKET = "delete window.WebSocket"
 
 
 class Shop(NamedTuple):
-    web: WsgiServer
-    celery: Process
+    web: Server
     redis: Redis
     database: Path
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.web.port}"
-
 
 @pytest.fixture
-def shop(tmp_path: Path, start_redis: Callable[[], RedisServer]) -> Iterator[Shop]:
+def shop(
+    tmp_path: Path, start_redis: Callable[[], RedisServer], start: Callable[..., Process]
+) -> Shop:
     """The shop, by the commands of the page: two workers, a worker of Celery, and Redis."""
     write_files(FILES, tmp_path)
     redis, database = start_redis(), tmp_path / "shop.db"
@@ -52,29 +46,11 @@ def shop(tmp_path: Path, start_redis: Callable[[], RedisServer]) -> Iterator[Sho
         for line in FILES["run.sh"].splitlines()
         if not line.startswith("export ")
     )
-    made = Process(make, tmp_path / "make.log", env)
-    eventually(lambda: not made.running, timeout=30)
-    assert made.stop() == 0, made.log
-    celery = Process(work, tmp_path / "celery.log", env)
-    try:
-        web = WsgiServer([*serve, "--bind", "127.0.0.1:0"], tmp_path / "web.log", env)
-        try:
-            yield Shop(web, celery, Redis.from_url(redis.url), database)
-        finally:
-            web.stop()
-    finally:
-        celery.stop(signal.SIGQUIT)  # at once
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        try:
-            browser = launch(playwright)
-        except FileNotFoundError as error:
-            missing(str(error))
-        yield browser
-        browser.close()
+    made = start(Process, make, env)
+    eventually(lambda: not made.running, 60.0)
+    start(Process, work, env)
+    web = start(Server, [*serve, "--bind", "127.0.0.1:0"], env)
+    return Shop(web, Redis.from_url(redis.url), database)
 
 
 # Clicks are dispatched: of two pages in one window, Playwright clicks in the hidden one only after
@@ -94,21 +70,21 @@ def order(page: Page, item: str, count: int) -> None:
 
 
 def test_the_application_of_the_docs_works_with_other_extensions(
-    shop: Shop, browser: Browser
+    shop: Shop, new_page: Callable[..., Page]
 ) -> None:
-    anns, bobs = browser.new_context(), browser.new_context()
-    ann, ann_ajax, bob = anns.new_page(), anns.new_page(), bobs.new_page()
+    ann, bob = new_page(), new_page()
+    ann_ajax = new_page(context=ann.context)
     ann_ajax.add_init_script(NO_WEBSOCKET)
 
     # Flask-WTF and Flask-Login
-    assert ann.request.post(f"{shop.url}/login", form={"name": "ann"}).status == 400
-    ann.goto(shop.url)
+    assert ann.request.post(f"{shop.web.url}/login", form={"name": "ann"}).status == 400
+    ann.goto(shop.web.url)
     sign_in(ann, "ann", "a guess")
     expect(ann.locator("form")).to_contain_text("wrong name or password")
     with ann.expect_websocket():
         sign_in(ann, "ann", "ann's secret")
-    ann_ajax.goto(shop.url)
-    bob.goto(shop.url)
+    ann_ajax.goto(shop.web.url)
+    bob.goto(shop.web.url)
     sign_in(bob, "bob", "bob's secret")
 
     # A form of pydantic, and rows of Flask-SQLAlchemy
@@ -162,14 +138,12 @@ def test_the_application_of_the_docs_works_with_other_extensions(
     session = session_key(ann)
     assert shop.redis.exists(session)
     ann_ajax.get_by_role("button", name="Sign out").dispatch_event("click")
-    expect(ann_ajax).to_have_url(f"{shop.url}/login")
-    expect(ann).to_have_url(f"{shop.url}/login?next=%2F")
+    expect(ann_ajax).to_have_url(f"{shop.web.url}/login")
+    expect(ann).to_have_url(f"{shop.web.url}/login?next=%2F")
     assert not shop.redis.exists(session)
     shop.redis.delete(session_key(bob))
     order(bob, "salt", 1)
-    expect(bob).to_have_url(f"{shop.url}/login?next=%2F")
-    for process in (shop.web, shop.celery):
-        assert process.tracebacks == 0, process.log
+    expect(bob).to_have_url(f"{shop.web.url}/login?next=%2F")
 
 
 def session_key(page: Page) -> str:
