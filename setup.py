@@ -9,8 +9,6 @@ from setuptools import find_packages, setup
 extras = {
     "gunicorn": ["gunicorn[gevent]>=23.0"],
     "redis": ["redis>=5.0"],
-    "msgpack": [],  # our own readers and writers: nothing to install
-    "transit": [],
     "client": ["urllib3>=2.6"],
     "speedups": ["websockets>=13.0"],  # for its C mask: 64 KiB in 4 µs instead of 270
 }

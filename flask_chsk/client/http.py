@@ -36,7 +36,9 @@ try:
     )
     from urllib3.util import Url, parse_url
 except ImportError as error:
-    raise ImportError("flask_chsk.client needs urllib3: pip install Flask-Chsk[client]") from error
+    raise ImportError(
+        "flask_chsk.client needs urllib3: pip install 'Flask-Chsk[client]'"
+    ) from error
 
 REUSED = 1.0  # seconds that a spare connection is used again: gunicorn keeps it for 2
 SPARE = 4  # connections kept for the next request

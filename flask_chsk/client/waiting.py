@@ -15,12 +15,12 @@ from queue import Empty
 from typing import Any, Generic, TypeVar
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Hub
 from gevent.monkey import get_original, is_module_patched
 
 from .. import forks
 from ..errors import ChannelClosed
+from ..internals import hub_of_thread
 from ..interrupts import from_signal
 from ..logs import logger
 
@@ -39,7 +39,7 @@ class Flag:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._hub: Hub | None = get_hub_if_exists()
+        self._hub: Hub | None = hub_of_thread()
         if self._hub is None and is_module_patched("threading"):
             self._hub = gevent.get_hub()  # blocking this thread would block all greenlets
         self._greenlet: Any = None
@@ -200,7 +200,7 @@ class ThreadGroup:
 
     def on_hub(self) -> bool:
         """Whether the caller is a greenlet in which a blocking socket blocks all others."""
-        return self._home is not None and get_hub_if_exists() is self._home
+        return self._home is not None and hub_of_thread() is self._home
 
     def start(self, name: str, fn: Callable[[], object]) -> None:
         """Run *fn*, which may block on sockets, in a thread."""

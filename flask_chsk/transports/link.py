@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import gevent.event
 from gevent import monkey
-from gevent._hub_local import get_hub_if_exists
 
 from .. import forks
+from ..internals import hub_of_thread
 from ..interrupts import from_signal
 from ..logs import logger
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import socket
     from _socket import socket as NativeSocket
 
-    from gevent._types import _IoWatcher, _Loop, _TimerWatcher
+    from ..internals import IoWatcher, Loop, TimerWatcher
 
 log = logger(__name__)
 
@@ -49,7 +49,7 @@ class _Links:
 
     def forked(self) -> None:
         """They are the parent's, all of them."""
-        hub = get_hub_if_exists()
+        hub = hub_of_thread()
         for link in self.open:
             link.forked(None if hub is None else hub.loop)
         self.open.clear()
@@ -94,17 +94,17 @@ class Link:
         "_writer",
     )
 
-    def __init__(self, loop: _Loop, sock: NativeSocket | socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: NativeSocket | socket.socket) -> None:
         """:param sock: native and non-blocking; the link's own from now on."""
         self._loop = loop
         self._sock: NativeSocket | socket.socket | None = sock  # None: closed
         self._receiver: Receiver | None = None  # None: not started, or told of the end
-        self._reader: _IoWatcher | None = None  # None: not started, or closed
+        self._reader: IoWatcher | None = None  # None: not started, or closed
         self._reading = True  # False: paused
-        self._writer: _IoWatcher | None = None  # only while something is unsent
+        self._writer: IoWatcher | None = None  # only while something is unsent
         self._unsent: deque[memoryview] | None = None  # only while something is unsent
         self._stalled_since: float | None = None
-        self._farewell: _TimerWatcher | None = None  # close_when_flushed: the time that it has
+        self._farewell: TimerWatcher | None = None  # close_when_flushed: the time that it has
         self._error: Exception | None = None  # what ended it
         _links.open.add(self)
 
@@ -341,7 +341,7 @@ class CallLink(Link):
 
     __slots__ = ("_done",)
 
-    def __init__(self, loop: _Loop, sock: socket.socket, here: bool) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, here: bool) -> None:
         """
         :param here: the call runs on the loop's own thread (in a greenlet), not in another one.
         """

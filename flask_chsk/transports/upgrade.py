@@ -34,7 +34,8 @@ from .link import CallLink, Link
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from gevent._types import _Loop
+
+    from ..internals import Loop
 
 log = logger(__name__)
 
@@ -59,7 +60,7 @@ class Hub(Protocol):
     """What owns the links of this process."""
 
     @property
-    def loop(self) -> _Loop:
+    def loop(self) -> Loop:
         """The loop of the owning thread."""
 
     def here(self) -> bool:

@@ -10,15 +10,17 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_string
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 import flask_chsk
-from tests.matrix.__main__ import PYTHONS, floors
+from tests.matrix.__main__ import EXTRAS, PYTHONS, floors
 from tests.process import ROOT
 
 OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
@@ -116,6 +118,40 @@ def test_the_extras_that_make_installs_exist(distributions: Distributions) -> No
     installed = set(re.findall(r"\$\(VENV\)/\.(\w+)", makefile)) - {"python"}
     extras = re.findall(r"^Provides-Extra: (\S+)$", distributions.metadata, re.MULTILINE)
     assert installed - set(extras) == set()  # pip only warns of an extra that is not there
+
+
+def test_every_extra_for_users_installs_what_the_package_imports(
+    distributions: Distributions,
+) -> None:
+    lines = message_from_string(distributions.metadata).get_all("Requires-Dist", [])
+    wanted: dict[str, set[str]] = {}
+    for requirement in map(Requirement, lines):
+        for extra in EXTRAS:
+            if requirement.marker and requirement.marker.evaluate({"extra": extra}):
+                wanted.setdefault(extra, set()).add(requirement.name)
+    assert wanted == {
+        "gunicorn": {"gunicorn"},
+        "redis": {"redis"},
+        "client": {"urllib3"},
+        "speedups": {"websockets"},
+    }
+    source = "".join(path.read_text() for path in (ROOT / "flask_chsk").rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE))
+    assert {"redis", "urllib3", "websockets"} <= imported  # gunicorn is a server: it imports us
+
+
+def test_extras_and_packages_that_users_are_told_to_install_exist(
+    distributions: Distributions,
+) -> None:
+    extras = re.findall(r"^Provides-Extra: (\S+)$", distributions.metadata, re.MULTILINE)
+    paths = [*(ROOT / "flask_chsk").rglob("*.py"), *(ROOT / "docs").glob("*.rst")]
+    texts = [path.read_text() for path in [*paths, *ROOT.glob("*.rst")]]
+    hint = re.compile(r"pip install (?:--no-cache-dir )?('[^']+'|[\w-]+\[[^\]]*\]|[\w-]+)")
+    told = [word for text in texts for word in hint.findall(text)]
+    ours = [re.fullmatch(r"'(?:Flask-Chsk|\.)\[([\w,]+)\]'", word) for word in told]
+    assert {extra for one in ours if one for extra in one[1].split(",")} <= {*extras}
+    others = {word for word, one in zip(told, ours, strict=True) if one is None}
+    assert others == {"tzdata", "'gunicorn[gevent]'"}  # as in the README's table of remedies
 
 
 #: The first versions without a fault that is known and that an application could meet here.

@@ -4,8 +4,8 @@
 
 Makes the wheel, and for each Python that this machine has an environment with exactly the lowest
 versions that setup.py allows, and one with the newest that pip gives. In each it runs
-``smoke.py``, with the newest versions also as a program that PyInstaller makes. Says which Pythons
-it did not find; ends with 1 where something failed.
+``internals.py`` and ``smoke.py``, with the newest versions the latter also as a program that
+PyInstaller makes. Says which Pythons it did not find; ends with 1 where something failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.readme import write_application
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 VERSIONS = ("lowest", "newest")
 EXTRAS = ("gunicorn", "redis", "client", "speedups")
-SMOKE = Path(__file__).with_name("smoke.py")
+PROGRAMS = [Path(__file__).with_name(name) for name in ("internals.py", "smoke.py")]
 LEFTOVERS = (
     "__pycache__ .git .venv* *.egg-info build dist node_modules .*_cache .hypothesis".split()
 )
@@ -105,7 +105,10 @@ def smoke(python: Path | str, app: Path) -> bool:
     """Whether it works there; what it says is printed."""
     ours = ("CHSK", "FLASK", "GUNICORN", "PYTHON")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return subprocess.run([python, SMOKE, app], cwd=app, env=env, timeout=300).returncode == 0
+    return all(
+        subprocess.run([python, program, app], cwd=app, env=env, timeout=300).returncode == 0
+        for program in PROGRAMS
+    )
 
 
 def combinations(pythons: list[str], versions: list[str]) -> Iterator[tuple[str, str]]:

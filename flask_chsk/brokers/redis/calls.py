@@ -29,15 +29,12 @@ try:
     import redis.connection
     from redis.exceptions import NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as AnswerTimeout
+
+    from .internals import plain_parser, socket_of
 except ImportError as error:  # the extra was not installed
     raise ConfigError(
-        "CHSK_BROKER_URL redis://… needs redis-py: pip install 'flask-chsk[redis]'"
+        "CHSK_BROKER_URL redis://… needs redis-py: pip install 'Flask-Chsk[redis]'"
     ) from error
-
-_parser: Any = redis.connection.DefaultParser
-with contextlib.suppress(ImportError):  # of another redis-py
-    # The plain one, whatever is installed: hiredis polls before it reads, which costs more.
-    from redis._parsers import _RESP2Parser as _parser
 
 CONNECT = 1.0  # seconds to be connected: Redis is near, or away
 ANSWER = 2.0  # seconds for an answer; a script takes microseconds
@@ -132,7 +129,7 @@ class Redis:
             "socket_timeout": ANSWER,
             **({} if unix else {"socket_keepalive": True}),
             "protocol": 2,
-            "parser_class": _parser,
+            "parser_class": plain_parser(),
             **options,
         }
         try:
@@ -162,7 +159,7 @@ class Redis:
         """These connections are the parent's: no answer to it is read here."""
         self._parents = True
         for wire in self._wires:
-            sock = getattr(wire, "_sock", None)
+            sock = socket_of(wire)
             if sock is not None and sock.fileno() >= 0:
                 forks.silence(sock.fileno())
 
