@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from flask_chsk.brokers import contract
 from flask_chsk.brokers.redis import scripts
@@ -39,3 +40,11 @@ def test_scripts() -> None:
     listed = [name for row in tables(PAGE, "Scripts")[0] for name in words(row[0])]
     known = {name for name, one in vars(scripts).items() if isinstance(one, scripts.Script)}
     assert sorted(listed) == sorted(known)
+
+
+def test_parts_of_the_redis_broker() -> None:
+    listed = {
+        name for row in tables(PAGE, "The parts of the Redis broker")[0] for name in words(row[0])
+    }
+    there = {path.name for path in Path(scripts.__file__).parent.glob("*.py")}
+    assert listed == there - {"__init__.py"}

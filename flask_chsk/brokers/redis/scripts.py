@@ -1,40 +1,7 @@
 """What the Redis broker has Redis do, each as one Lua script: all of it happens, or nothing.
 
-Keys (under one prefix and database number; the variable part last; docs/broker.rst says what
-bounds each of them and when it ends):
-
-===============  ==============================================================================
-``m``            the counter: ``epoch o`` (last offset), ``began`` (the offset at which the
-                 epoch did), ``floor`` (no cursor below it is complete), limits ``events bytes
-                 window``, ``shift`` (broker's time less the clock's), ``anew`` (when a process
-                 last came that had another epoch), ``run`` and ``evicted`` of this Redis, and
-                 the lowest and highest schema in use (``span``, schema.py)
-``schemas``      schema -> until when (ms) a worker that has it counts as living
-``s:<channel>``  stream of a channel's last events, ids ``<offset>-0``; ``p``: the one before
-``h:<channel>``  what the stream cannot say: ``last`` offset, ``bytes count upto kept``
-``hs``           channels that had events -> an offset that none of them is above (``upto``)
-``ha``           channels of anonymous clients that have a history -> offset
-``limits``       worker -> ``events bytes window until``, its own settings
-``c:<uid>``      clients: id -> ``token worker kind v1 digest cursor``, the digest of the
-                 client's secret, ``.`` where it has none; ``c:`` are the anonymous. Under the
-                 empty id: epoch, and how the user's presence began in it (``q n``, see ATTACH)
-``g:<uid>``      exists while a user who went is waited for
-``b``            user who went while an epoch was fresh -> how their presence began in it
-``w:<worker>``   that worker's clients: ``<id>:<uid>`` -> token
-``d:<worker>``   some of them were signed off, as if it were dead
-``ws`` ``ajax``  user -> number of their clients on that transport
-``leases``       worker -> until when (ms) it counts as living
-``j:<uid>``      topics of a user -> offset at which the membership began
-``k:<topic>``    users that joined a topic; ``j`` has the last word
-``js``           users with topics who have no client -> when (ms) their memberships end
-``l:<uid>``      topics that a user left since a counter began anew
-``q:<uid>``      offset up to which processes may not have known of topics that it forgot
-``x:<client>``   the close of a client that polls, until its next poll: ``digest event``
-``y:<client>``   sends that may come again: ``k<key>`` -> ``?token`` of who handles it, then
-                 ``=reply``; ``n``: how many there were; ``s<n>``: the key of the n-th
-``ys`` ``yb``    clients with such sends -> when the last came (ms); their bytes, ``''``: all
-``r:<slot>``     the last publish of one connection, by which a repetition is known
-===============  ==============================================================================
+What each key holds: docs/broker.rst, "Keys in Redis". What bounds it and when it ends:
+docs/broker.rst, "What is kept, and for how long". A test compares both with the scripts.
 
 **Completeness is proved by what is kept.** A channel that is not in ``hs`` had no event above
 ``floor``: as a channel is taken from ``hs``, ``floor`` is raised to its ``upto``. A channel that is
