@@ -72,9 +72,9 @@ class Sender:
         if server is None:  # no request yet in this process: nobody is there
             state.check_event(event)
             return None
-        offset = server.send(key, event, client_id, flush)
+        offset = server.sending.send(key, event, client_id, flush)
         if offset is None:
-            server.note_absent(key)
+            server.sending.note_absent(key)
         return offset
 
     def broadcast(
@@ -92,7 +92,7 @@ class Sender:
         but = None
         if exclude is not None and exclude.client_id is not None:
             but = (exclude.uid, exclude.client_id)
-        return server.broadcast(event, but)
+        return server.sending.broadcast(event, but)
 
     def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
         """Ask a user's clients, or one of them; block for the first answer and return it.
@@ -132,7 +132,7 @@ class Sender:
             response = server.delayed_closes.expect_response()
             after_response(partial(server.delayed_closes.response_ended, response))
         try:
-            server.close_everywhere(key, client_id, reconnect, response)
+            server.sending.close(key, client_id, reconnect, response)
         except BaseException:
             if response is not None:
                 server.delayed_closes.cancel(response)
@@ -157,7 +157,7 @@ class Sender:
         if server is None:
             self._state().check_event(event)
             return None
-        return server.publish(_topic(topic), event)
+        return server.sending.publish(_topic(topic), event)
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
@@ -167,7 +167,7 @@ class Sender:
     def connected_uids(self) -> ConnectedUids:
         """Who is connected: a snapshot ``ConnectedUids(ws, ajax, any)`` of frozensets of uids."""
         server = self._state().sending()
-        return NOBODY if server is None else server.connected_uids
+        return NOBODY if server is None else server.presence.connected_uids
 
     def watch(self, fn: Callable[[ConnectedUids, ConnectedUids], object]) -> Callable[[], None]:
         """Call ``fn(old, new)`` when `connected_uids` changes; returns the undo."""

@@ -38,7 +38,7 @@ from .server.connection import KeptRequest
 from .server.dispatch import SignedOut
 from .server.recv import RecvQueue
 from .server.router import EventMessage, Handler, Router
-from .server.worker import Server
+from .server.worker import Worker
 from .transports.upgrade import socket_of
 from .web.contexts import EventContext, response_value
 from .web.cookieless import Cookieless
@@ -62,7 +62,7 @@ class State:
         self.hooks = hooks
         self.router = router
         self._composers: dict[tuple[str, str], Composer] = {}
-        self._server: Server | None = None
+        self._server: Worker | None = None
         self._pid = 0
         self._refusals: Counter[str] = Counter()
         self._recv: RecvQueue | None = None
@@ -123,8 +123,8 @@ class State:
 
     # the server of this process ----------------------------------------------------------
 
-    def server(self) -> Server:
-        """The server of this process; started now, if it is not yet."""
+    def server(self) -> Worker:
+        """The worker of this process; started now, if it is not yet."""
         server = self._server
         if server is None or self._pid != os.getpid():
             with starting():
@@ -134,12 +134,12 @@ class State:
                 server = self._server
         return server
 
-    def running(self) -> Server | None:
-        """The server of this process, if it has started."""
+    def running(self) -> Worker | None:
+        """The worker of this process, if it has started."""
         return self._server if self._pid == os.getpid() else None
 
-    def sending(self) -> Server | None:
-        """The server to send by; None where no client can be there.
+    def sending(self) -> Worker | None:
+        """The worker to send by; None where no client can be there.
 
         With a shared broker the clients may be other processes', so it is started.
         """
@@ -149,8 +149,8 @@ class State:
             self._warn_unserved()
         return self.running()
 
-    def acting(self) -> Server:
-        """The server to ask, join or look up members by; started now, if it is not yet."""
+    def acting(self) -> Worker:
+        """The worker to ask, join or look up members by; started now, if it is not yet."""
         if not self._serves and self.config.broker_url.startswith("memory:"):
             self._warn_unserved()
         return self.server()
@@ -178,25 +178,25 @@ class State:
                 " the worker"
             )
 
-    def _start(self) -> Server:
+    def _start(self) -> Worker:
         if self.config.broker_url.startswith("memory:"):
             self._warn_child()
-        server = Server(self.config, brokers.make(self.config), self.router, self)
-        server.canonical = self.canonical
-        server.check_receivers = self.check_receivers
-        server.who.signals.append(self._tell_signals)
-        server.who.watchers = self.watchers
-        if self._recv is not None:
-            server.dispatcher.recv_put = self._recv.offer
         hub = Hub.of_process()
-        server.start(hub)
-        hub.run(self._watch_worker, server)
-        atexit.register(_end, weakref.ref(server), os.getpid())
+        worker = Worker(self.config, brokers.make(self.config), self.router, self, hub)
+        worker.sending.canonical = self.canonical
+        worker.sending.check_receivers = self.check_receivers
+        worker.presence.signals.append(self._tell_signals)
+        worker.presence.watchers = self.watchers
+        if self._recv is not None:
+            worker.dispatcher.recv_put = self._recv.offer
+        worker.start()
+        hub.run(self._watch_worker, worker)
+        atexit.register(_end, weakref.ref(worker), os.getpid())
         # Applications come and go in tests; their channel sockets go with them.
-        weakref.finalize(self.app, hub.soon, server.retire).atexit = False
-        return server
+        weakref.finalize(self.app, hub.soon, worker.retire).atexit = False
+        return worker
 
-    def _watch_worker(self, server: Server) -> None:
+    def _watch_worker(self, server: Worker) -> None:
         """Drain when gunicorn ends this worker: it closes no socket that was taken over."""
         worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if self._shares_listener or worker is None or not hasattr(worker, "alive"):
@@ -348,7 +348,7 @@ class State:
         self._composers.clear()
         server = self.running()
         if server is not None:
-            server.canonical = self.canonical
+            server.sending.canonical = self.canonical
 
     def uid_of_request(self) -> str | None:
         """The uid of the current request's user."""
@@ -382,7 +382,7 @@ def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
     raise UsageError(f"{receiver!r}, which a signal calls, is async and would never run: {REMEDY}")
 
 
-def _end(server: weakref.ref[Server], pid: int) -> None:
+def _end(server: weakref.ref[Worker], pid: int) -> None:
     """Close the clients as the process ends, where nothing did before."""
     ending = server()
     if ending is not None and pid == os.getpid():

@@ -165,7 +165,7 @@ class ChskTestClient:
         """Leave, without a grace."""
         server = self._state.running()
         if server is not None:
-            server.hub.run(server.close, self.uid, self.client_id, s.NORMAL)
+            server.hub.run(server.clients.close, self.uid, self.client_id, s.NORMAL)
             self._settle()
         self.closed = True
         if self._answering not in (None, threading.current_thread()):

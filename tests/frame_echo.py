@@ -10,7 +10,7 @@ from flask import Flask
 from flask_chsk import Chsk
 from flask_chsk.protocol.wire import Data
 from flask_chsk.server.connection import Connection
-from flask_chsk.server.inbound import Inbound
+from flask_chsk.server.receiver import Receiver
 from flask_chsk.transports.transport import Transport
 
 MIB = 1 << 20
@@ -21,9 +21,9 @@ app.config.update(CHSK_CSRF=False, CHSK_MAX_MESSAGE_BYTES=16 * MIB, CHSK_MAX_OUT
 chsk = Chsk(app)
 
 
-def echo(self: Inbound, connection: Connection, websocket: Transport, data: Data) -> None:
+def echo(self: Receiver, connection: Connection, websocket: Transport, data: Data) -> None:
     connection.session.say(data)
     websocket.wake()
 
 
-Inbound.received = echo  # type: ignore[method-assign]
+Receiver.received = echo  # type: ignore[method-assign]

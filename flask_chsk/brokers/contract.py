@@ -128,10 +128,10 @@ class Listener(Protocol):
     def deliver(self, push: Push) -> None:
         """An event of this process's channels, in offset order."""
 
-    def released(self, uid: str | None, client_id: str, token: str) -> None:
+    def client_taken_over(self, uid: str | None, client_id: str, token: str) -> None:
         """A client of this process was let in by another."""
 
-    def presence(self, uid: str, came: bool, generation: int) -> None:
+    def user_presence_changed(self, uid: str, online: bool, generation: int) -> None:
         """A user came or went, whose process could not say so."""
 
     def reset(self, since: int) -> None:
@@ -140,7 +140,7 @@ class Listener(Protocol):
         :param since: the offset at which it began; whoever was a member then, is from there on.
         """
 
-    def lapsed(self) -> None:
+    def resync_required(self) -> None:
         """Events may have been missed: what follows is to be read from history first."""
 
     def reattach(self, quiet: bool) -> None:
@@ -152,7 +152,7 @@ class Listener(Protocol):
     def needs(self, name: str) -> bool:
         """Whether a client here still listens to a channel (a user's stands for its clients')."""
 
-    def told(self, text: str) -> None:
+    def on_worker_message(self, text: str) -> None:
         """What another process had to say to this one."""
 
     def changed(self) -> None:
@@ -247,7 +247,7 @@ class Broker(Protocol):
         :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
         :param quiet: its user has been here since before the epoch. That they came is told
             only where a closing was told since; where another process told that they came, the
-            listener's ``presence`` is told of the closing that belongs before.
+            listener's ``user_presence_changed`` is told of the closing that belongs before.
         :raises Refused: 409 where an anonymous client with another secret has this id; 429
             where the user has too many.
         """
@@ -269,7 +269,7 @@ class Broker(Protocol):
 
     @property
     def deaf(self) -> bool:
-        """Whether nothing is heard just now; once it is, the listener's ``lapsed`` is called."""
+        """Whether nothing is heard just now; then ``resync_required`` is called once it is."""
 
     def join(self, uid: str, topic: str) -> bool:
         """Make a user a member; False where they were one.

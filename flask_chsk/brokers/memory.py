@@ -421,7 +421,7 @@ class MemoryBroker:
 
     def tell(self, name: str, text: str) -> None:
         if name == self.name:
-            self._hub.call(self._listener.told, text)
+            self._hub.call(self._listener.on_worker_message, text)
 
     def health(self) -> str:
         return ""

@@ -298,8 +298,30 @@ class ServerSession:
         self.outbox = rest or None
         self.outbox_bytes = sum(x.size if isinstance(x, Push) else len(x) for x in rest)
 
-    def forget_messages(self) -> None:
-        """Let replies and pings go, which were for a transport that is gone; pushes stay."""
+    def drop_outbox(self) -> int:
+        """Let everything go that waits; how many pushes and messages those were."""
+        outbox, self.outbox = self.outbox, None
+        self.outbox_bytes = 0
+        return len(outbox or ())
+
+    def change_transport(self, kind: str, now: float) -> None:
+        """Another transport carries what waits: replies and pings were for the one before."""
+        self.keeps = self.v1 and kind == "ajax"
+        self.alive(now)
+        if self.outbox:
+            self._forget_messages()
+
+    def change_composer(self, composer: Composer, v1: bool) -> None:
+        """The client came back, and may speak another way."""
+        self.composer = composer
+        self.v1 = v1
+
+    def begin_epoch(self, rules: Rules) -> None:
+        """The broker counts anew, so offsets that were taken in or given mean nothing."""
+        self.rules = rules
+        self.queued = self.given = 0
+
+    def _forget_messages(self) -> None:
         pushes = [item for item in self.outbox or () if isinstance(item, Push)]
         self.outbox = [*pushes] or None
         self.outbox_bytes = sum(push.size for push in pushes)
@@ -481,6 +503,17 @@ class ServerSession:
     def at_rest(self) -> bool:
         """Whether nothing is owed, so that the client may be told the watermark."""
         return not self.outbox and not self.behind
+
+    def renew_rest(self, watermark: int, now: float) -> bool:
+        """Note that nothing up to *watermark* is owed, where a kept cursor would go stale else.
+
+        True where :attr:`acked` is to be kept now in place of a cursor of the client's own.
+        """
+        if not self.at_rest or now - self.told < self.rules.cursor_every:
+            return False
+        self.told = now
+        self.settle(watermark)
+        return True
 
     def cursor(self, watermark: int, now: float) -> str | None:
         """A cursor to tell an idle client, or None where it must not have one."""

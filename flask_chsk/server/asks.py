@@ -31,10 +31,9 @@ ASKED_STILL = 1.0  # seconds between looks whether a client of another process i
 class Asks:
     """The open questions of this process; on the hub, but for :meth:`ask`."""
 
-    hub: Hub  # from `start`
-
     def __init__(
         self,
+        hub: Hub,
         broker: Broker,
         registry: Registry[Connection],
         send: Callable[[str | None, Any, str | None], object],
@@ -46,6 +45,7 @@ class Asks:
         :param send: says an event to a user, or one client of theirs, at once.
         :param max_bytes: of one client's answers that are on their way to other processes.
         """
+        self.hub = hub
         self._broker = broker
         self._registry = registry
         self._send = send
@@ -57,10 +57,6 @@ class Asks:
 
     def __len__(self) -> int:
         return len(self._open)
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
 
     def ask(self, uid: str | None, event: Any, client_id: str | None, timeout: float) -> Any:
         """Ask a client, or all of a user's, and block for the first answer; from any thread.
@@ -117,7 +113,7 @@ class Asks:
         if not self._leaving[client]:
             del self._leaving[client]
 
-    def told(self, text: str) -> bool:
+    def on_worker_message(self, text: str) -> bool:
         """A client of another process answered; False where it was not asked that."""
         uid, client_id, *answer = CANONICAL.unpack(text)
         return self._answered_here((uid, client_id), s.Answered(*answer[:3]))

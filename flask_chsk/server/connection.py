@@ -1,18 +1,22 @@
-"""One client of this process, and how it asked to be let in."""
+"""One client of this worker, the states that its connection has, and how it asked to be let in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, cast
 
+from ..hub import Waiter
 from ..protocol.generations import CURRENT, Generation
-from ..protocol.session import ServerSession
+from ..protocol.session import Rules, ServerSession
 from ..protocol.wire import Composer
 from ..transports.longpoll import Poller
 from ..transports.transport import Transport
 
 Uid = str | None
+Key = tuple[Uid, str]
+"""The uid and the client id."""
 Owner = tuple[Uid, str, str]
 """The uid, the client id, and the digest of the client's secret."""
 
@@ -74,63 +78,126 @@ class Entered(NamedTuple):
     since: int = 0  # the offset of this opening
 
 
+class State(Enum):
+    """What carries a client's messages now."""
+
+    ABSENT = "absent"  # nothing: it was let in just now, or its WebSocket is gone
+    WS = "ws"  # a WebSocket
+    PARKED = "parked"  # a poll that waits
+    BETWEEN_POLLS = "between_polls"  # the last poll was answered
+    GONE = "gone"  # nothing ever again: the worker has forgotten the client
+
+
+class Change(Enum):
+    """What changes the state."""
+
+    SOCKET = "socket"  # it is given a WebSocket
+    POLLER = "poller"  # it polls from now on
+    PARK = "park"  # a poll begins to wait
+    ANSWER = "answer"  # the poll was answered, or its peer went away
+    LOSE = "lose"  # the WebSocket is gone
+    FORGET = "forget"
+
+
+_GIVEN = {Change.SOCKET: State.WS, Change.POLLER: State.BETWEEN_POLLS, Change.FORGET: State.GONE}
+TRANSITIONS: dict[State, dict[Change, State]] = {
+    State.ABSENT: {**_GIVEN},
+    State.WS: {**_GIVEN, Change.LOSE: State.ABSENT},
+    State.PARKED: {**_GIVEN, Change.ANSWER: State.BETWEEN_POLLS},
+    State.BETWEEN_POLLS: {
+        **_GIVEN,
+        Change.PARK: State.PARKED,
+        Change.ANSWER: State.BETWEEN_POLLS,  # at once: it did not wait
+    },
+    State.GONE: {},
+}
+"""Each state, with what can happen in it and the state that follows.
+
+A client that polls may have a WebSocket on trial besides: its polls carry everything until the
+socket has proved to work (:attr:`Connection.trial`). A trial is no state of its own.
+"""
+
+
+def transition_table() -> str:
+    """:data:`TRANSITIONS` as text: a line for each state, a column for each change."""
+    rows = [["", *(change.value for change in Change)]]
+    for state, changes in TRANSITIONS.items():
+        after = (changes.get(change) for change in Change)
+        rows.append([state.value, *("-" if one is None else one.value for one in after)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
 class Deadlines(Protocol):
     """Who does what is due of connections."""
 
-    def look_at(self, connection: Connection, now: float) -> float | None:
-        """Do what is due of one; when to look again, None: never."""
+    def check_deadlines(self, connection: Connection, now: float) -> float | None:
+        """Do what is due of one; when to check again, None: never."""
 
 
 class Connection:
-    """One client of this process: its session, its transport, its request."""
+    """One client of this worker: its session, its transport, its request.
+
+    Its state, and what hangs on it, is changed by its methods only; they follow
+    :data:`TRANSITIONS`.
+    """
 
     __slots__ = (
         "_deadlines",
         "asked",
         "catching",
         "digest",
-        "filed",
         "flushed",
         "gap_due",
         "generation",
         "kind",
         "lost_at",
+        "next_check_at",
+        "noting",
         "openings",
-        "poller",
         "request",
         "served",
-        "serving",
         "session",
         "since",
+        "state",
         "token",
         "transport",
         "trial",
     )
 
-    def __init__(self, deadlines: Deadlines, session: ServerSession, kind: str) -> None:
+    def __init__(
+        self, deadlines: Deadlines, session: ServerSession, kind: str, now: float = 0.0
+    ) -> None:
         self._deadlines = deadlines
         self.session = session
-        self.kind = kind
+        self.state = State.ABSENT
+        self.transport: Transport | None = None
+        self.lost_at: float | None = now  # since when no socket or waiting poll is there
+        self.trial: Transport | None = None  # a poller's WebSocket that has said nothing yet
+        self.kind = kind  # as the registry counts it: that of the last transport
+        self.flushed = 0.0  # when a batch last left
+        self.next_check_at: float | None = None
+        # Of the latest opening:
         self.digest = ""  # of the client's secret; "" where it is one of Sente's
         self.generation = CURRENT
-        self.transport: Transport | None = None
-        self.poller: Poller[Connection] | None = None  # the transport, where the client polls
-        self.trial: Transport | None = None  # a poller tries it, and has said nothing on it yet
-        self.request: KeptRequest | None = None  # of the handshake
-        self.flushed = 0.0  # when a batch last left
-        self.lost_at: float | None = None  # since when there is no socket or poll
-        self.filed: float | None = None  # the deadline it waits for
-        self.gap_due = False  # it missed what it was not known to be owed
-        self.catching = False  # a page of history is being read
-        self.asked = 0  # the offset when its opening asked who this is
-        self.since = 0  # the offset of its opening: what was decided before was done
+        self.request: KeptRequest | None = None  # of the latest WebSocket's handshake
+        self.asked = 0  # the offset when it was asked who this is
+        self.since = 0  # its own offset: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
-        self.token = ""  # of its opening, at the broker
-        self.served = 0  # a poller without a cursor: the broker knows it is served up to here
-        self.serving = False  # the broker is being told
+        self.token = ""  # its name at the broker
+        # Of reading history (replay.py):
+        self.gap_due = False  # the client missed what it was not known to be owed
+        self.catching = False  # a page is being read
+        # Of a poller without a cursor (polls.py):
+        self.served = 0  # the broker knows that it is served up to here
+        self.noting = False  # the broker is being told
+
+    def __repr__(self) -> str:
+        return f"<Connection of {self.session.uid!r}: {self.state.value}>"
 
     @property
-    def key(self) -> tuple[Uid, str]:
+    def key(self) -> Key:
         """What it is found by."""
         return self.session.uid, self.session.client_id
 
@@ -139,9 +206,111 @@ class Connection:
         """Whose keyed sends these are."""
         return self.session.uid, self.session.client_id, self.digest
 
+    @property
+    def gone(self) -> bool:
+        """Whether the worker has forgotten the client."""
+        return self.state is State.GONE
+
+    @property
+    def poller(self) -> Poller[Connection] | None:
+        """The transport, where the client polls."""
+        if self.state in (State.PARKED, State.BETWEEN_POLLS):
+            return cast("Poller[Connection]", self.transport)
+        return None
+
+    # what changes the state ----------------------------------------------------------------
+
+    def _change(self, change: Change, lost_at: float | None) -> None:
+        after = TRANSITIONS[self.state].get(change)
+        if after is None:
+            raise RuntimeError(f"{change.value} cannot happen to a connection that is {self.state}")
+        self.state = after
+        self.lost_at = lost_at
+
+    def attach_socket(self, websocket: Transport, now: float) -> Transport | None:
+        """A WebSocket carries its messages from now on; the transport before it."""
+        self._change(Change.SOCKET, None)
+        return self._attach(websocket, now)
+
+    def attach_poller(self, poller: Poller[Connection], now: float) -> Transport | None:
+        """Polls carry its messages from now on; the transport before them."""
+        self._change(Change.POLLER, now)
+        return self._attach(poller, now)
+
+    def _attach(self, transport: Transport, now: float) -> Transport | None:
+        before, self.transport = self.transport, transport
+        self.flushed = 0.0
+        self.session.change_transport(transport.kind, now)
+        return before
+
+    def park(self, waiter: Waiter) -> None:
+        """A poll begins to wait."""
+        poller = self.poller
+        self._change(Change.PARK, None)
+        assert poller is not None
+        poller.park(waiter)
+
+    def answered(self, now: float) -> None:
+        """A poll was answered, or its peer went away."""
+        self._change(Change.ANSWER, now)
+
+    def lose(self, now: float) -> Transport | None:
+        """Its WebSocket carries nothing any more; that WebSocket."""
+        self._change(Change.LOSE, now)
+        transport, self.transport = self.transport, None
+        return transport
+
+    def forget(self) -> Transport | None:
+        """It is gone for good; the transport that it had."""
+        self._change(Change.FORGET, None)
+        self.next_check_at = None
+        transport, self.transport = self.transport, None
+        return transport
+
+    def replace_trial(self, websocket: Transport | None) -> Transport | None:
+        """Try another WebSocket, or none; the one that was tried."""
+        before, self.trial = self.trial, websocket
+        return before
+
+    # what else changes ---------------------------------------------------------------------
+
+    def opened(self, opening: Opening, token: str | None, since: int, now: float) -> int:
+        """Another handshake or poll of the client was let in; its number.
+
+        :param token: of this opening, at the broker; None: the one before holds.
+        :param since: its offset.
+        """
+        self.digest = opening.digest
+        self.generation = opening.generation
+        self.asked = opening.asked.offset
+        self.since = since
+        self.openings += 1
+        if token is not None:
+            self.token = token
+        if self.state is State.ABSENT:
+            self.lost_at = now
+        return self.openings
+
+    def begin_epoch(self, rules: Rules) -> None:
+        """The broker counts anew: offsets from before mean nothing."""
+        self.asked = self.since = self.served = 0
+        self.gap_due = False
+        self.session.begin_epoch(rules)
+
+    def note_flush(self, now: float) -> None:
+        """A batch leaves."""
+        self.flushed = now
+
+    def may_flush(self, now: float, window: float) -> bool:
+        """Whether a batch may leave now: none did for *window* seconds. Then this one does."""
+        if now - self.flushed < window:
+            return False
+        self.flushed = now
+        return True
+
     def due(self, now: float) -> float | None:
         """The next deadline after doing what is due now; None for a stale one."""
-        if self.filed is None or now < self.filed:
+        if self.next_check_at is None or now < self.next_check_at:
             return None
-        self.filed = self._deadlines.look_at(self, now)
-        return self.filed
+        self.next_check_at = self._deadlines.check_deadlines(self, now)
+        return self.next_check_at

@@ -24,25 +24,21 @@ from .topics import Topics
 class Delivery:
     """What is to leave from this process; on the hub."""
 
-    hub: Hub  # from `start`
-
     def __init__(
         self,
+        hub: Hub,
         config: Config,
         registry: Registry[Connection],
         topics: Topics,
         counters: Counter[str],
     ) -> None:
+        self.hub = hub
         self._registry = registry
         self._topics = topics
         self._counters = counters
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
         self._dirty: dict[str, dict[Connection, None]] = {"ws": {}, "ajax": {}}
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
 
     def receivers(self, channel: str) -> list[Connection]:
         """The connections here that *channel* reaches."""
@@ -88,8 +84,7 @@ class Delivery:
         if transport is None:
             return True  # for the client to come back
         kind = connection.kind
-        if now - connection.flushed >= self.windows[kind]:
-            connection.flushed = now
+        if connection.may_flush(now, self.windows[kind]):
             return False
         dirty = self._dirty[kind]
         if not dirty:
@@ -101,7 +96,7 @@ class Delivery:
         """Let what *channel* reaches leave now, whatever its window."""
         for connection in self.receivers(channel):
             if connection.transport is not None:
-                connection.flushed = self.hub.now()
+                connection.note_flush(self.hub.now())
                 connection.transport.wake()
 
     def overfull(self, connection: Connection) -> None:
@@ -109,9 +104,7 @@ class Delivery:
         one = connection.session
         if one.v1:
             one.fall_behind()  # its pushes come again, from history
-        self._counters["dropped_slow"] += len(one.outbox or ())
-        one.outbox = None
-        one.outbox_bytes = 0
+        self._counters["dropped_slow"] += one.drop_outbox()
         transport = connection.transport
         if transport is not None and not transport.closing:
             self._counters["too_slow"] += 1
@@ -141,7 +134,7 @@ class Delivery:
 
         def flush() -> Iterator[None]:
             for connection in dirty:
-                connection.flushed = now
+                connection.note_flush(now)
                 if connection.transport is not None:
                     connection.transport.wake()
                 yield

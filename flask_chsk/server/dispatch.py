@@ -98,17 +98,22 @@ class Dispatcher:
 
     def __init__(
         self,
+        hub: Hub,
         max_inbox: int,
         max_bytes: int,
         budget: MemoryBudget,
         router: Router,
         host: Host,
         counters: Counter[str],
+        signed_out: Callable[[Uid, str], object],
     ) -> None:
         """
+        :param signed_out: called on the hub with a client whose user has changed.
         :param max_bytes: of one client's events that wait, when no more is read; what each of
             *max_inbox* events holds by itself comes on top.
         """
+        self._hub = hub
+        self._signed_out = signed_out
         self._max_inbox = max_inbox
         self._max_bytes = max_bytes + EVENT_BYTES * max_inbox
         self._budget = budget
@@ -120,11 +125,6 @@ class Dispatcher:
         self._stopped = False  # no event is handled any more
         self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
         self.when_idle: Callable[[], object] | None = None
-
-    def start(self, hub: Hub, signed_out: Callable[[Uid, str], object]) -> None:
-        """Begin; *signed_out* is called on the hub with a client whose user has changed."""
-        self._hub = hub
-        self._signed_out = signed_out
         forks.register(self)
 
     def forked(self) -> None:

@@ -7,9 +7,11 @@ On the hub, except what says otherwise. What stands for the client meanwhile is 
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING
 
+from ..brokers import Broker
+from ..config import Config
 from ..errors import BrokerError, Refused
 from ..hub import Hub, Waiter
 from ..logs import Sparse, logger
@@ -18,82 +20,65 @@ from ..protocol.generations import Generation
 from ..protocol.wire import Composer, Data
 from ..security import check_may_act
 from ..transports.longpoll import NoAnswer, Parked, Poller, body
-from .closing import Close, PendingResponse
-from .connection import Connection, Entered, Opening, Owner, Uid
-from .replay import RETRY
-
-if TYPE_CHECKING:
-    from .worker import Server
+from .clients import Clients, ClosedWhileAway
+from .close_log import CloseLog
+from .connection import Connection, Entered, Key, Opening, State
+from .delayed_closes import Close, DelayedCloses
+from .delivery import Delivery
+from .registration import BrokerRegistration
+from .registry import Registry
+from .replay import RETRY, History
 
 sparse = Sparse(logger(__name__))
 
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 
 
-class Farewell(Exception):
-    """A client that polls was closed, by this event, while no poll was here."""
-
-
 class Polls:
     """Answers polls, or parks them."""
 
-    hub: Hub  # from `start`
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._config = server.config
-        self._broker = server.broker
-        self._registry = server.registry
-        self._counters = server.counters
-        self._delivery = server.delivery
-        self._history = server.history
-        self._farewells: dict[Owner, tuple[int, str, PendingResponse | None, float]] = {}
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
-
-    def sweep(self, now: float) -> None:
-        """Let go of farewells that nobody came for."""
-        for key, (*_, when) in list(self._farewells.items()):
-            if now - when > self._config.close_grace_ajax:
-                del self._farewells[key]
-
-    def farewell(
-        self, owner: Owner, code: int, reason: str, after: PendingResponse | None = None
+    def __init__(
+        self,
+        hub: Hub,
+        config: Config,
+        broker: Broker,
+        *,
+        registry: Registry[Connection],
+        clients: Clients,
+        registration: BrokerRegistration,
+        delivery: Delivery,
+        history: History,
+        delayed_closes: DelayedCloses,
+        close_log: CloseLog,
+        counters: Counter[str],
     ) -> None:
-        """A client was closed between two polls: the next one says so, in whatever process.
-
-        A broker of many processes has noted it with the close.
-
-        :param after: say so when this response has ended.
-        """
-        if not owner[2]:
-            return  # one of Sente's: it hears the handshake of a fresh session
-        self._server.closes.note(owner[0], code, reason)
-        if self._broker.local:
-            self._farewells[owner] = (code, reason, after, self.hub.now())
-
-    def is_back(self, owner: Owner) -> None:
-        """A client was let in again: the next close that it hears is a later one."""
-        self._farewells.pop(owner, None)
+        self.hub = hub
+        self._config = config
+        self._broker = broker
+        self._registry = registry
+        self._clients = clients
+        self._registration = registration
+        self._delivery = delivery
+        self._history = history
+        self._delayed_closes = delayed_closes
+        self._close_log = close_log
+        self._counters = counters
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: the answer that is there, or what will be told it; from any thread.
 
         :param wait: False: an empty answer at once instead of parking (tests).
-        :raises Refused: as :meth:`~flask_chsk.server.worker.Server.enter`; 429 where polls chase
-            each other.
+        :raises Refused: as :meth:`~flask_chsk.server.clients.Clients.enter`; 429 where polls
+            chase each other.
         """
         if not handshake:
             answer = self.hub.run(self._poll_known, opening, wait)
             if answer is not None:
                 return answer
         try:
-            entered = self._server.enter(opening, "ajax" if handshake else "poll")
-        except Farewell as farewell:
-            code, reason, after = Close.read(*farewell.args)
-            return self.hub.run(self._say_close, opening, code, reason, after if wait else None)
+            entered = self._clients.enter(opening, "ajax" if handshake else "poll")
+        except ClosedWhileAway as closed:
+            return self.hub.run(self._say_close, opening, closed.close, wait)
         if entered is None:
             return self._empty(opening)
         # A client that came from another process, with all it needs to go on, just polls.
@@ -103,32 +88,29 @@ class Polls:
 
     def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
         connection = entered.connection
-        if not self._server.is_latest(entered):
+        if not self._clients.is_latest(entered):
             return self._empty(entered.opening)
         poller = Poller(self, connection)
-        self._server.attach(connection, poller, poller)
+        self._clients.attach_poller(connection, poller)
         if not greets:
             return self._poll(connection, poller, entered.opening, wait)
-        self.unparked(connection)
-        return body(self._server.handshake(entered))
+        self._clients.poll_ended(connection)
+        return body(self._clients.handshake(entered))
 
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
         known = self._registry.get(opening.uid, opening.client_id)
-        if opening.owner in self._farewells:
-            code, reason, after, _ = self._farewells.pop(opening.owner)
-            return self._say_close(opening, code, reason, after if wait else None)
-        if known is None or self._server.attachments.waits(known):
+        close = self._clients.take_missed_close(opening.owner)
+        if close is not None:
+            return self._say_close(opening, close, wait)
+        if known is None or self._registration.waits(known):
             return None
         check_may_act(opening.uid, known.digest, opening.digest)
-        if self._server.closing:
-            one = known.session
-            self._server.closes.note(one.uid, s.RESTART, self._server.spread)
+        if self._clients.draining:
+            one, spread = known.session, self._clients.spread
+            self._close_log.note(one.uid, s.RESTART, spread)
             generation = opening.generation
-            message = self.close_message(
-                one.composer, one.v1, generation, s.RESTART, self._server.spread
-            )
-            return body(message)
-        if known.transport is not None and known.transport.kind == "ws":
+            return body(self.close_message(one.composer, one.v1, generation, s.RESTART, spread))
+        if known.state is State.WS:
             # A poll that was on its way while the client changed to WebSocket.
             return self._empty(opening)
         poller = known.poller
@@ -136,17 +118,14 @@ class Polls:
             return self._poll(known, poller, opening, wait)
         return None
 
-    def _say_close(
-        self, opening: Opening, code: int, reason: str, after: PendingResponse | None
-    ) -> bytes | Waiter:
+    def _say_close(self, opening: Opening, close: Close, wait: bool) -> bytes | Waiter:
         """The answer to a poll of a client that was closed, when it may be told."""
-        said = body(
-            self.close_message(opening.composer, opening.v1, opening.generation, code, reason)
-        )
-        if after is None:
+        composer, generation = opening.composer, opening.generation
+        said = body(self.close_message(composer, opening.v1, generation, close.code, close.reason))
+        if close.after is None or not wait:
             return said
         waiter = self.hub.waiter()
-        self._server.delayed_closes.when_ended(after, partial(waiter.set, said))
+        self._delayed_closes.when_ended(close.after, partial(waiter.set, said))
         return waiter
 
     def _poll(
@@ -171,20 +150,19 @@ class Polls:
                 self._history.owe_gap(connection)
             else:
                 one.resume(cursor)
-        one.heard = now
+        one.alive(now)
         if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
             answer = self._answer(connection)
             if answer is not None:
-                connection.flushed = now
+                connection.note_flush(now)
                 self._release(connection, poller)
-                self.unparked(connection)
+                self._clients.poll_ended(connection)
                 return answer
         if not wait:
             return body(self.end_of(connection))
         self._release(connection, poller)
         waiter = self.hub.waiter()
-        poller.park(waiter)
-        connection.lost_at = None
+        connection.park(waiter)
         if one.outbox and not self._delivery.waits(connection, now):
             poller.wake()
         return waiter
@@ -199,7 +177,7 @@ class Polls:
         seconds = max(self._config.lp_timeout, opening.generation.idle_poll)
         return Parked(self, (opening.uid, opening.client_id), waiter, sock, seconds)
 
-    def expire(self, key: tuple[Uid, str], waiter: Waiter, at_once: bool = False) -> bytes | None:
+    def expire(self, key: Key, waiter: Waiter, at_once: bool = False) -> bytes | None:
         """The answer of a poll whose time is over; None: it was answered just now.
 
         :param at_once: False: None, too, where it is about to be.
@@ -208,25 +186,25 @@ class Polls:
         poller = None if connection is None else connection.poller
         if connection is None or poller is None or not poller.waits(waiter):
             return None
-        if connection.serving and not at_once:
+        if connection.noting and not at_once:
             return None
         poller.abandon(waiter)
         self.note_rest(connection)
         return body(self.end_of(connection))
 
-    def abandon(self, key: tuple[Uid, str], waiter: Waiter) -> None:
+    def abandon(self, key: Key, waiter: Waiter) -> None:
         """The peer of a poll went away."""
         poller = self._poller(key)
         if poller is not None:
             poller.abandon(waiter)
 
-    def look_at(self, key: tuple[Uid, str], waiter: Waiter, sock: socket.socket) -> None:
+    def look_at(self, key: Key, waiter: Waiter, sock: socket.socket) -> None:
         """See that the peer of a poll is there before it is answered."""
         poller = self._poller(key)
         if poller is not None:
             poller.look_at(waiter, sock)
 
-    def _poller(self, key: tuple[Uid, str]) -> Poller[Connection] | None:
+    def _poller(self, key: Key) -> Poller[Connection] | None:
         connection = self._registry.get(*key)
         return None if connection is None else connection.poller
 
@@ -239,7 +217,7 @@ class Polls:
         try:
             answer = self._answer(connection, last)
         except BaseException as error:
-            self._server.unsendable(connection, poller, error)
+            self._clients.unsendable(connection, poller, error)
             return None
         if answer is None and not last and self._broker_keeps_cursor(connection):
             self.note_before_answer(connection)
@@ -258,17 +236,17 @@ class Polls:
     def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
         """What tells a parked poll that its client is to go."""
         one, generation = connection.session, connection.generation
-        noted = self._broker_keeps_cursor(connection) and connection.serving
+        noted = self._broker_keeps_cursor(connection) and connection.noting
         if code == s.RESTART and noted and one.page():
             return None  # events are being noted for this poll: they answer it
-        self._server.closes.note(one.uid, code, reason)
+        self._close_log.note(one.uid, code, reason)
         said = body(self.close_message(one.composer, one.v1, generation, code, reason))
         return NoAnswer(said) if generation.hang_up and code == s.RESTART else said
 
-    def unparked(self, connection: Connection) -> None:
-        """A poll was answered, or is gone: the connection lives on for its grace."""
-        connection.lost_at = self.hub.now()
-        self._server.look_by(connection, connection.lost_at + self._config.close_grace_ajax)
+    def unparked(self, connection: Connection, poller: Poller[Connection]) -> None:
+        """A parked poll was answered, or is gone."""
+        if connection.poller is poller:  # else something else serves the client, or nothing
+            self._clients.poll_ended(connection)
 
     # what the broker is told -------------------------------------------------------------
 
@@ -279,20 +257,18 @@ class Polls:
         poll goes on behind them, in whatever process. The transport is woken when they are noted.
         """
         page = connection.session.page()
-        if page and page[-1].offset > connection.served and not connection.serving:
-            connection.serving = True
+        if page and page[-1].offset > connection.served and not connection.noting:
+            connection.noting = True
             self.hub.background(self._note, connection, page[-1].offset)
 
     def note_rest(self, connection: Connection) -> None:
         """An empty poll ended: a cursor that the broker keeps must not go stale."""
         one = connection.session
         now = self.hub.now()
-        if one.v1 or self._broker.local or not one.at_rest or connection.serving:
+        if one.v1 or self._broker.local or connection.noting:
             return
-        if now - one.told >= one.rules.cursor_every:
-            one.told = now
-            one.settle(self._broker.watermark())
-            connection.serving = True
+        if one.renew_rest(self._broker.watermark(), now):
+            connection.noting = True
             self.hub.background(self._note, connection, one.acked)
 
     def _note(self, connection: Connection, offset: int) -> None:
@@ -306,9 +282,9 @@ class Polls:
         self.hub.call(self._noted, connection, offset if ours else None)
 
     def _noted(self, connection: Connection, offset: int | None) -> None:
-        connection.serving = False
+        connection.noting = False
         if offset is None:
-            self._server.released(*connection.key, connection.token)
+            self._clients.taken_over(*connection.key, connection.token)
             return
         connection.served = max(connection.served, offset)
         if self._is_away(connection):
@@ -319,7 +295,7 @@ class Polls:
 
     def _note_again(self, connection: Connection) -> None:
         """The broker did not answer: it may have noted the events, or not."""
-        connection.serving = False
+        connection.noting = False
         if self._is_away(connection):
             self._take_back(connection)
         elif connection.transport is not None:
@@ -332,7 +308,7 @@ class Polls:
     def _take_back(self, connection: Connection) -> None:
         """The poll that events were noted for is gone: they are for the next one."""
         connection.served = connection.session.acked
-        connection.serving = True
+        connection.noting = True
         self.hub.background(self._note, connection, connection.served)
 
     def end_of(self, connection: Connection) -> Data:

@@ -20,7 +20,8 @@ from ..protocol.event import Event
 from ..protocol.uids import NOBODY, ConnectedUids
 from .dispatch import Dispatcher, Host
 from .registry import Registry
-from .replies import Elsewhere
+from .replies import NoReplyChannel
+from .sending import Sending
 
 log = logger(__name__)
 
@@ -29,18 +30,28 @@ SNAPSHOT = 1.0  # seconds for which who is connected elsewhere is not asked agai
 
 
 class Presence:
-    """Who is connected, in all processes of the broker; on the hub, but for `connected_uids`."""
+    """Who is connected, in all processes of the broker; on the hub, but for `connected_uids`.
 
-    hub: Hub  # from `start`
+    :ivar signals: called with a user, and whether they came (True) or went.
+    :ivar watchers: called with who was connected, and who is.
+    """
 
     def __init__(
-        self, registry: Registry[Any], broker: Broker, dispatcher: Dispatcher, host: Host
+        self,
+        hub: Hub,
+        registry: Registry[Any],
+        broker: Broker,
+        dispatcher: Dispatcher,
+        host: Host,
+        sending: Sending,
     ) -> None:
+        self.hub = hub
         self._registry = registry
         self._broker = broker
         self._dispatcher = dispatcher
         self._host = host
-        self.signals: list[Callable[[str, bool], None]] = []  # user came (True) or went
+        self._channel = NoReplyChannel(sending, self)
+        self.signals: list[Callable[[str, bool], None]] = []
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self._snapshot = (-SNAPSHOT, NOBODY)  # when it was asked for, and itself
         # Where there are other processes:
@@ -50,10 +61,6 @@ class Presence:
         self._asked = -SNAPSHOT  # when watchers were last compared for
         self._changed = False  # since the last comparison began
         self._seen = NOBODY  # what watchers were told last
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
 
     @property
     def connected_uids(self) -> ConnectedUids:
@@ -80,26 +87,25 @@ class Presence:
             self._snapshot = (asked, snapshot)
         return snapshot
 
-    def user(self, uid: str | None, came: bool, generation: int, channel: Elsewhere) -> None:
+    def user_presence_changed(self, uid: str | None, online: bool, generation: int) -> None:
         """A user came or went: handlers of ``uidport-open`` and ``-close``, then all others.
 
         :param generation: of their comings and goings, which rises.
-        :param channel: for what these handlers reply.
         """
         if uid is None:
             return
-        log.info("uid %r %s", uid, "connected" if came else "disconnected")
+        log.info("uid %r %s", uid, "connected" if online else "disconnected")
         self._snapshot = (-SNAPSHOT, self._snapshot[1])  # handlers of this will ask who is there
-        event = Event(s.UIDPORT_OPEN if came else s.UIDPORT_CLOSE, uid)
+        event = Event(s.UIDPORT_OPEN if online else s.UIDPORT_CLOSE, uid)
         if self._broker.local and self.watchers:
             # Only where somebody looks: a snapshot costs as much as there are users, and for each
             # of a crowd that comes that would be the square of it.
             now = self.connected_uids
-            before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if came else now.any | {uid})
-            then = partial(self._tell_all, uid, came, before, now)
+            before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if online else now.any | {uid})
+            then = partial(self._tell_all, uid, online, before, now)
         else:
-            then = partial(self._signal, uid, came)
-        self._dispatcher.take_own(event, uid, generation, channel, then)
+            then = partial(self._signal, uid, online)
+        self._dispatcher.take_own(event, uid, generation, self._channel, then)
 
     def sweep(self) -> None:
         """See that the broker tells of others' comings and goings, once somebody watches."""

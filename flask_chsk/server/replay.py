@@ -41,20 +41,22 @@ Position = tuple[dict[str, int], int]
 class History:
     """What connections missed, page by page, or that there is a gap."""
 
-    hub: Hub  # from `start`
-
     def __init__(
-        self, broker: Broker, topics: Topics, delivery: Delivery, counters: Counter[str]
+        self,
+        hub: Hub,
+        broker: Broker,
+        topics: Topics,
+        delivery: Delivery,
+        counters: Counter[str],
+        control: Callable[[Push, Connection], object],
     ) -> None:
+        """:param control: does what a control says to one client."""
+        self.hub = hub
+        self._control = control
         self._broker = broker
         self._topics = topics
         self._delivery = delivery
         self._counters = counters
-
-    def start(self, hub: Hub, control: Callable[[Push, Connection], object]) -> None:
-        """Begin to live on *hub*; *control* does what a control says to one client."""
-        self.hub = hub
-        self._control = control
 
     def catch_up(self, connection: Connection) -> None:
         """Give a session that is behind its next page of history, or tell it of the gap.

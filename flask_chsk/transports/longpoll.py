@@ -45,7 +45,7 @@ class PollOwner(Protocol[C]):
     def close_answer(self, client: C, code: int, reason: str) -> bytes | None:
         """The answer that tells the client to go; None: the poll is answered with events soon."""
 
-    def unparked(self, client: C) -> None:
+    def unparked(self, client: C, poller: Poller[C]) -> None:
         """The parked request was answered, or is gone."""
 
 
@@ -127,13 +127,13 @@ class Poller(Generic[C]):
         self._sock = None
         if waiter is not None:
             waiter.set(data)
-            self._owner.unparked(self._client)
+            self._owner.unparked(self._client, self)
 
     def abandon(self, waiter: Waiter) -> None:
         """The request of *waiter* is gone."""
         if self._waiter is waiter:
             self._waiter = self._sock = None
-            self._owner.unparked(self._client)
+            self._owner.unparked(self._client, self)
 
     def end(self, code: int, reason: str = "") -> None:
         if self._waiter is not None:

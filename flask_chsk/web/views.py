@@ -33,7 +33,7 @@ from ..server.admission import Admission
 from ..server.connection import Opening
 from ..server.dispatch import RUNNING_BYTES
 from ..server.rates import network_of
-from ..server.worker import Server
+from ..server.worker import Worker
 from ..transports import upgrade
 from ..transports.longpoll import body
 from .contexts import HandshakeRequest, PostRequest
@@ -129,8 +129,8 @@ class Endpoint:
                 request.environ["HTTP_AUTHORIZATION"] = f"Bearer {shown.bearer}"
             kept = _checked(HandshakeRequest(request.environ, request.url_rule))
             with self._admission.entering():
-                server, opening, _ = self._open(kept, shown)
-                entered = server.enter(opening, "ws")
+                worker, opening, _ = self._open(kept, shown)
+                entered = worker.clients.enter(opening, "ws")
             if entered is None:
                 raise Refused(409, "this client has a newer connection", retry_after=1)
         except Refused as refused:
@@ -140,8 +140,8 @@ class Endpoint:
             headers.append(("Sec-WebSocket-Protocol", "chsk.v1"))
         switch = upgrade.SwitchProtocols.of(current_app.response_class)
         return switch(
-            lambda link, leftover: server.open_websocket(entered, link, leftover),
-            server.hub,
+            lambda link, leftover: worker.sockets.open(entered, link, leftover),
+            worker.hub,
             key,
             headers,
         )
@@ -160,16 +160,16 @@ class Endpoint:
             _check_query()
             handshake = "handshake?" in request.args
             with self._admission.entering() if handshake else nullcontext():
-                server, opening, origin = self._open(None, shown)
+                worker, opening, origin = self._open(None, shown)
                 if request.method == "HEAD":  # nobody would read what a poll takes
                     return self._answer(opening.composer, b"", origin)
                 wait = TEST_CLIENT not in request.environ
-                answer = server.polls.get(opening, handshake, wait)
+                answer = worker.polls.get(opening, handshake, wait)
         except Refused as refused:
             return self._refuse(refused)
         if isinstance(answer, bytes):
             return self._answer(opening.composer, answer, origin)
-        parked = server.polls.parked(opening, answer, upgrade.plain_socket(request.environ))
+        parked = worker.polls.parked(opening, answer, upgrade.plain_socket(request.environ))
         response = self._answer(opening.composer, parked, origin)
         response.direct_passthrough = True  # the server holds the body, and nothing else of us
         return response
@@ -180,14 +180,14 @@ class Endpoint:
             shown = security.Shown.take(request.environ)
             data = self._posted()
             kept = _checked(PostRequest(request.environ, request.url_rule))
-            server, opening, origin = self._open(kept, shown)
-            server.check_may_act(opening)
+            worker, opening, origin = self._open(kept, shown)
+            worker.clients.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
             happening, size = read_sized(opening.composer, data, padded=True)
             # A handler of its own runs for each, and makes a request again of what is kept.
             size += RUNNING_BYTES + 2 * kept.size
-            answer = server.hub.run(server.inbound.posted, opening, happening, size)
+            answer = worker.hub.run(worker.receiver.posted, opening, happening, size)
             if opening.v1 and is_unreadable(happening):  # Sente's clients read a 200 everywhere
                 raise Refused(
                     400,
@@ -207,9 +207,10 @@ class Endpoint:
 
         A line after ``ok`` says what somebody should look at all the same.
         """
-        server = self.state.server()
-        wrong = "draining" if server.closing else self._unshared() or server.broker_health()
-        lines = [wrong] if wrong else ["ok", server.broker.note()]
+        worker = self.state.server()
+        draining = worker.clients.draining
+        wrong = "draining" if draining else self._unshared() or worker.broker_health()
+        lines = [wrong] if wrong else ["ok", worker.broker.note()]
         text = "".join(f"{line}\n" for line in lines if line)
         response = Response(text, 503 if wrong else 200, mimetype="text/plain")
         response.headers["Cache-Control"] = "no-store"
@@ -247,7 +248,7 @@ class Endpoint:
     @_refusing_http_errors
     def _open(
         self, kept: HandshakeRequest | PostRequest | None, shown: security.Shown
-    ) -> tuple[Server, Opening, str | None]:
+    ) -> tuple[Worker, Opening, str | None]:
         state, config = self.state, self.config
         hooks = state.hooks
         _check_query()
@@ -281,13 +282,13 @@ class Endpoint:
                 security.check_csrf(given, expected)
         if unshared := self._unshared():
             raise Refused(503, unshared)
-        server = state.server()
-        server.ready()
-        asked = server.asked()  # from here on a close concerns whoever this is
+        worker = state.server()
+        worker.ready()
+        asked = worker.clients.asked()  # from here on a close concerns whoever this is
         if not hooks.lets_in():
             raise Refused(401, "not authorized: sign in first")
         if config.rate_per_address is not None:
-            wait = server.hub.run(server.inbound.address_too_fast, request.remote_addr)
+            wait = worker.hub.run(worker.receiver.address_too_fast, request.remote_addr)
             if wait:
                 raise Refused(
                     429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", wait
@@ -317,7 +318,7 @@ class Endpoint:
             resume=resume,
             number=int(number) if v1 and number and _NUMBER.fullmatch(number) else None,
         )
-        return server, opening, origin
+        return worker, opening, origin
 
     def _unshared(self) -> str:
         """Why these workers cannot serve together; empty where they can."""
@@ -483,9 +484,9 @@ class Endpoint:
 class Body:
     """A large body as it arrives; see :class:`flask_chsk.transports.budget.Arrival`."""
 
-    def __init__(self, server: Server, data: bytes) -> None:
+    def __init__(self, worker: Worker, data: bytes) -> None:
         self.data = bytearray()
-        self._server = server
+        self._worker = worker
         self._too_much = False
         self.add(data)
 
@@ -496,7 +497,7 @@ class Body:
         """
         self.data += piece
         if not self._too_much:
-            self._server.hub.run(self._server.budget.arriving, self, len(self.data))
+            self._worker.hub.run(self._worker.budget.arriving, self, len(self.data))
         if self._too_much:
             self.data = bytearray()
             raise Refused(503, "too much is arriving: try later (CHSK_MAX_INBOUND_BYTES)", 1)
@@ -508,7 +509,7 @@ class Body:
     def done(self) -> None:
         """It has arrived, or never will."""
         if not self._too_much:
-            self._server.hub.run(self._server.budget.arriving, self, 0)
+            self._worker.hub.run(self._worker.budget.arriving, self, 0)
 
 
 class _Answered(Refused):

@@ -11,7 +11,7 @@ from flask import Flask
 
 from flask_chsk import Chsk
 from flask_chsk.server.connection import Opening
-from flask_chsk.server.worker import Server
+from flask_chsk.server.worker import Worker
 from flask_chsk.transports.longpoll import Poller
 from tests.process import eventually
 
@@ -67,7 +67,7 @@ def seen() -> list[str]:
 
 
 @pytest.fixture
-def server(app: Flask, seen: list[str]) -> Server:
+def server(app: Flask, seen: list[str]) -> Worker:
     chsk = Chsk(app)
 
     @chsk.on("chsk/uidport-open")
@@ -75,20 +75,20 @@ def server(app: Flask, seen: list[str]) -> Server:
     def presence(ev: Any) -> None:
         seen.append(f"{ev.id} {ev.data}")
 
-    server: Server = app.extensions["chsk"].server()
+    server: Worker = app.extensions["chsk"].server()
     server.ready()
     return server
 
 
 def opening(app: Flask) -> Opening:
     state = app.extensions["chsk"]
-    asked = state.server().asked()
+    asked = state.server().clients.asked()
     return Opening("ann", "c-1", state.composer("edn", state.config), asked=asked)
 
 
-def is_gone(server: Server) -> bool:
+def is_gone(server: Worker) -> bool:
     here = server.registry.get("ann", "c-1") is None
-    return here and not len(server.attachments._leaving) and not server.connected_uids.any
+    return here and not len(server.registration._leaving) and not server.presence.connected_uids.any
 
 
 def breaks(*args: Any) -> Any:
@@ -106,9 +106,9 @@ def breaks(*args: Any) -> Any:
 )
 def test_a_failure_in_the_middle_undoes_what_was_done(
     app: Flask,
-    server: Server,
+    server: Worker,
     seen: list[str],
-    broken: Callable[[Server], tuple[Any, str]],
+    broken: Callable[[Worker], tuple[Any, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.broker.join("ann", "topic")
@@ -116,42 +116,45 @@ def test_a_failure_in_the_middle_undoes_what_was_done(
     with monkeypatch.context() as patch:
         patch.setattr(type(owner), name, breaks)
         with pytest.raises(Broken):
-            server.enter(opening(app), "ws")
+            server.clients.enter(opening(app), "ws")
     eventually(lambda: is_gone(server))
-    entered = server.enter(opening(app), "ws")
+    entered = server.clients.enter(opening(app), "ws")
     assert entered is not None
-    server.hub.run(server.close, "ann", None)
+    server.hub.run(server.clients.close, "ann", None)
     eventually(lambda: is_gone(server))
     eventually(lambda: len(seen) % 2 == 0 and seen)
     # Comings and goings alternate, whatever failed.
     assert seen == ["chsk/uidport-open ann", "chsk/uidport-close ann"] * (len(seen) // 2)
 
 
-def test_a_socket_that_fails_at_its_greeting_leaves_nobody(app: Flask, server: Server) -> None:
-    entered = server.enter(opening(app), "ws")
+def test_a_socket_that_fails_at_its_greeting_leaves_nobody(app: Flask, server: Worker) -> None:
+    entered = server.clients.enter(opening(app), "ws")
     assert entered is not None
     with pytest.raises(Broken):
-        server.hub.run(server.open_websocket, entered, Link(), b"")
+        server.hub.run(server.sockets.open, entered, Link(), b"")
     eventually(lambda: is_gone(server))
 
 
-def test_a_poll_that_fails_once_its_client_is_in_leaves_nobody(app: Flask, server: Server) -> None:
-    entered = server.enter(opening(app), "poll")
+def test_a_poll_that_fails_once_its_client_is_in_leaves_nobody(app: Flask, server: Worker) -> None:
+    entered = server.clients.enter(opening(app), "poll")
     assert entered is not None
     poller = Poller(server.polls, entered.connection)
-    server.hub.run(server.attach, entered.connection, poller, poller)
+    server.hub.run(server.clients.attach_poller, entered.connection, poller)
     eventually(lambda: is_gone(server))
 
 
-def test_a_socket_that_comes_too_late_is_told_and_counted(app: Flask, server: Server) -> None:
-    late, latest = server.enter(opening(app), "ws"), server.enter(opening(app), "ws")
+def test_a_socket_that_comes_too_late_is_told_and_counted(app: Flask, server: Worker) -> None:
+    late, latest = (
+        server.clients.enter(opening(app), "ws"),
+        server.clients.enter(opening(app), "ws"),
+    )
     assert late is not None
     assert latest is not None
     for entered, code in ((late, 1013), (latest, 1012)):
         link = Quiet()
         if code == 1012:
             server.hub.run(server.end)
-        server.hub.run(server.open_websocket, entered, link, b"")
+        server.hub.run(server.sockets.open, entered, link, b"")
         assert link.closed
         assert link.written[2:4] == code.to_bytes(2, "big")
         assert server.stats()[f"closed_{code}"] == 1

@@ -17,7 +17,7 @@ from flask_chsk.packers import make
 from flask_chsk.protocol.session import read_sized
 from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.server.connection import Opening
-from flask_chsk.server.worker import Server
+from flask_chsk.server.worker import Worker
 from flask_chsk.transports.link import Link
 from flask_chsk.transports.longpoll import body
 
@@ -46,7 +46,7 @@ class Request:
 class Front:
     """The views of one worker."""
 
-    def __init__(self, hub: SimHub, server: Server, dawdle: Callable[[], float]) -> None:
+    def __init__(self, hub: SimHub, server: Worker, dawdle: Callable[[], float]) -> None:
         """:param dawdle: seconds that the application takes for one step of a request."""
         self.server = server
         self._hub = hub
@@ -63,7 +63,7 @@ class Front:
         server = self.server
         try:
             opening = self._open(request)
-            entered = server.enter(opening, "ws")
+            entered = server.clients.enter(opening, "ws")
         except Refused as refused:
             return _refusal(refused)
         if entered is None:
@@ -72,7 +72,7 @@ class Front:
         link = Link(self._hub.loop, wire())  # type: ignore[arg-type]
         link.write(HEAD)
         try:
-            server.open_websocket(entered, link, b"")
+            server.sockets.open(entered, link, b"")
         except BaseException:
             link.close()
             raise
@@ -95,9 +95,9 @@ class Front:
         assert request.data is not None
         try:
             opening = self._open(request)
-            server.check_may_act(opening)
+            server.clients.check_may_act(opening)
             happening, size = read_sized(opening.composer, request.data)
-            answer = self._hub.run(server.inbound.posted, opening, happening, size)
+            answer = self._hub.run(server.receiver.posted, opening, happening, size)
         except Refused as refused:
             return _refusal(refused)
         return Answer(200, body(answer)) if isinstance(answer, str | bytes) else answer
@@ -105,7 +105,7 @@ class Front:
     def _open(self, request: Request) -> Opening:
         server = self.server
         server.ready()
-        asked = server.asked()
+        asked = server.clients.asked()
         self._wait()
         uid, client_id = request.uid, request.client_id
         digest = security.digest_of_secret(request.secret)

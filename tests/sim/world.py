@@ -26,7 +26,7 @@ from flask_chsk.config import Config
 from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import Host
 from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
-from flask_chsk.server.worker import Server
+from flask_chsk.server.worker import Worker
 from flask_chsk.values import Keyword
 
 from .checker import Checker, Limits, Published
@@ -102,8 +102,9 @@ class World:
 
     def _start_worker(self) -> None:
         host: Host = Application(self.router)
-        self.server = Server(self.config, MemoryBroker(self.config), self.router, host)
-        self.server.start(self.hub)
+        broker = MemoryBroker(self.config)
+        self.server = Worker(self.config, broker, self.router, host, self.hub)
+        self.server.start()
         self.front = Front(self.hub, self.server, self._dawdle)
 
     def _handlers(self) -> Handlers:
@@ -260,14 +261,14 @@ class World:
             page = self._some_page()
             if page is not None and self.rng.random() < 0.3:
                 but = (page.seen.uid, page.session.client_id)
-            offset = server.broadcast(event, but)
+            offset = server.sending.broadcast(event, but)
         elif kind == "t":
-            offset = server.publish(rest, event)
+            offset = server.sending.publish(rest, event)
         elif kind == "c":
             client_id, _, uid = rest.partition(":")
-            offset = server.send(uid or None, event, client_id)
+            offset = server.sending.send(uid or None, event, client_id)
         else:
-            offset = server.send(rest or None if kind == "u" else None, event)
+            offset = server.sending.send(rest or None if kind == "u" else None, event)
         kept = offset is not None
         at = offset if offset is not None else int(self.hub.wall() * 1e6)
         # Nothing arrives at a page before this: the network takes its time.
@@ -415,7 +416,7 @@ class World:
         """The application closes a user's clients, to come back."""
         user = self.rng.choice(USERS)
         self.say(f"the application closes {user or 'nobody'}")
-        self.server.close_everywhere(user, None, reconnect=True)
+        self.server.sending.close(user, None, reconnect=True)
         self._control(ANONYMOUS if user is None else user_channel(user))
 
     def sign_out(self) -> None:
@@ -428,7 +429,7 @@ class World:
         pages = [one for one in self.pages if one.loaded and one.uid == user]
         for one in pages:
             one.uid = None
-        self.server.close_everywhere(user, None, reconnect=False)
+        self.server.sending.close(user, None, reconnect=False)
         self._control(user_channel(user))
         self.hub.later(self.rng.random() * 10.0, self._sign_in, user, pages)
 

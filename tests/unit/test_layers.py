@@ -45,16 +45,6 @@ FOREIGN = {"protocol.frames": {"websockets"}}  # its C mask, where there is one
 # A protocol has no socket, thread, clock or log: these come from the layers above.
 IMPURE = {"asyncio", "logging", "select", "selectors", "socket", "ssl", "threading", "time"}
 
-# Imports upwards that are still to be removed: module -> modules that it imports.
-UPWARDS: dict[str, set[str]] = {}
-# Modules that still import each other in a circle.
-CIRCLES: list[set[str]] = [
-    {
-        *("server.attachments", "server.dispatch", "server.inbound", "server.polls"),
-        *("server.presence", "server.replies", "server.worker"),
-    },
-]
-
 
 def modules() -> dict[str, Path]:
     """Each module under its name below ``flask_chsk``: ``"packers.edn"``, ``"__init__"``."""
@@ -144,11 +134,11 @@ def test_imports_go_down_only(module: str) -> None:
     upwards = {
         name for name in below(module) if layer(name) > layer(module) or ORDER[layer(name)] in apart
     }
-    assert upwards == UPWARDS.get(module, set())
+    assert upwards == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circles() == CIRCLES
+    assert circles() == []
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if layer(m) <= PURE])

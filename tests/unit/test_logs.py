@@ -22,7 +22,7 @@ from flask_chsk.logs import Sparse, logger
 from flask_chsk.printable import error_line, masked, printable
 from flask_chsk.publisher import Publisher
 from flask_chsk.server import dispatch
-from flask_chsk.server.closes import REPLACED, Closes
+from flask_chsk.server.close_log import REPLACED, CloseLog
 
 PACKAGE = Path(__file__).parents[2] / "flask_chsk"
 # A command to the terminal, in 7 and in 8 bits; text that runs backwards; a forged line.
@@ -205,7 +205,7 @@ def test_kinds_that_a_peer_makes_up_share_a_line(lines: Lines) -> None:
 
 def test_each_close_is_counted_and_each_kind_told_once(lines: Lines) -> None:
     counters: Counter[str] = Counter()
-    closes = Closes(counters)
+    closes = CloseLog(counters)
     for uid in ("ann", HOSTILE):
         closes.note(uid, 4002, "too slow")
         closes.note(uid, 4005, "signed out")

@@ -272,7 +272,7 @@ class RedisBroker:
         """Tell of the closing that belongs before this coming, where the script found one."""
         place = {b"late": -1, b"full": -1, b"in": -2}.get(answer[0])
         if uid is not None and place is not None and answer[place]:
-            self._hub.call(self._listener.presence, uid, False, int(answer[place]))
+            self._hub.call(self._listener.user_presence_changed, uid, False, int(answer[place]))
 
     def _undo_attach(self, uid: str | None, client_id: str, token: str, answer: list[Any]) -> None:
         """A client could not be let in after all: tell what was decided of its user."""
@@ -281,8 +281,8 @@ class RedisBroker:
             went = int(self._redis.call(scripts.DETACH, *args))
             if uid is not None and went and answer[0] == b"in":
                 if answer[2]:
-                    self._hub.call(self._listener.presence, uid, True, int(answer[1]))
-                self._hub.call(self._listener.presence, uid, False, went)
+                    self._hub.call(self._listener.user_presence_changed, uid, True, int(answer[1]))
+                self._hub.call(self._listener.user_presence_changed, uid, False, went)
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         held = self._do(self._redis.call, scripts.HOLDER, to_bytes(uid or ""), client_id)

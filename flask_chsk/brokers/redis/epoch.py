@@ -105,7 +105,7 @@ class Epoch:
                 self._listener.reattach(quiet=True)
         if self._doubts:  # what was not believed is in history, if it is true
             self._doubts = False
-            self._listener.lapsed()
+            self._listener.resync_required()
         self._wake()
 
     def is_current(self, epoch: str) -> bool:

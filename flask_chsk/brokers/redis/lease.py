@@ -98,7 +98,9 @@ class Lease:
             while dead and now >= self._judges_from:  # others do it, too: each takes its share
                 dead, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid, generation in zip(*[iter(gone)] * 2, strict=True):
-                    self._hub.call(self._listener.presence, to_text(uid), False, int(generation))
+                    self._hub.call(
+                        self._listener.user_presence_changed, to_text(uid), False, int(generation)
+                    )
         except BrokerUnavailable as error:
             self.error = str(error)
             log.debug("no lease: %s", error)

@@ -127,7 +127,7 @@ class Subscription:
         self._epoch.error = ""
         if again:
             log.info("subscribed to Redis again")
-        self._listener.lapsed()
+        self._listener.resync_required()
 
     def _lost(self, error: str) -> None:
         if not self._epoch.error:
@@ -325,9 +325,9 @@ class Subscription:
         elif kind == b"R ":
             token, _, field = data.partition(b" ")
             client_id, _, uid = to_text(field).partition(":")
-            self._listener.released(uid or None, client_id, token.decode())
+            self._listener.client_taken_over(uid or None, client_id, token.decode())
         elif kind == b"T ":
-            self._listener.told(to_text(data))
+            self._listener.on_worker_message(to_text(data))
         elif schema == SCHEMA:
             raise ValueError(f"unknown kind {kind!r}")
 

@@ -32,17 +32,17 @@ class Ears:
     def deliver(self, push: Push) -> None:
         self.heard.append(push)
 
-    def released(self, uid: str | None, client_id: str, token: str) -> None:
+    def client_taken_over(self, uid: str | None, client_id: str, token: str) -> None:
         self.happened.append(("released", uid, client_id, token))
 
-    def presence(self, uid: str, came: bool, generation: int) -> None:
-        self.happened.append(("presence", uid, came))
-        self.told_of.append((generation, came))
+    def user_presence_changed(self, uid: str, online: bool, generation: int) -> None:
+        self.happened.append(("presence", uid, online))
+        self.told_of.append((generation, online))
 
     def reset(self, since: int) -> None:
         self.happened.append(("reset", self.broker.epoch))
 
-    def lapsed(self) -> None:
+    def resync_required(self) -> None:
         self.happened.append(("lapsed",))
 
     def reattach(self, quiet: bool) -> None:
@@ -51,7 +51,7 @@ class Ears:
     def needs(self, name: str) -> bool:
         return name in self.needed
 
-    def told(self, text: str) -> None:
+    def on_worker_message(self, text: str) -> None:
         self.happened.append(("told", text))
 
     def changed(self) -> None:

@@ -143,7 +143,7 @@ def test_a_close_concerns_who_is_just_being_let_in(
     asked.wait()
     closing.close("ann", reconnect=False)
     server = app_of(worker).extensions["chsk"].server()
-    until(lambda: "u:ann" in server._closes)
+    until(lambda: "u:ann" in server.controls.closes)
     go_on.set()
     assert opening.get() == "nothing"
     assert len(server.registry) == 0
@@ -170,7 +170,7 @@ def test_who_is_let_in_while_the_broker_is_lost_asks_again(
     server = app_of(worker).extensions["chsk"].server()
     with RedisClient.from_url(redis.url) as client:
         client.client_kill_filter(_type="pubsub")
-    until(lambda: server._lapses == 2 and not server.broker.health())
+    until(lambda: server.controls.lapses == 2 and not server.broker.health())
     go_on.set()
     refused = opening.get()
     assert refused.status_code == 503

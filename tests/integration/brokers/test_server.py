@@ -45,7 +45,7 @@ def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, p
 
     def attach_and_be_signed_out(*args: Any, **more: Any) -> Any:
         arrival = attach(*args, **more)
-        offset = server.send("ann", [CLOSE, {"code": SIGNED_OUT, "reason": "signed out"}])
+        offset = server.sending.send("ann", [CLOSE, {"code": SIGNED_OUT, "reason": "signed out"}])
         eventually(lambda: server.hub.run(server.broker.watermark) >= offset)
         return arrival
 
@@ -77,7 +77,9 @@ class Site:
         def attach_and_join(*args: Any, **more: Any) -> Any:
             arrival = attach(*args, **more)
             self.server.broker.join(uid, topic)
-            offset = self.server.broadcast(["test/item", 0])  # heard after they are a member
+            offset = self.server.sending.broadcast(
+                ["test/item", 0]
+            )  # heard after they are a member
             eventually(lambda: self.server.hub.run(self.server.broker.watermark) >= offset)
             self.server.broker.attach = attach
             return arrival
@@ -111,7 +113,7 @@ def site(redis_url: str, prefix: str) -> Iterator[Site]:
 def test_who_is_joined_while_they_are_let_in_is_told_of_no_gap(site: Site) -> None:
     site.joined_while_let_in("ann", "news")
     extras = site.hello("ann", "c1")
-    site.server.publish("news", ["test/item", 1])
+    site.server.sending.publish("news", ["test/item", 1])
     assert site.poll("ann", "c1", extras) == [["test/item", 1]]
 
 
@@ -119,5 +121,5 @@ def test_who_is_let_in_before_a_topic_of_theirs_is_heard_misses_nothing_of_it(si
     site.hello("ann", "c1")  # polls no more: nobody asks for the topic's history
     site.joined_while_let_in("ann", "news")
     extras = site.hello("ann", "c2")
-    site.server.publish("news", ["test/item", 1])
+    site.server.sending.publish("news", ["test/item", 1])
     assert site.poll("ann", "c2", extras) == [["test/item", 1]]

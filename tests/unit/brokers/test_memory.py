@@ -80,16 +80,16 @@ class Told:
 
     # Nothing else is ever told by the broker of one process.
 
-    def released(self, uid: str | None, client_id: str, token: str) -> None:
+    def client_taken_over(self, uid: str | None, client_id: str, token: str) -> None:
         raise AssertionError("released")
 
-    def presence(self, uid: str, came: bool, generation: int) -> None:
+    def user_presence_changed(self, uid: str, online: bool, generation: int) -> None:
         raise AssertionError("presence")
 
     def reset(self, since: int) -> None:
         raise AssertionError("reset")
 
-    def lapsed(self) -> None:
+    def resync_required(self) -> None:
         raise AssertionError("lapsed")
 
     def reattach(self, quiet: bool) -> None:
@@ -98,7 +98,7 @@ class Told:
     def needs(self, name: str) -> bool:
         raise AssertionError("needs")
 
-    def told(self, text: str) -> None:
+    def on_worker_message(self, text: str) -> None:
         raise AssertionError("told")
 
     def changed(self) -> None:

@@ -301,7 +301,7 @@ def test_replies_to_a_socket_that_is_gone_are_forgotten_and_pushes_are_not() -> 
     one.say("[1]")
     one.deliver(push(1))
     one.say("[2]")
-    one.forget_messages()
+    one.change_transport("ws", 1.0)
     assert one.outbox_bytes == push(1).size
     assert taken(one) == ["[[[:a/b nil]] nil]"]
 

@@ -49,8 +49,7 @@ class Process:
         self.broker: Any = SlowBroker()
         registry: Any = None
         say: Callable[..., object] = lambda *args: None  # noqa: E731
-        self.asks = Asks(self.broker, registry, say, self.budget, 10 * SIZE, self.counters)
-        self.asks.start(Hub())
+        self.asks = Asks(Hub(), self.broker, registry, say, self.budget, 10 * SIZE, self.counters)
 
     def answer(self, client: Any, count: int) -> None:
         for _ in range(count):

@@ -13,7 +13,7 @@ from flask import Flask
 from flask_chsk import Chsk
 from flask_chsk.packers import custom
 from flask_chsk.server.connection import Opening
-from flask_chsk.server.worker import Server
+from flask_chsk.server.worker import Worker
 from tests.integration.test_half_entered import Quiet
 from tests.process import eventually
 
@@ -59,15 +59,15 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
 @pytest.mark.parametrize("end", ENDS)
 def test_only_its_client_is_closed(app: Flask, end: str) -> None:
     state = app.extensions["chsk"]
-    server: Server = state.server()
+    server: Worker = state.server()
     links = {}
     for number in range(6):
         packer = "breaks" if number == 2 else "edn"
         opening = Opening(f"u{number}", "c", state.composer(packer, state.config))
-        entered = server.enter(opening, "ws")
+        entered = server.clients.enter(opening, "ws")
         links[number] = Quiet()
-        server.hub.run(server.open_websocket, entered, links[number], b"")
-    server.broadcast(["a/b", end])
+        server.hub.run(server.sockets.open, entered, links[number], b"")
+    server.sending.broadcast(["a/b", end])
     text = f'[[[:a/b "{end}"]] nil]'.encode()
     eventually(lambda: all(text in links[number].written for number in (0, 1, 3, 4, 5)))
     assert b"\x03\xf3" in links[2].written  # 1011

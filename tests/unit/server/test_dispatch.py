@@ -123,10 +123,14 @@ class Bench:
         self.seen: list[Any] = []
         self.signed_out: list[Any] = []
         self.dispatcher = Dispatcher(
-            max_inbox, max_bytes, self.budget, self.router, Host(self.router), self.counters
-        )
-        self.dispatcher.start(
-            cast(Hub, self.workers), lambda *client: self.signed_out.append(client)
+            cast(Hub, self.workers),
+            max_inbox,
+            max_bytes,
+            self.budget,
+            self.router,
+            Host(self.router),
+            self.counters,
+            signed_out=lambda *client: self.signed_out.append(client),
         )
         self.handlers.on("a/b")(lambda ev: self.seen.append(ev.data))
         self.handlers.on("a/beside", concurrent=True)(lambda ev: self.seen.append(ev.data))

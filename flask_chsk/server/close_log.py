@@ -19,7 +19,7 @@ REPLACED = "replaced by a newer connection of this client"
 ORDINARY = {s.NORMAL, s.GOING_AWAY, s.RESTART, s.REPLACED, s.CLOSED_BY_APP, s.SIGNED_OUT}
 
 
-class Closes:
+class CloseLog:
     """``closed_<code>`` of :meth:`~flask_chsk.Chsk.stats`, and the lines about them."""
 
     def __init__(self, counters: Counter[str]) -> None:

@@ -5,69 +5,71 @@ On the hub, except what says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokerError, Refused
+from ..brokers import Broker
+from ..config import Config
+from ..errors import Refused
 from ..hub import Hub
-from ..logs import Sparse, logger
 from ..protocol import session as s
 from ..protocol.event import Event
-from ..protocol.push import CANONICAL
 from ..protocol.wire import Data
+from ..transports.budget import MemoryBudget
 from ..transports.longpoll import body
 from ..transports.transport import Transport
-from .connection import Connection, Opening, Owner, Uid
-from .dispatch import RUNNING_BYTES
+from .asks import Asks
+from .clients import Clients
+from .connection import Connection, Key, Opening
+from .delivery import Delivery
+from .dispatch import RUNNING_BYTES, Dispatcher
 from .rates import RateLimit, network_of
-from .replies import Claim, Kept, Pending, PostChannel, Repeats, ReplyChannel, SocketChannel
-
-if TYPE_CHECKING:
-    from .worker import Server
-
-sparse = Sparse(logger(__name__))
+from .replies import Pending, PostChannel, Replies, SocketChannel
 
 OWN_RATE = 1.0, 10  # pings, pongs and answers of a client, at least
 HOLD = 15.0  # seconds that a POST waits for its handlers: clients give it up after 25
 
 
-class Inbound:
+class Receiver:
     """Takes messages in, within their limits; a send that comes again is dispatched once."""
 
-    hub: Hub  # from `start`
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._config = server.config
-        self._broker = server.broker
-        self._registry = server.registry
-        self._counters = server.counters
-        self._budget = server.budget
-        self._dispatcher = server.dispatcher
-        self._delivery = server.delivery
-        self._asks = server.asks
-        self._repeats = Repeats()
-        self._addresses: RateLimit[str | None] = RateLimit(server.config.rate_per_address)
-        rate = server.config.rate
-        self._clients: RateLimit[tuple[Uid, str]] = RateLimit(rate)
+    def __init__(
+        self,
+        hub: Hub,
+        config: Config,
+        broker: Broker,
+        *,
+        clients: Clients,
+        dispatcher: Dispatcher,
+        replies: Replies,
+        delivery: Delivery,
+        asks: Asks,
+        budget: MemoryBudget,
+        counters: Counter[str],
+    ) -> None:
+        self.hub = hub
+        self._config = config
+        self._broker = broker
+        self._clients = clients
+        self._dispatcher = dispatcher
+        self._replies = replies
+        self._idempotency = replies.idempotency
+        self._delivery = delivery
+        self._asks = asks
+        self._budget = budget
+        self._counters = counters
+        self._addresses: RateLimit[str | None] = RateLimit(config.rate_per_address)
+        rate = config.rate
+        self._events: RateLimit[Key] = RateLimit(rate)
         # Of the protocol's own messages our clients send some at each opening, and answers as many
         # as they are asked for: they take no event's place.
         own = rate and (max(rate[0], OWN_RATE[0]), max(rate[1], OWN_RATE[1]))
-        self._own: RateLimit[tuple[Uid, str]] = RateLimit(own)
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
-
-    def sweep(self, now: float) -> None:
-        """Let go of what nobody will send again."""
-        self._repeats.forget(now - self._config.recovery_seconds)
+        self._own: RateLimit[Key] = RateLimit(own)
 
     def received(self, connection: Connection, websocket: Transport, data: Data) -> None:
         """A message came over a WebSocket."""
         one = connection.session
-        if connection.transport is not websocket and not self._server.trust(connection, websocket):
+        if connection.transport is not websocket and not self._clients.trust(connection, websocket):
             return  # replaced, and about to notice
         happening, size = one.receive(data, self.hub.now())
         if self._config.rate is not None and self._too_fast(connection.key, happening):
@@ -97,14 +99,14 @@ class Inbound:
     def _take(
         self, connection: Connection, received: s.Received, websocket: Transport, size: int = 0
     ) -> None:
-        channel = SocketChannel(self._server, connection, websocket, received.cb)
+        channel = SocketChannel(self._replies, connection, websocket, received.cb)
         uid, client_id = connection.key
         unless = None
         if received.key is not None and connection.session.v1:
             owner = connection.owner
-            if self._came_before(owner, received.key, channel):
+            if self._idempotency.came_before(owner, received.key, channel):
                 return
-            unless = self._claim_of(owner, received.key, channel)
+            unless = self._idempotency.asks_elsewhere(owner, received.key, channel)
         self._dispatcher.take(
             received.event,
             uid,
@@ -116,35 +118,12 @@ class Inbound:
             unless=unless,
         )
 
-    def _came_before(self, owner: Owner, key: str, channel: ReplyChannel) -> bool:
-        came = self._repeats.came_before(owner, key, channel, self.hub.now())
-        self._counters["repeated"] += came
-        return came
-
-    def _claim_of(self, owner: Owner, key: str, channel: ReplyChannel) -> Callable[[], bool] | None:
-        """What asks whether a send came to another process before; None: it need not be asked."""
-        if self._broker.local:
-            return None
-        return Claim(self._server, owner, key, channel).lost
-
-    def settled(self, kept: Kept, piece: Any, third: Any) -> None:
-        """A send that may come again, here or elsewhere, was answered."""
-        kept.settle(piece, third)
-        if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
-            self.hub.background(self._settle, kept, CANONICAL.pack([piece, third]))
-
-    def _settle(self, kept: Kept, reply: str) -> None:
-        try:
-            self._broker.settle(kept.client, kept.key, reply)
-        except BrokerError as error:
-            sparse.warning("settle", "a reply will not be given again: %s", error)
-
-    def _too_fast(self, client: tuple[Uid, str], happening: s.Happening) -> int:
+    def _too_fast(self, client: Key, happening: s.Happening) -> int:
         """Seconds until a client may send what it sent; 0 where it may now."""
         if isinstance(happening, s.Pinged | s.Ponged | s.Answered):
             return self._own.take(client, self.hub.now())
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
-        return self._clients.take(client, self.hub.now(), count)
+        return self._events.take(client, self.hub.now(), count)
 
     def address_too_fast(self, address: str | None) -> int:
         """Seconds until *address* may make a request; 0 where it may now."""
@@ -157,7 +136,7 @@ class Inbound:
         it begins after the handlers; here, where too many events wait.
 
         Who may post in the name of this client was asked before
-        (:meth:`~flask_chsk.server.worker.Server.check_may_act`).
+        (:meth:`~flask_chsk.server.clients.Clients.check_may_act`).
 
         :param size: bytes that it holds, with what is kept of its request.
         :raises Refused: 429 where too many of this client's events wait already, or come too
@@ -186,12 +165,12 @@ class Inbound:
         unless = None
         for received in events:
             channel = PostChannel(
-                self._server, opening, pending if received.cb is not None else None
+                self._replies, opening, pending if received.cb is not None else None
             )
             if received.key is not None and opening.v1:  # of a batch, the first event's
-                if self._came_before(opening.owner, received.key, channel):
+                if self._idempotency.came_before(opening.owner, received.key, channel):
                     return pending if asks else done
-                unless = self._claim_of(opening.owner, received.key, channel)
+                unless = self._idempotency.asks_elsewhere(opening.owner, received.key, channel)
             self._dispatcher.take(
                 received.event,
                 *client,
@@ -208,11 +187,11 @@ class Inbound:
 
     def _check(
         self,
-        client: tuple[Uid, str],
+        client: Key,
         happening: s.Happening,
     ) -> None:
         """Whether a POST may be taken in now."""
-        if self._server.closing:
+        if self._clients.draining:
             raise Refused(503, "the server restarts: try again", retry_after=1)
         if self._budget.full:
             self._counters["intake_full"] += 1
@@ -230,7 +209,7 @@ class Inbound:
             self._counters["flooding"] += 1
             raise Refused(429, "more events per second than CHSK_RATE", wait)
 
-    def answered(self, client: tuple[Uid, str], answer: s.Answered, size: int) -> None:
+    def answered(self, client: Key, answer: s.Answered, size: int) -> None:
         """A client answered an ask."""
         if not self._asks.answered(client, answer, RUNNING_BYTES + size):
             self._counters["answers_unasked"] += 1

@@ -64,17 +64,12 @@ class Close(NamedTuple):
 class DelayedCloses:
     """The responses of this worker that closes wait for, and the clients here that wait."""
 
-    hub: Hub  # from `start`
-
-    def __init__(self, broker: Broker, counters: Counter[str]) -> None:
+    def __init__(self, hub: Hub, broker: Broker, counters: Counter[str]) -> None:
+        self.hub = hub
         self._broker = broker
         self._counters = counters
         self._pending: dict[str, dict[str, None]] = {}  # our responses: token -> workers that wait
         self._waiting: dict[PendingResponse, list[Callable[[], object]]] = {}
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
 
     def __len__(self) -> int:
         """The number of clients here that wait."""

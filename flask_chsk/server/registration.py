@@ -1,8 +1,7 @@
-"""Keeps true what the broker knows of this process's clients: until it holds, and again.
+"""Keeps the broker's record of this worker's clients current, with retries.
 
-The server lets a client in the first time
-(:meth:`~flask_chsk.server.worker.Server.enter`). With a broker in this process there is nothing
-that could go wrong.
+:meth:`~flask_chsk.server.clients.Clients.enter` lets a client in the first time. With a broker in
+this process there is nothing that could go wrong.
 """
 
 from __future__ import annotations
@@ -11,17 +10,18 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ..brokers import Arrival
+from ..brokers import Arrival, Broker
 from ..errors import BrokerError, Refused, UsageError
 from ..hub import Hub
 from ..logs import Sparse, logger
 from .connection import Connection, Uid
+from .memberships import Memberships
+from .presence import Presence
+from .registry import Registry
 from .replay import RETRY
-
-if TYPE_CHECKING:
-    from .worker import Server
+from .topics import Topics
 
 log = logger(__name__)
 sparse = Sparse(log)
@@ -39,16 +39,27 @@ class Moved(NamedTuple):
     topics: list[str]
 
 
-class Attachments:
+class BrokerRegistration:
     """On the hub, except what says that it may wait for the broker."""
 
-    hub: Hub  # from `start`
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._broker = server.broker
-        self._registry = server.registry
-        self._topics = server.topics
+    def __init__(
+        self,
+        hub: Hub,
+        broker: Broker,
+        registry: Registry[Connection],
+        topics: Topics,
+        memberships: Memberships,
+        presence: Presence,
+        taken_over: Callable[[Uid, str, str], object],
+    ) -> None:
+        """:param taken_over: called with user, client and token: another process has it now."""
+        self.hub = hub
+        self._broker = broker
+        self._registry = registry
+        self._topics = topics
+        self._memberships = memberships
+        self._presence = presence
+        self._taken_over = taken_over
         self._leaving: deque[tuple[Uid, str, str]] = deque()  # to be signed off
         self._waiting: dict[Connection, bool] = {}  # to be let in again; quietly?
         self._unsaid: dict[str, list[str]] = {}  # user -> topics that the broker is to know again
@@ -56,10 +67,6 @@ class Attachments:
         self._gone_from = 0.0  # when those are spoken of
         self._at_it = False
         self._moved: deque[Moved] = deque()
-
-    def start(self, hub: Hub) -> None:
-        """Begin to live on *hub*."""
-        self.hub = hub
 
     # who is there ----------------------------------------------------------------------
 
@@ -74,7 +81,7 @@ class Attachments:
             if only is None:
                 self._speak_for_moved()
         for one in [*self._waiting]:
-            if self._registry.get(*one.key) is not one:
+            if one.gone:
                 self._went(self._waiting.pop(one), one.session.uid)
         for one in self._registry if only is None else [only]:
             self._waiting[one] = quiet or self._waiting.get(one, False)
@@ -178,7 +185,7 @@ class Attachments:
     def _attach_again(self, connection: Connection, quiet: bool) -> None:
         uid, client_id = connection.key
         token = connection.token
-        if self._registry.get(uid, client_id) is not connection:
+        if connection.gone:
             self.hub.run(self._went, quiet, uid)
             return
         if not token:
@@ -197,14 +204,14 @@ class Attachments:
             sparse.warning("again", "uid %r could not be let in again: %s", uid, error)
             return
         if arrival is None:  # it went elsewhere while we were cut off
-            self.hub.call(self._server.released, uid, client_id, token)
+            self.hub.call(self._taken_over, uid, client_id, token)
         else:
             self.hub.call(self._attached, connection, arrival)
 
     def _say_gone(self, uid: str) -> None:
         generation = self._broker.was_here(uid)
         if generation:
-            self.hub.call(self._server.user, uid, False, generation)
+            self.hub.call(self._presence.user_presence_changed, uid, False, generation)
 
     def _say_topic(self, uid: str, topic: str) -> None:
         try:
@@ -215,12 +222,12 @@ class Attachments:
             why = str(error)
         words = "uid %r is no member of %r any more: %s"
         sparse.warning("topic", words, uid, topic, why)
-        self.hub.call(self._server.lost_topic, uid, topic)
+        self.hub.call(self._memberships.lost, uid, topic)
 
-    def claim(self, connection: Connection) -> None:
+    def confirm_socket(self, connection: Connection) -> None:
         """A WebSocket proved itself: its client polls elsewhere no more. May wait."""
         uid, client_id = connection.key
-        if self._registry.get(uid, client_id) is not connection or connection.transport is None:
+        if connection.transport is None:
             return
         try:
             quiet = self.hub.run(self.had_before, uid)
@@ -234,7 +241,7 @@ class Attachments:
             )
         except BrokerError as error:
             sparse.warning("claim", "uid %r is known as polling yet: %s", uid, error)
-            self._later(self.claim, connection)
+            self._later(self.confirm_socket, connection)
         except Refused as error:
             sparse.warning("refused", "uid %r stays known as polling: %s", uid, error)
         else:
@@ -244,11 +251,11 @@ class Attachments:
     def _attached(self, connection: Connection, arrival: Arrival) -> None:
         uid, client_id = connection.key
         if arrival.first:
-            self._server.user(uid, True, arrival.generation)
-        if self._registry.get(uid, client_id) is connection:
+            self._presence.user_presence_changed(uid, True, arrival.generation)
+        if not connection.gone:
             connection.token = arrival.token
             if uid is not None:
-                self._server.take_topics(uid, arrival, complete=True)
+                self._memberships.take(uid, arrival, complete=True)
         else:  # it went in between
             self.detach(uid, client_id, arrival.token)
 
@@ -273,7 +280,7 @@ class Attachments:
                 self._later(self._sign_off)
                 return
             if generation:
-                self.hub.call(self._server.user, uid, False, generation)
+                self.hub.call(self._presence.user_presence_changed, uid, False, generation)
             with suppress(ValueError):  # under native threads another may be at it
                 self._leaving.remove(gone)
 

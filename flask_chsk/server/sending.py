@@ -1,0 +1,124 @@
+"""Checks and packs what an application sends, and publishes it at the broker; from any thread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ..brokers import (
+    ANONYMOUS,
+    EVERYONE,
+    Broker,
+    client_channel,
+    topic_channel,
+    user_channel,
+)
+from ..config import Config
+from ..errors import BadEvent, PackError
+from ..logs import logger
+from ..protocol import session as s
+from ..protocol.event import assert_event
+from ..protocol.push import CANONICAL
+from .connection import Key, Uid
+from .delayed_closes import PendingResponse
+from .registry import Registry
+
+log = logger(__name__)
+
+OURS = (s.CLOSE, s.ASK)  # of the ids of the protocol, those that the server itself sends
+NOTED = 1000  # users whose absence was logged
+
+
+class Sending:
+    """The way of an event to its clients, up to the broker.
+
+    :ivar canonical: the packer of events as the broker keeps them; another one knows the
+        application's ``pack_default``.
+    :ivar check_receivers: raises PackError for an event that no client could get.
+    """
+
+    def __init__(
+        self, config: Config, broker: Broker, registry: Registry[Any], counters: Counter[str]
+    ) -> None:
+        self._broker = broker
+        self._registry = registry
+        self._counters = counters
+        self._max_bytes = config.max_outbox_bytes // 2
+        self._limit = config.max_outbox_bytes
+        self._absent_noted: set[str] = set()
+        self.canonical = CANONICAL
+        self.check_receivers: Callable[[str, Any, str], object] = lambda id, data, text: None
+
+    def send(
+        self,
+        uid: Uid,
+        event: Any,
+        client_id: str | None = None,
+        flush: bool = False,
+    ) -> int | None:
+        """Publish *event* to a user, or one client of theirs.
+
+        :raises BadEvent: for what is no event.
+        :raises PackError: naming the path to what cannot be packed.
+        """
+        if client_id is not None:
+            channel = client_channel(uid, client_id)
+        else:
+            channel = ANONYMOUS if uid is None else user_channel(uid)
+        return self._publish(channel, event, flush=flush)
+
+    def broadcast(self, event: Any, but: Key | None = None) -> int | None:
+        """Publish *event* to every client."""
+        return self._publish(EVERYONE, event, but=but)
+
+    def publish(self, topic: str, event: Any) -> int | None:
+        """Publish *event* to the members of *topic*."""
+        return self._publish(topic_channel(topic), event)
+
+    def close(
+        self, uid: Uid, client_id: str | None, reconnect: bool, after: PendingResponse | None = None
+    ) -> None:
+        """Close a user's connections, in whatever process.
+
+        :param after: tell the clients when this response has ended.
+        """
+        code, reason = (
+            (s.CLOSED_BY_APP, "closed by the application")
+            if reconnect
+            else (s.SIGNED_OUT, "signed out")
+        )
+        data: dict[str, Any] = {"code": code, "reason": reason}
+        if after is not None:
+            data["after"] = [*after]
+        self.send(uid, [s.CLOSE, data], client_id)
+
+    def _publish(
+        self,
+        channel: str,
+        event: Any,
+        *,
+        but: Key | None = None,
+        flush: bool = False,
+    ) -> int | None:
+        id, data = assert_event(event)
+        if id.startswith("chsk/") and id not in OURS:
+            raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
+        text = self.canonical.pack([id, data], root="event")
+        self.check_receivers(id, data, text)
+        if len(text) > self._max_bytes:
+            raise PackError(
+                f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
+                f" ({self._limit})"
+            )
+        offset = self._broker.publish(channel, text, but=but, flush=flush)
+        self._counters["dropped_absent" if offset is None else "events_out"] += 1
+        return offset
+
+    def note_absent(self, uid: Uid) -> None:
+        """Log the first drop to a user who is not there: mostly a uid spelt differently."""
+        if uid is None or uid in self._absent_noted or len(self._absent_noted) >= NOTED:
+            return
+        self._absent_noted.add(uid)
+        some = sorted(self._registry.connected_uids.any)[:5]
+        log.info("nothing was sent to uid %r, who is not connected; in this process: %s", uid, some)
