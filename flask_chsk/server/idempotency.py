@@ -1,7 +1,7 @@
 """Keyed sends, which a client may send again after a cut, run once and give the same reply.
 
-Within this worker the cache tells (docs/protocol.rst, "Requests" and repeats). Between workers the
-broker decides which of them handles a send.
+Within one worker the cache tells a repetition; between workers the broker decides which of them
+handles a send (docs/protocol.rst, "Keyed sends").
 """
 
 from __future__ import annotations
