@@ -1,0 +1,110 @@
+"""What is checked of an event before it is published, and where it goes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from flask_chsk.errors import BadEvent, PackError
+from flask_chsk.server.delayed_closes import PendingResponse
+from flask_chsk.server.sending import Sending
+
+from .fakes import Site
+
+
+class Broker:
+    """Notes what is published; only ann is there."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[Any, ...]] = []
+
+    def publish(self, channel: str, text: str, *, but: Any, flush: bool) -> int | None:
+        self.published.append((channel, text, but, flush))
+        return None if channel == "u:bob" else len(self.published)
+
+
+class Scene(Site):
+    def __init__(self) -> None:
+        super().__init__(max_outbox_bytes=4000)
+        self.broker = Broker()
+        self.sending = Sending(self.config, self.broker, self.registry, self.counters)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_events_go_to_the_channel_of_those_they_are_for(scene: Scene) -> None:
+    sending = scene.sending
+    sending.send("ann", ["a/b", 1])
+    sending.send("ann", ["a/b", 2], "c1", flush=True)
+    sending.send(None, ["a/b", 3])
+    sending.send(None, ["a/b", 4], "c2")
+    sending.broadcast(["a/b", 5], ("ann", "c1"))
+    sending.publish("news", ["a/b", 6])
+    assert scene.broker.published == [
+        ("u:ann", "[:a/b 1]", None, False),
+        ("c:c1:ann", "[:a/b 2]", None, True),
+        ("-", "[:a/b 3]", None, False),
+        ("c:c2", "[:a/b 4]", None, False),
+        ("*", "[:a/b 5]", ("ann", "c1"), False),
+        ("t:news", "[:a/b 6]", None, False),
+    ]
+
+
+def test_an_event_for_nobody_is_counted_as_dropped(scene: Scene) -> None:
+    assert scene.sending.send("ann", ["a/b"]) == 1
+    assert scene.sending.send("bob", ["a/b"]) is None
+    assert scene.counters == {"events_out": 1, "dropped_absent": 1}
+
+
+@pytest.mark.parametrize("event", [None, "a/b", ["nonsense"], ["chsk/handshake", 1]])
+def test_what_is_no_event_of_an_application_is_refused(scene: Scene, event: Any) -> None:
+    with pytest.raises(BadEvent):
+        scene.sending.send("ann", event)
+    assert scene.broker.published == []
+
+
+def test_what_cannot_be_packed_is_refused_with_its_path(scene: Scene) -> None:
+    with pytest.raises(PackError, match=r"event\[1\]"):
+        scene.sending.send("ann", ["a/b", {"x": object()}])
+
+
+def test_an_event_over_half_of_an_outbox_is_refused(scene: Scene) -> None:
+    scene.sending.send("ann", ["a/b", "x" * 1900])
+    with pytest.raises(PackError, match="CHSK_MAX_OUTBOX_BYTES"):
+        scene.sending.send("ann", ["a/b", "x" * 2000])
+
+
+def test_what_no_receiver_could_read_is_refused(scene: Scene) -> None:
+    def check(id: str, data: Any, text: str) -> None:
+        raise PackError(f"{id} {data} {text}")
+
+    scene.sending.check_receivers = check
+    with pytest.raises(PackError, match=r"a/b 1 \[:a/b 1\]"):
+        scene.sending.send("ann", ["a/b", 1])
+
+
+def test_a_close_is_an_event_and_may_wait_for_a_response(scene: Scene) -> None:
+    scene.sending.close("ann", None, reconnect=True)
+    scene.sending.close("ann", "c1", reconnect=False, after=PendingResponse("w", "t"))
+    closes = [(channel, text) for channel, text, *_ in scene.broker.published]
+    assert closes == [
+        ("u:ann", '[:chsk/close {:code 4003 :reason "closed by the application"}]'),
+        ("c:c1:ann", '[:chsk/close {:code 4005 :reason "signed out" :after ["w" "t"]}]'),
+    ]
+
+
+def test_the_absence_of_a_user_is_logged_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.connect("ann")
+    with caplog.at_level(logging.INFO, "flask_chsk.server.sending"):
+        for uid in ("Ann", "Ann", None):
+            scene.sending.note_absent(uid)
+    [line] = caplog.messages
+    assert "'Ann'" in line
+    assert "['ann']" in line
