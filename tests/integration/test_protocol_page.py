@@ -17,7 +17,7 @@ from flask_chsk.errors import Refused, UsageError
 from flask_chsk.protocol import event, session, uids
 from flask_chsk.protocol.session import ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer
-from flask_chsk.server import replies
+from flask_chsk.server import idempotency
 from flask_chsk.values import Keyword, StrKey
 from flask_chsk.web import form, views
 from tests.pages import read, tables, words
@@ -92,7 +92,7 @@ LIMITS = {
     "characters of a cursor": 40,
     "characters of a key": session.KEY_LENGTH,
     "keys that are remembered of one client": brokers.KEYS,
-    "bytes of a reply that is kept for a repetition": replies.KEPT_REPLY,
+    "bytes of a reply that is kept for a repetition": idempotency.KEPT_REPLY,
     "events in one batch": session.BATCHED,
     "characters of a bad package that the application gets": session.BAD_PACKAGE_SHOWN,
     "bytes of one push, about": session.PAGE_BYTES,
