@@ -24,6 +24,7 @@ from flask_chsk.brokers import (
     user_channel,
 )
 from flask_chsk.brokers.redis import calls, lease, scripts, subscription
+from flask_chsk.brokers.redis.schema import SCHEMA
 from flask_chsk.config import Config
 from flask_chsk.errors import (
     BadEvent,
@@ -792,7 +793,7 @@ def test_what_a_foreign_writer_said_wrongly_is_refused_and_counted(
     one.broker.ready()
     attached(one.broker, "ann", "1")
     base = one.broker._redis.base  # type: ignore[attr-defined]
-    wrong = text.replace(b"EPOCH", one.broker.epoch.encode())
+    wrong = text.replace(b"EPOCH", b"%d %s" % (SCHEMA, one.broker.epoch.encode()))
     wrong = wrong.replace(b"OFFSET", b"%d" % (one.watermark() + 1))
     redis.Redis.from_url(redis_url).publish(f"{base}u:ann", wrong)
     one.broker.publish(ANN, "[:a/b 2]")
