@@ -104,7 +104,7 @@ class Clients:
         self._missed_closes: dict[Owner, tuple[Close, float]] = {}  # of pollers, and since when
         self._epoch_began = 0
         self._rules = Rules(
-            epoch=broker.epoch,
+            epoch="",  # until the broker says it
             kalive=config.ws_kalive,
             ping_timeout=config.ws_ping_timeout,
             cursor_every=max(config.recovery_seconds / 4, 1.0),
