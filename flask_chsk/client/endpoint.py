@@ -7,6 +7,7 @@ of something else, such as a login page. It opens no connection.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,7 +80,7 @@ class Endpoint:
         session: ClientSession,
         credentials: Credentials,
         http: HttpClient,
-        lock: Any,
+        lock: threading.RLock,
         lp_timeout: float,
         chsk_url: UrlFunction | None,
         ajax_opts: Mapping[str, Any] | None,

@@ -164,7 +164,7 @@ class Engine:
         return written
 
     def _send(self, effect: Send, written: list[Transport]) -> None:
-        transport = effect.link.transport
+        transport = _transport_of(effect.link)
         if transport.take(effect.outgoing):
             written.append(transport)
         else:
@@ -199,7 +199,7 @@ class Engine:
         transport.start()
 
     def _end(self, effect: End, written: list[Transport]) -> None:
-        transport = effect.link.transport
+        transport = _transport_of(effect.link)
         transport.end(effect.code)
         written.append(transport)
 
@@ -210,7 +210,7 @@ class Engine:
         log.warning("%s: %s, which waited, is dropped", effect.why, effect.outgoing.name)
 
     def _repoll(self, effect: Repoll, written: list[Transport]) -> None:
-        effect.link.transport.restart()
+        _transport_of(effect.link).restart()
 
     def _answer(self, ask_id: str, event: Event) -> None:
         """In a thread for users' code: answer what the server asks."""
@@ -295,6 +295,12 @@ class Engine:
     def post_failed(self, outgoing: Outgoing, reply: Any, details: Any = None) -> None:
         """A POST was refused, or timed out."""
         self.decide(lambda now: self.session.requests.reply(outgoing, reply, details))
+
+
+def _transport_of(link: Link) -> Transport:
+    """What carries *link*: the session says ``Open`` first."""
+    assert link.transport is not None
+    return link.transport
 
 
 def wall() -> float:

@@ -57,7 +57,7 @@ class Link:
         self.busy = False
         self.pinging = False
         self.due: float | None = None
-        self.transport: Any = None
+        self.transport: Transport | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.kind} confirmations_left={self.confirmations_left}>"

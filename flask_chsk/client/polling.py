@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 from ..interrupts import from_signal
 from ..logs import logger
@@ -34,7 +33,7 @@ class Polling:
         link: Link,
         endpoint: Endpoint,
         threads: ThreadGroup,
-        lock: Any,
+        lock: threading.RLock,
         requests: Requests,
     ) -> None:
         self._owner = owner

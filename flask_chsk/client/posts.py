@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from ..interrupts import from_signal
 from ..logs import logger
@@ -39,7 +38,7 @@ class Posts:
         link: Link,
         endpoint: Endpoint,
         threads: ThreadGroup,
-        lock: Any,
+        lock: threading.RLock,
         requests: Requests,
         ended: Callable[[], object],
     ) -> None:

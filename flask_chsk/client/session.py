@@ -134,12 +134,21 @@ class ClientSession:
 
     # sending -------------------------------------------------------------------------
 
-    def pack(self, event: Event, cb: Any = None, timeout: float = 0.0, **how: Any) -> Outgoing:
+    def pack(
+        self,
+        event: Event,
+        cb: Any = None,
+        timeout: float = 0.0,
+        *,
+        key: str | None = None,
+        waits: bool = False,
+    ) -> Outgoing:
         """*event* packed, in the caller's thread: see :meth:`Requests.pack`.
 
         :raises PackError: for what cannot be packed, or is over the server's limit.
         """
-        return self.requests.pack(event, cb, timeout, max_bytes=self.server.max_bytes, **how)
+        max_bytes = self.server.max_bytes
+        return self.requests.pack(event, cb, timeout, key=key, waits=waits, max_bytes=max_bytes)
 
     def send(self, outgoing: Outgoing, now: float) -> bool:
         """Whether *outgoing* leaves, or waits in line for the next opening."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import replace
-from typing import Any
 
 from ..errors import ChskError
 from ..interrupts import from_signal
@@ -30,7 +29,12 @@ class WebSocket:
     """Carries one link of kind ``"ws"``; see :class:`~.link.Transport`."""
 
     def __init__(
-        self, owner: Owner, link: Link, endpoint: Endpoint, threads: ThreadGroup, lock: Any
+        self,
+        owner: Owner,
+        link: Link,
+        endpoint: Endpoint,
+        threads: ThreadGroup,
+        lock: threading.RLock,
     ) -> None:
         self._owner = owner
         self._link = link
