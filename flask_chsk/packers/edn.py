@@ -286,6 +286,8 @@ def _number(token: str) -> int | float | Decimal | Fraction:
     if match := _FLOAT.fullmatch(token):
         return float(token) if match[1] is None else decimal_of(token[:-1])
     if match := _RATIO.fullmatch(token):
+        if match[2].strip("0") == "":
+            raise UnpackError("division by zero")
         return read_ratio(int(match[1]), int(match[2]))
     raise UnpackError(f"invalid number: {short(token)}")
 
@@ -610,9 +612,9 @@ class EdnPacker(WalkingPacker[str]):
     def _map(self, parts: list[str]) -> str:
         return f"{{{' '.join(parts)}}}"
 
-    def _tagged(self, tag: Any, content: str) -> str:
+    def _tag(self, tag: Any) -> tuple[str, str]:
         if not isinstance(tag, str) or not tag[:1].isalpha() or not _is_symbol(tag):
             raise PackError(f"{shown(tag)} is no tag")
         if tag in self._tags:
             raise PackError(f"the tag {tag} has a type of its own")
-        return f"#{tag} {content}"
+        return f"#{tag} ", ""

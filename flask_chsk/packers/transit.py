@@ -582,12 +582,12 @@ class TransitPacker(WalkingPacker[str]):
     def _composite_map(self, parts: list[str]) -> str:
         return f'["~#cmap",[{",".join(parts)}]]'
 
-    def _tagged(self, tag: Any, content: str) -> str:
+    def _tag(self, tag: Any) -> tuple[str, str]:
         if not isinstance(tag, str) or not tag:
             raise PackError(f"{shown(tag)} is no tag")
         if not _is_own(tag):
             raise PackError(f"the tag {tag} has a type of its own")
-        return f"[{_quoted('~#' + tag)},{content}]"
+        return f"[{_quoted('~#' + tag)},", "]"
 
 
 def _is_own(tag: str) -> bool:

@@ -75,8 +75,8 @@ class WalkingPacker(BuiltinPacker[Data]):
         """A map with keys that are not written as ``key_scalars`` are."""
         return self._map(parts)
 
-    def _tagged(self, tag: Any, content: Data) -> Data:
-        """A `Tagged`, where ``native`` has it.
+    def _tag(self, tag: Any) -> tuple[Data, Data]:
+        """What stands before and behind the value of a `Tagged`, where ``native`` has it.
 
         :raises PackError: for a tag that cannot be written.
         """
@@ -171,7 +171,8 @@ class WalkingPacker(BuiltinPacker[Data]):
 
     def _other(self, value: Any, depth: int) -> Data:
         if type(value) is Tagged and Tagged in self.native:
-            return self._tagged(value.tag, self._any(value.value, depth))
+            before, behind = self._tag(value.tag)
+            return before + self._any(value.value, depth) + behind
         return self._any(self._plainer(value), depth)
 
     def _write_datetime(self, value: datetime) -> Data:

@@ -22,13 +22,12 @@ from flask_chsk.brokers import (
     MAX_TOPICS,
     Page,
     client_channel,
-    make,
     topic_channel,
     user_channel,
 )
 from flask_chsk.brokers.memory import MemoryBroker
 from flask_chsk.config import Config
-from flask_chsk.errors import ConfigError, UsageError
+from flask_chsk.errors import UsageError
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.push import Push
 
@@ -484,9 +483,3 @@ def test_no_two_channels_share_a_name(one: str, other: str, client_id: str) -> N
     names += [client_channel(one, client_id), user_channel(f"{other}x{one}")]
     if one:
         assert len(set(names)) == len(names)
-
-
-def test_the_url_chooses_the_broker() -> None:
-    assert isinstance(make(Config()), MemoryBroker)
-    with pytest.raises(ConfigError, match=r"CHSK_BROKER_URL amqp:…"):
-        make(Config(broker_url="amqp://secret@host"))

@@ -61,8 +61,8 @@ class Words(WalkingPacker[str]):
     def _map(self, parts: list[str]) -> str:
         return f"{{{' '.join(parts)}}}"
 
-    def _tagged(self, tag: Any, content: str) -> str:
-        return f"#{tag} {content}"
+    def _tag(self, tag: Any) -> tuple[str, str]:
+        return f"#{tag}(", ")"
 
 
 class StrictWords(Words):
@@ -101,7 +101,7 @@ class StrictWords(Words):
         ({(1, "a"): 2}, "{[1 str(a)] 2}"),
         ({FrozenMap({"a": 1}): FrozenMap({"b c": 2})}, "{{:a 1} {str(b c) 2}}"),
         (OrderedDict(a=1), "{:a 1}"),
-        (Tagged("t", {"a": 1}), "#t {:a 1}"),
+        (Tagged("t", {"a": 1}), "#t({:a 1})"),
         (Color.RED, "str(red)"),
         ([UTC], f"[{UTC.isoformat()}]"),
         ({UTC: 1}, f"{{{UTC.isoformat()} 1}}"),
