@@ -16,7 +16,7 @@ from ..errors import ConfigError, UnpackError
 from ..interrupts import from_signal
 from ..logs import logger
 from ..printable import masked
-from .http import MAX_BODY, Abort, Answer, HttpClient, NoAnswer, cookie_jar, form, with_query
+from .http_client import MAX_BODY, Abort, Answer, HttpClient, NoAnswer, cookie_jar, form, with_query
 
 log = logger(__name__)
 

@@ -27,7 +27,7 @@ from .dispatch import Dispatcher, EventMsg, Handler, PendingReply, RecvQueue, Wa
 from .effects import State
 from .endpoint import Endpoint, UrlFunction, default_chsk_url
 from .engine import Engine, wall, why
-from .http import HttpClient, cookie_jar
+from .http_client import HttpClient, cookie_jar
 from .link import MAX_MESSAGE
 from .options import (
     Credentials,

@@ -18,7 +18,7 @@ from ..logs import logger
 from ..printable import masked
 from ..protocol.wire import Data
 from ..security import RESUME_HEADER, SECRET_HEADER
-from .http import Answer, HttpClient
+from .http_client import Answer, HttpClient
 from .link import Link, LinkClosed
 from .options import Credentials
 from .session import ClientSession

@@ -12,7 +12,7 @@ from ..interrupts import from_signal
 from ..logs import logger
 from ..protocol.session import ERROR, NORMAL, TIMEOUT
 from .endpoint import Endpoint, refusal
-from .http import Abort, Answer, NoAnswer, with_query
+from .http_client import Abort, Answer, NoAnswer, with_query
 from .link import Link, LinkClosed, Outgoing, PostOwner
 from .posts import Posts
 from .requests import Requests

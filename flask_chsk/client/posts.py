@@ -16,7 +16,7 @@ from ..logs import logger
 from ..protocol.session import ERROR, TIMEOUT
 from ..protocol.wire import Data
 from .endpoint import Endpoint
-from .http import Abort, Answer, NoAnswer, form, with_query
+from .http_client import Abort, Answer, NoAnswer, form, with_query
 from .link import Link, Outgoing, PostOwner
 from .requests import Requests
 from .waiting import ThreadGroup

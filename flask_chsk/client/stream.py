@@ -14,7 +14,7 @@ from gevent.monkey import is_module_patched
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .. import forks
-from .http import shut_down
+from .http_client import shut_down
 
 READ = 65_536
 STALLED = 10.0  # seconds without taking a byte, after which a peer is given up

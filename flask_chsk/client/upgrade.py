@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ChskError
 from ..protocol import frames
-from .http import Answer
+from .http_client import Answer
 from .stream import READ
 
 MAX_HEAD = 65_536  # bytes of the head of an answer

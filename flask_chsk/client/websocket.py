@@ -16,7 +16,7 @@ from ..protocol import frames
 from ..protocol.frames import FrameReader
 from . import upgrade
 from .endpoint import Endpoint, refusal
-from .http import FAILURES, Abort, NoAnswer, with_query
+from .http_client import FAILURES, Abort, NoAnswer, with_query
 from .link import MAX_MESSAGE, Link, LinkClosed, Outgoing, Owner
 from .stream import Stream
 from .upgrade import NotUpgraded

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, Protocol
 
 import websocket
 
-from flask_chsk.client import ChannelSocket, http, upgrade
+from flask_chsk.client import ChannelSocket, upgrade
+from flask_chsk.client.http_client import Answer, HttpClient
 from flask_chsk.errors import BrokerError
 from flask_chsk.publisher import Publisher
 from flask_chsk.values import Keyword
@@ -56,26 +57,26 @@ class Cluster(Protocol):
 def answers() -> Iterator[Counter[str]]:
     """HTTP answers that our clients get meanwhile, over either transport."""
     seen: Counter[str] = Counter()
-    request, read = http.HttpClient.request, upgrade.read_answer
+    request, read = HttpClient.request, upgrade.read_answer
 
-    def note(answer: http.Answer) -> http.Answer:
+    def note(answer: Answer) -> Answer:
         later = " with Retry-After" if "retry-after" in answer.headers else ""
         seen[f"{answer.status}{later}"] += 1
         return answer
 
-    def counted(*args: Any, **more: Any) -> http.Answer:
+    def counted(*args: Any, **more: Any) -> Answer:
         return note(request(*args, **more))
 
-    def counted_upgrade(sock: Any) -> tuple[http.Answer, bytes]:
+    def counted_upgrade(sock: Any) -> tuple[Answer, bytes]:
         answer, rest = read(sock)
         return note(answer), rest
 
-    http.HttpClient.request = counted  # type: ignore[method-assign]
+    HttpClient.request = counted  # type: ignore[method-assign]
     upgrade.read_answer = counted_upgrade
     try:
         yield seen
     finally:
-        http.HttpClient.request = request  # type: ignore[method-assign]
+        HttpClient.request = request  # type: ignore[method-assign]
         upgrade.read_answer = read
 
 

@@ -33,7 +33,7 @@ import gevent
 from greenlet import greenlet
 
 from flask_chsk.client import ChannelSocket
-from flask_chsk.client.http import HttpClient
+from flask_chsk.client.http_client import HttpClient
 from flask_chsk.hub import IDLE_WORKERS
 from flask_chsk.packers import make
 from tests.e2e.hostile.conftest import Target

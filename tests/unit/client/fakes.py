@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from flask_chsk.client.endpoint import Endpoint
-from flask_chsk.client.http import Answer, HttpClient, NoAnswer
+from flask_chsk.client.http_client import Answer, HttpClient, NoAnswer
 from flask_chsk.client.link import Link, LinkClosed, Outgoing
 from flask_chsk.client.options import Credentials
 from flask_chsk.client.policy import Options

@@ -10,7 +10,7 @@ import pytest
 
 from flask_chsk.client.endpoint import Endpoint, refusal
 from flask_chsk.client.handshake import ServerInfo
-from flask_chsk.client.http import Answer, HttpClient
+from flask_chsk.client.http_client import Answer, HttpClient
 from flask_chsk.client.link import Link, LinkClosed
 from flask_chsk.client.options import Credentials
 from flask_chsk.client.policy import Options

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flask_chsk.client import polling as module
-from flask_chsk.client.http import Answer, NoAnswer
+from flask_chsk.client.http_client import Answer, NoAnswer
 from flask_chsk.client.link import LinkClosed
 from flask_chsk.client.polling import Polling
 from tests.unit.client.fakes import Bench

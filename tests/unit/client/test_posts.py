@@ -8,7 +8,7 @@ import pytest
 
 from flask_chsk.client import posts as module
 from flask_chsk.client.handshake import ServerInfo
-from flask_chsk.client.http import Answer, NoAnswer
+from flask_chsk.client.http_client import Answer, NoAnswer
 from flask_chsk.client.link import Outgoing
 from flask_chsk.client.posts import Posts
 from flask_chsk.protocol.event import Event
