@@ -1,44 +1,45 @@
 // @ts-check
 /**
- * The browser's end of flask_chsk: one event channel, over WebSocket where it works and
- * long-polling where it does not (docs/protocol.rst).
+ * The browser's end of flask_chsk: one event channel over a WebSocket where one works, and over
+ * long-polling elsewhere (docs/protocol.rst).
  *
- * A ChannelSocket owns its links. A link over a WebSocket and one over polling look alike:
- * frames come up, packed messages go down, and it ends once; which one carries an event is
- * nobody's business above them. It refuses to store anything beyond the page, to repeat a
- * send, and to deliver an event twice.
+ * ChannelSocket decides: which transport to use, when to connect again, which events are new,
+ * which reply belongs to which request. webSocketLink and ajaxLink carry messages. A link knows
+ * only its Owner and looks the same for both transports.
+ *
+ * This module stores no event beyond the page, sends none twice, and delivers none twice.
  */
 
 import { Keyword, PackError, Tagged, edn, ednPacker, isName, json } from "./edn.js";
 
 export { Keyword, PackError, Tagged, edn, ednPacker, json };
 
-const ASK_MS = 10_000; // for csrfToken, auth and chskUrl to say something
-const BATCH_EVENTS = 64; // half of what the server lets wait for one client's handlers
+const CREDENTIALS_MS = 10_000; // for csrfToken, auth and chskUrl to answer
+const BATCH_EVENTS = 64; // half of what the server queues for the handlers of one client
 const BATCH_CHARS = 65_536;
-const BESIDE_MS = 1_000; // of silence of a WebSocket that is tried: then Ajax is tried beside it
+const PARALLEL_MS = 1_000; // of silence of a new WebSocket: then Ajax is tried in parallel
 const BRIEF = 2; // WebSockets in a row that were cut within STABLE_MS: then Ajax for a while
-const CONNECT_MS = 5_000; // that a WebSocket has to prove itself
-// After an empty poll: it may have ended because a WebSocket that is being tried took over.
+const CONNECT_MS = 5_000; // for a new WebSocket to prove that messages pass both ways
+// After an empty poll: perhaps the server ended it because a new WebSocket took over.
 const EMPTY_MS = 250;
-const HURRY_MS = 1_000; // between two waits that connect() cuts short
-const LEFT = 3002; // a close code of ours: the page is hidden or offline, and may come back
-const FOREIGN_MS = 15_000; // till the next try where a login page answers: it stays for a while
-const LONGEST_MS = 2 ** 31 - 1; // of a timer; over it, and that is Infinity, too, it fires at once
+const HURRY_MS = 1_000; // between two waits that connect() ends
+const LEFT = 3002; // our close code for a page that is hidden or offline, and may come back
+const FOREIGN_MS = 15_000; // until the next try where a login page answers: it will not go soon
+const LONGEST_MS = 2 ** 31 - 1; // of a timer: a longer one, and Infinity, fires at once
 const PING = "ping"; // the callback id of keep-alives; those of sends are c1, c2, …
 const PONG_MS = 10_000;
-const POSTS = 3; // open at a time: with the poll they leave a page two of HTTP/1.1's six connections
+const POSTS = 3; // at a time: with the poll, this leaves two of the six connections of HTTP/1.1
 const POST_QUEUE = 1000; // events; a server that is so far behind is as good as closed
-const POST_TRIES = 5; // where the server says "later"
-const PROBE_MS = 3_000; // a server that lives answers before a user loses patience
-const REQUESTS = 1000; // that wait for an opening
-const RETRY_AFTER_S = 60; // a server that says more is not believed
-const RECV_BYTES = 4_194_304; // of what nobody takes: as much as the server keeps for a client
+const POST_TRIES = 5; // where the server answers 429 or 503
+const PROBE_MS = 3_000; // for a pong when the user looks at the page
+const REQUESTS = 1000; // that wait for the connection
+const RETRY_AFTER_S = 60; // the most that a server's Retry-After counts
+const RECV_BYTES = 4_194_304; // that chRecv keeps: as much as the server keeps for a client
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
-const UPGRADE_MS = 30_000;
+const UPGRADE_MS = 30_000; // from Ajax to the next try of a WebSocket; doubles up to the cap
 const UPGRADE_CAP_MS = 600_000;
-// The first wait where WebSockets have worked: then it was a cut that brought us to Ajax.
+// The first wait where WebSockets have worked: a cut led to Ajax, not something that blocks them.
 const RETURN_MS = 2_000;
 
 const CLOSED = "chsk/closed";
@@ -46,30 +47,64 @@ const ERROR = "chsk/error";
 const TIMEOUT = "chsk/timeout";
 const UNEXPECTED = "unexpected";
 
-/** Close codes after which the socket stays closed, and the reason told: docs/protocol.rst,
- * "Close codes".
+/** Close codes after which the socket stays closed, and the reason that the state then shows:
+ * docs/protocol.rst, "Close codes".
  * @type {Record<number, string>} */
 const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
 
 /**
- * A link. `wants` counts what must come before it is trusted; `held` is what came till then;
- * `busy`: events without callback are still leaving.
- * @typedef {{
- *   type: "ws" | "ajax", wants: number, held: any[],
- *   busy?: boolean,
- *   send: (item: Item) => boolean,
- *   probe: (hard: boolean) => void,
- *   end: (code?: number) => void,
- * }} Link
- * How a link ended: the reason by its name (docs/protocol.rst, "The state of a client"), and what
- * more is known. `message` is the peer's text.
- * @typedef {{reason: string, code?: number, status?: number,
- *   message?: string, retryAfterMs?: number}} Cut
- * A message on its way; with an `id` it waits for its reply.
- * @typedef {{packed: any, id?: string | null, cb?: any,
- *   timeoutMs?: number, timer?: any, via?: Link | null, waits?: boolean, uid?: any}} Item
- * `waits`: it is a request, which may wait for an opening; `uid`: the user whose it is, undefined
- * where that was not known.
+ * How a link ended.
+ * @typedef {object} LinkClosed
+ * @property {string} reason by its name: docs/protocol.rst, "The state of a client"
+ * @property {number} [code] of a WebSocket's close
+ * @property {number | null} [status] of an HTTP answer
+ * @property {string} [message] the peer's text
+ * @property {number} [retryAfterMs] as the server asked
+ */
+
+/**
+ * A message on its way.
+ * @typedef {object} Outgoing
+ * @property {any} packed
+ * @property {string | null} [id] of its callback; without one it gets no reply
+ * @property {any} [cb]
+ * @property {number} [timeoutMs] for the reply
+ * @property {any} [timer]
+ * @property {Link | null} [via] the link that took it
+ * @property {number} [number] shown by a POST, which a browser may repeat after a broken connection
+ * @property {boolean} [waits] it may wait for the connection
+ * @property {any} [uid] the user who sent it while there was no connection, if known
+ */
+
+/**
+ * A transport, in use or on trial.
+ * @typedef {object} Link
+ * @property {"ws" | "ajax"} type
+ * @property {number} confirmationsLeft until it is trusted: the handshake, over a WebSocket a pong
+ * @property {boolean} [busy] messages that it took are still leaving
+ * @property {() => void} start
+ * @property {(item: Outgoing) => boolean} send whether it takes the message
+ * @property {(hard: boolean) => void} probe whether the peer is there; `hard`: it may be gone
+ * @property {(code?: number) => void} end
+ */
+
+/**
+ * What the links know of their channel socket, and tell it.
+ * @typedef {object} Owner
+ * @property {(link: Link) => "trial" | "open" | "ended"} state "trial": not trusted yet; "ended":
+ *   replaced, closed or lost
+ * @property {(link: Link, data: any) => any} message a message came; returns its value
+ * @property {(link: Link, closed: LinkClosed, ev?: any) => void} lost the link ended by itself
+ * @property {() => void} opening a WebSocket begins, or was accepted
+ * @property {() => {url: string, protocols: string[]}} upgrade what opens a WebSocket
+ * @property {(link: Link, signal: AbortSignal) => Promise<any>} poll the answer to a new GET
+ * @property {(item: Outgoing, handled: () => void) => Promise<any>} post the answer to a POST;
+ *   `handled` is called at its head
+ * @property {(item: Outgoing, answer: any) => void} posted this answer to a POST is the last
+ * @property {(item: Outgoing) => boolean} wanted somebody waits for its reply, or nobody ever did
+ * @property {() => Promise<any>} renew ask for credentials anew
+ * @property {Steps} steps
+ * @property {any} server what the server said of itself
  */
 
 // Values of the seed ---------------------------------------------------------------------
@@ -83,23 +118,23 @@ export class ChskError extends Error {
   }
 }
 
-/** A keyword that was read as an object gives its name, all else itself. @param {any} x */
+/** The name of a keyword that was read as an object; any other value itself. @param {any} x */
 const plain = (x) => (x instanceof Keyword ? x.name : x);
 
 /** Whether `x` is `[id]` or `[id, data]` with a namespaced id. @param {any} x */
 export const isEvent = (x) =>
   Array.isArray(x) && (x.length === 1 || x.length === 2) && isName(plain(x[0]), true);
 
-/** `x`, or `["chsk/bad-event", x]` where it is none. @param {any} x */
+/** `x`, or `["chsk/bad-event", x]` where it is no event. @param {any} x */
 export const asEvent = (x) => (isEvent(x) ? x : ["chsk/bad-event", x]);
 
-/** `x`, or a thrown BadEvent. @param {any} x */
+/** `x`; throws a BadEvent where it is no event. @param {any} x */
 export function assertEvent(x) {
   if (isEvent(x)) return x;
   throw new ChskError("BadEvent", `an event is ["ns/name", data], not ${String(x)}`);
 }
 
-/** What travels in a header may be nothing else than this. @param {any} token */
+/** Throw where `token` cannot travel in a header. @param {any} token */
 function assertToken(token) {
   if (token == null || (typeof token === "string" && /^[ -~]*$/.test(token))) return token;
   throw new TypeError("must be a string of ASCII characters; encode others, as base64");
@@ -123,25 +158,25 @@ function nearest(opts, name) {
   return Object.keys(opts).sort((a, b) => likeness(b) - likeness(a));
 }
 
-/** Throw a TypeError that names the option that cannot be. @param {any} opts */
+/** Throw a TypeError that names an option whose value is wrong. @param {any} opts */
 function assertOptions(opts) {
-  const number = (/** @type {any} */ x) => typeof x === "number" && x >= 0;
-  const positive = (/** @type {any} */ x) => number(x) && x > 0;
+  const atLeast = (/** @type {number} */ least) => (/** @type {any} */ x) =>
+    typeof x === "number" && x >= least;
   const callable = (/** @type {any} */ x) => typeof x === "function";
   /** @type {[string, string, (x: any) => any][]} */
   const wanted = [
     ["type", '"auto", "ws" or "ajax"', (x) => ["auto", "ws", "ajax"].includes(x)],
     ["packer", '"edn", "json" or a packer', (x) => x === "edn" || x === "json" || x?.unpack],
     ["clientId", "1 to 64 of A-Za-z0-9_-", (x) => x == null || /^[\w-]{1,64}$/.test(x)],
-    ["wsKaliveMs", "milliseconds", positive],
-    ["lpTimeoutMs", "milliseconds", positive],
-    ["recvBuf", "a number", positive],
-    ["offlineQueue", "a number", number],
+    ["wsKaliveMs", "milliseconds", atLeast(1)],
+    ["lpTimeoutMs", "milliseconds", atLeast(1)],
+    ["recvBuf", "a number", atLeast(1)],
+    ["offlineQueue", "a number", atLeast(0)],
     ["backoff", "a function", callable],
     ["chskUrl", "a function", callable],
   ];
   for (const [name, what, holds] of wanted) {
-    if (!holds(opts[name])) throw new TypeError(`${name}: ${what}, not ${opts[name]}`);
+    if (!holds(opts[name])) throw named(name, `${what}, not ${opts[name]}`);
   }
   for (const name of ["csrfToken", "auth"]) {
     try {
@@ -152,25 +187,26 @@ function assertOptions(opts) {
   }
 }
 
-/** `error`, and whose it is. @param {string} name @param {any} error */
+/** `error` with the name of the option that it concerns. @param {string} name @param {any} error */
 const named = (name, error) => new TypeError(`${name}: ${error?.message ?? error}`);
 
 /** Whether `x` is what `chRecv` gives. @param {any} x */
 export const isEventMsg = (x) => isEvent(x?.event);
 
-/** Whether a reply is a real one: not chsk/closed, chsk/timeout or chsk/error. @param {any} reply */
+/** Whether a reply is the server's: not chsk/closed, chsk/timeout or chsk/error. @param {any} reply */
 export const cbSuccess = (reply) => ![CLOSED, TIMEOUT, ERROR].includes(plain(reply));
 
 /** Whether a reply is one of these three. @param {any} reply */
 export const cbError = (reply) => !cbSuccess(reply);
 
-/** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 5 s for some
- * four minutes, then 30 s, and with full jitter, so that many clients do not come back at once.
+/** Milliseconds to wait before try number `attempt` (from 0): exponential, at most 5 s for the
+ * first four minutes or so, then at most 30 s. With full jitter, so that many clients do not come
+ * back at once.
  * @param {number} attempt */
 export const expBackoff = (attempt) =>
   Math.random() * Math.min(attempt < 100 ? 5_000 : 30_000, 500 * 2 ** attempt);
 
-/** Call `fn` after the backoff of this attempt; returns its undo. @param {() => void} fn */
+/** Call `fn` after the backoff of this attempt; returns the undo. @param {() => void} fn */
 export function setExpBackoffTimeout(fn, attempt = 0) {
   const timer = setTimeout(fn, expBackoff(attempt));
   return () => clearTimeout(timer);
@@ -179,7 +215,7 @@ export function setExpBackoffTimeout(fn, attempt = 0) {
 /** @param {() => void} fn @param {number} ms */
 const after = (fn, ms) => setTimeout(fn, Math.min(ms, LONGEST_MS));
 
-/** Where the server is: `path`, which may be a whole URL, as seen from the page.
+/** The URL of the server: `path`, relative to the page or a whole URL.
  * @param {string} path @param {any} location @param {boolean} [websocket] */
 export function defaultChskUrl(path, location, websocket) {
   const { href } = new URL(path, location?.href);
@@ -189,7 +225,7 @@ export function defaultChskUrl(path, location, websocket) {
 const LEVELS = ["trace", "debug", "info", "warn", "error", "silent"];
 let level = 3;
 
-/** From which level on the console is told. @param {string} name one of LEVELS */
+/** Log to the console from this level on. @param {string} name one of LEVELS */
 export function setLoggingLevel(name) {
   level = LEVELS.indexOf(name);
 }
@@ -202,7 +238,7 @@ function log(name, ...what) {
 /** @param {any} error */
 const report = (error) => log("error", error);
 
-/** Call a user's function, now: if it or its promise fails, nobody else suffers.
+/** Call a user's function; an error that it throws, or its promise rejects with, is logged.
  * @template T @param {() => T} fn */
 async function guarded(fn) {
   try {
@@ -214,7 +250,7 @@ async function guarded(fn) {
 
 // Receiving ------------------------------------------------------------------------------
 
-/** A buffer of event-msgs that forgets the oldest when it is full, and counts them. */
+/** A buffer of event-msgs. When it is full it drops the oldest, and counts these. */
 export class RecvChannel {
   /** @type {[item: any, bytes: number][]} */ #items = [];
   #bytes = 0;
@@ -228,7 +264,7 @@ export class RecvChannel {
     this.#limit = limit;
   }
 
-  /** @param {any} item @param {number} [bytes] that it came as */
+  /** @param {any} item @param {number} [bytes] of the message that brought it */
   put(item, bytes = 0) {
     if (this.#ended) return;
     this.#bytes += bytes;
@@ -248,14 +284,12 @@ export class RecvChannel {
     return item;
   }
 
-  /** What comes, until it is closed and empty, or `going` no more. */
+  /** All items, until it is closed and empty, or `going()` is false. */
   async *items(going = () => true) {
-    for (;;) {
-      while (going() && !this.#items.length && !this.#ended) {
-        await new Promise((wake) => this.#waiting.push(wake));
-      }
-      if (!going() || !this.#items.length) return;
-      yield this.#shift();
+    while (going()) {
+      if (this.#items.length) yield this.#shift();
+      else if (this.#ended) return;
+      else await new Promise((wake) => this.#waiting.push(wake));
     }
   }
 
@@ -283,7 +317,8 @@ export class RecvChannel {
   }
 }
 
-/** Call `handler` with each event-msg of `chRecv`, one after another; returns the stop.
+/** Call `handler` with each event-msg of `chRecv`, one after another; returns a
+ * function that stops this.
  * @param {RecvChannel} chRecv @param {(ev: any) => any} handler */
 export function startChskRouter(chRecv, handler, { traceEvs = false } = {}) {
   let going = true;
@@ -298,7 +333,7 @@ export function startChskRouter(chRecv, handler, { traceEvs = false } = {}) {
   };
 }
 
-/** Deprecated: startChskRouter with its arguments the other way round; `handler` gets the event.
+/** Deprecated: startChskRouter with its arguments in reverse; `handler` gets the event.
  * @param {(event: any, chRecv: RecvChannel) => any} handler @param {RecvChannel} chRecv */
 export function startChskRouterLoop(handler, chRecv) {
   log("warn", "use startChskRouter(chRecv, handler)");
@@ -307,7 +342,7 @@ export function startChskRouterLoop(handler, chRecv) {
 
 // HTTP -----------------------------------------------------------------------------------
 
-/** @param {Record<string, any>} [params] what is null or undefined is left out */
+/** @param {Record<string, any>} [params] null and undefined are left out */
 function query(params = {}) {
   return new URLSearchParams(Object.entries(params).filter(([, v]) => v != null));
 }
@@ -318,7 +353,7 @@ function withQuery(url, params) {
   return text ? url + (url.includes("?") ? "&" : "?") + text : url;
 }
 
-/** One request, and never an exception: what came of it is the response map.
+/** One request. It never throws: the response map says what happened.
  * @param {any} fetch @param {string} url @param {any} opts */
 async function http(fetch, url, { method = "get", params, headers, body, signal, ...opts }) {
   const abort = new AbortController();
@@ -336,18 +371,15 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
       credentials: opts.withCredentials ? "include" : "same-origin",
       signal: abort.signal,
     });
-    const header = (/** @type {string} */ name) => answer.headers.get(name);
-    if (answer.ok) opts.go?.();
+    if (answer.ok) opts.handled?.();
     res.status = answer.status;
-    res.contentType = header("content-type");
-    const seconds = Math.max(0, parseInt(header("retry-after")));
+    res.contentType = answer.headers.get("content-type");
+    const seconds = Math.max(0, parseInt(answer.headers.get("retry-after")));
     res.retryAfterMs = Math.min(seconds, RETRY_AFTER_S) * 1000 || undefined;
-    const type = opts.respType ?? /edn|json|$/.exec(res.contentType)?.[0];
-    const packer = answer.ok && /** @type {any} */ ({ edn, json })[type];
-    res.content = await (answer.ok && type === "binary" ? answer.arrayBuffer() : answer.text());
-    if (packer) res.content = packer.unpack(res.content);
+    res.content = await (answer.ok && opts.binary ? answer.arrayBuffer() : answer.text());
+    if (answer.ok) opts.read?.(res);
     res.success = answer.ok;
-    // What is no answer of a channel socket: a login page, a portal, a proxy's own page.
+    // A login page, a captive portal or a proxy's own page: not the answer of a channel socket.
     const html = /html/.test(res.contentType);
     if (answer.redirected ? html || !answer.ok : answer.ok && html) {
       res.foreign = answer.redirected ? `a redirect to ${answer.url.split("?")[0]}` : "a page of HTML";
@@ -362,21 +394,251 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
 }
 
 /** A small Ajax call. `callback` gets `{success, status, error, content, contentType}`; `error` is
- * null, a status, or "timeout", "abort", "http-error" (no answer), "no-content" (an empty one),
- * "exception" (one that is not what it says it is). Returns `{abort()}`.
+ * null, a status, or "timeout", "abort", "http-error" (no answer), "no-content" (an empty answer)
+ * or "exception" (an answer that cannot be read). Returns `{abort()}`.
  * @param {string} url @param {any} opts @param {(resp: any) => void} callback */
 export function ajaxCall(url, opts, callback) {
   const abort = new AbortController();
-  http(opts.fetch ?? fetch, url, { ...opts, signal: abort.signal }).then((res) => {
-    const { status, content, error } = res;
+  /** @param {any} res */
+  const read = (res) => {
+    const [type] = /** @type {any} */ (/edn|json|text|binary|$/.exec(opts.respType + res.contentType));
+    const packer = /** @type {any} */ ({ edn, json })[type];
+    if (packer) res.content = packer.unpack(res.content);
+  };
+  const binary = opts.respType === "binary";
+  http(opts.fetch ?? fetch, url, { ...opts, binary, read, signal: abort.signal }).then((res) => {
+    const { status, content } = res;
     const empty = content === "" || content?.byteLength === 0;
-    if (!status && error === "exception") res.error = "http-error";
+    if (!status && res.error === "exception") res.error = "http-error";
     if (empty && status < 300 && status !== 204) {
       Object.assign(res, { success: false, error: "no-content", content: null });
     }
     guarded(() => callback(res));
   });
   return abort;
+}
+
+// Steps and timers -----------------------------------------------------------------------
+
+/**
+ * The order in which the code of one channel socket runs. A user's function may call any method,
+ * so none is called during a step: it is called when the outermost step is done, after the
+ * functions that were due before. A timer runs a step.
+ */
+class Steps {
+  #depth = 0;
+  #ended = false;
+  /** @type {(() => any)[]} Calls of users' functions that wait for the end of a step. */
+  #calls = [];
+  /** @type {Map<any, any>} */ #timers = new Map();
+
+  /** @template T @param {() => T} [fn] @returns {any} */
+  run(fn) {
+    this.#depth++;
+    try {
+      return fn?.();
+    } finally {
+      this.#depth--;
+      while (!this.#depth && this.#calls.length) {
+        guarded(/** @type {() => any} */ (this.#calls.shift()));
+      }
+    }
+  }
+
+  /** Call a user's function as soon as no step is under way. @param {() => any} fn */
+  call(fn) {
+    this.#calls.push(fn);
+    this.run();
+  }
+
+  /** Start a timer, in place of the one of this name.
+   * @param {any} name @param {number} ms @param {() => void} fn */
+  later(name, ms, fn) {
+    this.stop(name);
+    if (this.#ended) return;
+    const run = () => {
+      this.#timers.delete(name);
+      this.run(fn);
+    };
+    this.#timers.set(name, after(run, ms));
+  }
+
+  /** @param {number} ms @returns {Promise<void>} */
+  sleep(ms) {
+    return new Promise((wake) => this.later(wake, ms, wake));
+  }
+
+  /** @param {any} name */
+  stop(name) {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.delete(name);
+  }
+
+  /** Stop all timers. @param {boolean} ended whether none starts any more */
+  stopAll(ended) {
+    for (const name of this.#timers.keys()) this.stop(name);
+    this.#ended = ended;
+  }
+}
+
+// Links ----------------------------------------------------------------------------------
+
+/** @param {Owner} owner @param {any} packer @param {any} opts @returns {Link} */
+function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
+  const packed = packer.pack([[new Keyword("chsk/ws-ping")], PING]);
+  /** @type {any} */ let ws;
+  /** @type {any} What the browser says of an error. */ let error;
+  let heardAt = 0;
+  let pinging = false;
+
+  /** @param {string} [reason] @param {number} [code] @param {string} [message] */
+  const lost = (reason = error ? "ws-error" : UNEXPECTED, code, message) =>
+    owner.lost(link, { reason, code, message }, error);
+  /** @param {string} [reason] @param {number} [code] */
+  const giveUp = (reason, code) => {
+    link.end(4000);
+    lost(reason, code);
+  };
+  /** @param {number} pongMs */
+  const pingNow = (pongMs) => {
+    pinging = true;
+    link.send({ packed });
+    owner.steps.later(link, pongMs, () => giveUp("ws-ping-timeout", 4000));
+  };
+
+  /** @type {Link} */
+  const link = {
+    type: "ws",
+    confirmationsLeft: 2,
+    start() {
+      const { url, protocols } = owner.upgrade();
+      try {
+        ws = new WebSocket(url, protocols);
+        ws.binaryType = "arraybuffer";
+        ws.onopen = () => {
+          link.send({ packed });
+          owner.opening();
+        };
+        ws.onmessage = (/** @type {any} */ ev) => {
+          owner.message(link, ev.data);
+          if (owner.state(link) !== "open") return;
+          heardAt = Date.now();
+          pinging = false;
+          owner.steps.later(link, wsKaliveMs, () => pingNow(PONG_MS));
+        };
+        ws.onerror = (/** @type {any} */ ev) => (error = ev);
+        ws.onclose = (/** @type {any} */ ev) =>
+          lost(ev.wasClean ? "clean" : undefined, ev.code, ev.reason);
+      } catch (thrown) {
+        error = thrown;
+      }
+      owner.opening();
+      owner.steps.later(link, ws ? CONNECT_MS : 0, () => giveUp());
+    },
+    send({ packed }) {
+      if (ws?.readyState !== 1) return false;
+      ws.send(packed);
+      return true;
+    },
+    probe(hard) {
+      if (!pinging && (hard || Date.now() - heardAt > STABLE_MS)) pingNow(PROBE_MS);
+    },
+    end(code = 1000) {
+      owner.steps.stop(link);
+      ws?.close(code);
+    },
+  };
+  return link;
+}
+
+/** @param {Owner} owner @param {any} packer @returns {Link} */
+function ajaxLink(owner, { batch }) {
+  /** @type {Outgoing[]} */ const queue = [];
+  /** @type {Set<Promise<any>>} Requests under way. */ const posts = new Set();
+  /** @type {AbortController} */ let poll;
+
+  const pollAll = async () => {
+    while (owner.state(link) !== "ended") {
+      poll = new AbortController();
+      const answer = await owner.poll(link, poll.signal);
+      if (owner.state(link) === "ended") return;
+      const { success, status, error, content, retryAfterMs } = answer;
+      const word = success && owner.message(link, content);
+      if (word === TIMEOUT) await owner.steps.sleep(EMPTY_MS);
+      else if (success ? word === ERROR : error !== "abort") {
+        owner.lost(link, {
+          reason: UNEXPECTED,
+          status,
+          message: String(content ?? error).trim().slice(0, 200),
+          retryAfterMs,
+        });
+      }
+    }
+  };
+
+  /** Join to `item` what may leave in the same message. @param {Outgoing} item */
+  const fill = (item) => {
+    const most = Math.min(owner.server["max-batch"] ?? BATCH_EVENTS, BATCH_EVENTS);
+    const all = [item.packed];
+    let chars = item.packed.length;
+    while (
+      all.length < most &&
+      queue.length &&
+      !queue[0].id &&
+      (chars += queue[0].packed.length) < BATCH_CHARS
+    ) {
+      all.push(/** @type {Outgoing} */ (queue.shift()).packed);
+    }
+    if (all.length > 1) item.packed = batch(all);
+  };
+
+  const postAll = async () => {
+    link.busy = true;
+    await null; // events that are sent one right after the other leave in one message
+    for (let item; (item = queue.shift()); ) {
+      if (!owner.wanted(item)) continue;
+      if (batch && !item.id) fill(item);
+      // Its reply may take long, so later events wait only for the head of the answer, which comes
+      // when the server has handled it. A server without a cursor is not ours: it sends no head.
+      await new Promise((/** @type {any} */ handled) => {
+        const one = post(item, handled);
+        posts.add(one);
+        one.then(() => posts.delete(one)).then(handled);
+        if (item.id && !owner.server.cursor) handled();
+      });
+      if (posts.size >= POSTS) await Promise.race(posts);
+    }
+    link.busy = false;
+  };
+
+  /** @param {Outgoing} item @param {() => void} handled */
+  const post = async (item, handled) => {
+    for (let tries = 1; owner.wanted(item); tries++) {
+      const answer = await owner.post(item, handled);
+      const { status, retryAfterMs } = answer;
+      // The server did not handle a message that it answers so: it may be sent again.
+      if (/40[13]/.test(status) && tries < 2) await owner.renew();
+      else if (/429|503/.test(status) && tries < POST_TRIES) {
+        await owner.steps.sleep(retryAfterMs ?? 1000);
+      } else return owner.posted(item, answer);
+    }
+  };
+
+  /** @type {Link} */
+  const link = {
+    type: "ajax",
+    confirmationsLeft: 1,
+    start: pollAll,
+    send(item) {
+      if (queue.length >= POST_QUEUE) return false;
+      queue.push(item);
+      if (!link.busy) postAll();
+      return true;
+    },
+    probe: (hard) => hard && poll.abort(),
+    end: () => poll.abort(),
+  };
+  return link;
 }
 
 // The channel socket ---------------------------------------------------------------------
@@ -406,43 +668,40 @@ export class ChannelSocket {
   /** @type {any} */ #opts;
   /** @type {any} */ #packer;
   /** @type {any} */ #state;
-  /** @type {(() => any)[]} Of users' functions, which wait for the end of a step. */ #calls = [];
   /** @type {string} */ #path;
-  /** @type {Link | null} The trusted one. */ #link = null;
-  /** @type {Set<Link>} Those that are being tried: one, or a poll beside a WebSocket. */
-  #trials = new Set();
-  /** @type {Link | null} One that was replaced, and still posts what it was given. */ #last = null;
-  /** @type {Map<string, Item>} */ #pending = new Map();
-  /** @type {Item[]} */ #offline = [];
+  #steps = new Steps();
+  /** @type {Link | null} The one in use. */ #link = null;
+  /** @type {Map<Link, [frame: any[], bytes: number][]>} Links that are not trusted yet, and what
+   * they brought: one, or Ajax in parallel to a WebSocket. */
+  #trials = new Map();
+  /** @type {Link | null} The link that was in use before, and may still post what it took. */
+  #last = null;
+  /** @type {Map<string, Outgoing>} By the ids of their callbacks. */ #pending = new Map();
+  /** @type {Outgoing[]} */ #offline = [];
   /** @type {Map<string, Set<(ev: any) => any>>} */ #handlers = new Map();
   /** @type {Set<(old: any, now: any) => void>} */ #watchers = new Set();
-  /** @type {Map<any, any>} */ #timers = new Map();
-  /** @type {{epoch?: string, offset?: number}} How far events have come. */ #cursor = {};
-  #secret = randomText(); // proves to the server that this is one client
+  /** @type {{epoch?: string, offset?: number}} Of the last event. */ #cursor = {};
+  #secret = randomText(); // proves to the server that all requests are of one client
   /** @type {string | undefined} */ #resume;
-  /** @type {any} What the server told of itself. */ #server = {};
   /** @type {any} What requests need: `{csrf, auth, wsUrl, url}`. */ #access = {};
   #awake = new AbortController(); // ends listening to the page
   #gone = new AbortController(); // ends posts
-  #asking = false; // for credentials: the application's functions are running
-  #steps = 0; // within one another, under way
-  #told = false; // the console knows that WebSockets fail, or they do not
-  #turn = 0; // attempts that an `await` outlived know by it
+  #asking = false; // the application's functions for credentials are on the stack
+  #foreign = 0; // answers of something else than a channel socket
+  #explained = 0; // not 0: the console was told that WebSockets fail, or one has worked
+  #turn = 0; // rises with each attempt and each end: tells code after `await` that it is stale
   #polls = 0;
-  #posts = 0;
   #sends = 0;
+  #callbacks = 0;
   #tries = 0;
   #hurriedAt = 0;
-  /** @type {any} The user whose connection this is; undefined till the next handshake says. */
-  #uid;
-  #warned = false; // that something else answers
-  #renewed = false; // refused since the last opening, and tried again with new credentials
-  /** @type {string | undefined} The transport that worked last, in this tab. */ #works;
-  #downgraded = false; // WebSockets failed where Ajax works
-  /** @type {Cut | null} How Ajax failed beside a WebSocket. */ #failed = null;
+  /** @type {any} The user of this connection; undefined until the next handshake. */ #uid;
+  #refusals = 0; // since the last opening
+  /** @type {string | undefined} The transport that worked last in this tab. */ #works;
+  /** @type {LinkClosed | null} How Ajax ended in parallel to a WebSocket. */ #ajaxClosed = null;
   #brief = 0; // WebSockets in a row that were cut soon
   #upgradeMs = UPGRADE_MS;
-  #openedAt = NaN; // till it is closed
+  #openedAt = NaN; // while it is open
   #switchedAt = NaN; // from one link to another
 
   /** @param {string} [path] @param {any} [opts] */
@@ -450,9 +709,7 @@ export class ChannelSocket {
     const { WebSocket, fetch, location } = globalThis;
     this.#opts = { WebSocket, fetch, location, ...DEFAULTS };
     for (const name in opts) {
-      if (!(name in this.#opts)) {
-        throw named(name, `not one of ${nearest(this.#opts, name)}`);
-      }
+      if (!(name in this.#opts)) throw named(name, `not one of ${nearest(this.#opts, name)}`);
       if (opts[name] !== undefined) this.#opts[name] = opts[name];
     }
     assertOptions(this.#opts);
@@ -461,7 +718,6 @@ export class ChannelSocket {
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = clientId ?? randomText();
     this.#works = remembered(this.#path);
-    this.#downgraded = type === "auto" && this.#works === "ajax";
     this.chRecv = new RecvChannel(recvBuf);
     this.#state = {
       status: "closed",
@@ -478,27 +734,28 @@ export class ChannelSocket {
       udtNextReconnect: null,
     };
     Object.defineProperty(this, "state", { get: () => this.#state });
-    // Each call is a step. Methods know their object: they work as callbacks, and where a framework
-    // put a Proxy around it, through which nobody sees private members.
+    // Each call is a step. Methods are bound: they work as callbacks, and through a Proxy that a
+    // framework put around this object, which has no access to private members.
     const methods = /** @type {any} */ (this);
     for (const name of Object.getOwnPropertyNames(ChannelSocket.prototype)) {
       const method = methods[name];
-      if (name === "constructor" || typeof method !== "function") continue;
-      const value = (/** @type {any[]} */ ...args) => this.#step(() => method.apply(this, args));
+      if (name === "constructor") continue;
+      const value = (/** @type {any[]} */ ...args) =>
+        this.#steps.run(() => method.apply(this, args));
       Object.defineProperty(this, name, { value, writable: true, configurable: true });
     }
-    // Rendered on a server, there is nothing to connect to, and nobody to wait for it.
+    // On a server that renders the page there is nothing to connect to.
     if (location || /^http/.test(this.#path)) this.connect();
   }
 
-  /** To Vue and Alpine: this is no plain object, so they leave it as it is. */
+  /** Vue and Alpine wrap only plain objects. */
   get [Symbol.toStringTag]() {
     return "ChannelSocket";
   }
 
   // Events ------------------------------------------------------------------------------
 
-  /** Call `fn(ev)` for events of this id, "*" for those that no other takes; returns the undo.
+  /** Call `fn(ev)` for events of this id, "*" for those without another handler; returns the undo.
    * @param {string} id @param {(ev: any) => any} fn */
   on(id, fn) {
     id = plain(id);
@@ -537,22 +794,22 @@ export class ChannelSocket {
     this.#deliver(assertEvent(event), true);
   }
 
-  /** Whether it left, or waits in line. `cb` gets the reply, or one of the three that are not
-   * the server's. @param {any} event @param {any} [a] @param {any} [b] */
+  /** Whether it left, or waits for the connection. `cb` gets the reply, or one of "chsk/closed",
+   * "chsk/timeout", "chsk/error". @param {any} event @param {any} [a] @param {any} [b] */
   send(event, a, b) {
-    return this.#send(event, typeof a === "object" && a ? a : { timeoutMs: a, cb: b });
+    return this.#send(event, sendOptions(a, b));
   }
 
   /** @param {any} event @param {any} opts @param {boolean} [waits] */
   #send(event, { cb, timeoutMs: ms }, waits) {
     assertEvent(event);
     const timeoutMs = ms ?? 10_000;
-    if (!(timeoutMs >= 0)) throw new TypeError(`timeoutMs: milliseconds, not ${ms}`);
-    const id = cb ? `c${++this.#sends}` : null;
-    /** @type {Item} */
+    if (!(timeoutMs >= 0)) throw named("timeoutMs", `milliseconds, not ${ms}`);
+    const id = cb ? `c${++this.#callbacks}` : null;
+    /** @type {Outgoing} */
     const item = { packed: this.#pack(event, id), id, cb, timeoutMs, waits };
     const { open, status } = this.#state;
-    const queued = /connecting|waiting/.test(status) && this.#queue(item);
+    const queued = (status === "connecting" || status === "waiting") && this.#queue(item);
     if (id) {
       this.#pending.set(id, item);
       item.timer = after(() => {
@@ -565,12 +822,12 @@ export class ChannelSocket {
     return queued;
   }
 
-  /** Whether it may wait for an opening. @param {Item} item */
+  /** Whether it waits for the connection. @param {Outgoing} item */
   #queue(item) {
     const before = this.#offline.filter(({ waits }) => waits === item.waits).length;
     if (before >= (item.waits ? REQUESTS : this.#opts.offlineQueue)) return false;
     item.uid = this.#uid;
-    return this.#offline.push(item) > 0;
+    return !!this.#offline.push(item);
   }
 
   /** The reply; rejects with ReplyTimeout, ChannelClosed or ReplyError. While a connection is
@@ -592,12 +849,12 @@ export class ChannelSocket {
     });
   }
 
-  // Coming and going --------------------------------------------------------------------
+  // The connection ----------------------------------------------------------------------
 
-  /** Open, where it is closed, and wait no longer, where it waits for the next attempt. */
+  /** Open it where it is closed; end the wait where it waits for the next attempt. */
   connect() {
     const { status } = this.#state;
-    if (/closed|refused/.test(status)) this.reconnect();
+    if (status === "closed" || status === "refused") this.reconnect();
     else if (status === "waiting" && Date.now() - this.#hurriedAt >= HURRY_MS) {
       this.#hurriedAt = Date.now();
       this.#attempt();
@@ -606,29 +863,25 @@ export class ChannelSocket {
 
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect() {
-    // From the application's own `csrfToken`, `auth` or `chskUrl`: it is connecting already.
-    const again = this.#asking && this.#state.status === "connecting";
-    if (this.#gone.signal.aborted || again) return;
+    // Called by the application's own `csrfToken`, `auth` or `chskUrl`: it is connecting already.
+    const { status } = this.#state;
+    if (status === "destroyed" || (this.#asking && status === "connecting")) return;
     this.#hangUp(3000, "requested-reconnect");
-    this.#uid = undefined; // perhaps another user's from now on
+    this.#uid = undefined; // the next user may be another
     this.#listen();
     this.#attempt();
   }
 
   /** Close, until `connect()`. */
   disconnect() {
-    if (this.#gone.signal.aborted) return;
-    this.#hangUp(1000, "requested-disconnect");
-    this.#rest("closed");
+    this.#close("closed");
   }
 
   /** Close for good: no timer, no listener, no handler stays. */
   destroy() {
-    if (this.#gone.signal.aborted) return;
-    this.#hangUp(1000, "requested-disconnect");
+    this.#close("destroyed");
     this.#gone.abort();
-    this.#rest("destroyed");
-    this.#call(() => {
+    this.#steps.call(() => {
       this.#handlers.clear();
       this.#watchers.clear();
       this.chRecv.close();
@@ -637,46 +890,53 @@ export class ChannelSocket {
 
   /** For tests: as if the network had cut the connection. */
   breakConnection() {
-    for (const link of this.#link ? [this.#link] : [...this.#trials]) {
+    for (const link of this.#link ? [this.#link] : [...this.#trials.keys()]) {
       link.end(3001);
-      this.#down(link, { reason: UNEXPECTED });
+      this.#lost(link, { reason: UNEXPECTED });
+    }
+  }
+
+  /** @param {string} status */
+  #close(status) {
+    if (this.#state.status !== "destroyed") {
+      this.#hangUp(1000, "requested-disconnect");
+      this.#rest(status);
     }
   }
 
   /** @param {number} code @param {string} reason */
   #hangUp(code, reason) {
-    this.#tries = 0;
-    this.#renewed = false;
-    this.#link?.end(code);
-    this.#drop();
+    this.#tries = this.#refusals = 0;
+    this.#drop(code);
     if (this.#state.open) this.#set({ lastClose: { udt: Date.now(), reason } });
   }
 
-  /** No link any more, nor one that is being tried; what is next begins afresh. */
-  #drop() {
+  /** Have no link any more, trusted or not. @param {number} [code] to end the open one with */
+  #drop(code) {
     const link = this.#link;
     this.#turn++;
+    if (code) link?.end(code);
     this.#endTrials();
     this.#link = null;
     this.#last = link ?? this.#last;
-    this.#stop("retry");
-    this.#stop("upgrade");
+    this.#steps.stop("retry");
+    this.#steps.stop("upgrade");
     for (const item of this.#pending.values()) {
-      // Posts answer for themselves.
+      // The answer to a POST still comes.
       if (item.via === link && link?.type === "ws") this.#reply(item, CLOSED);
     }
   }
 
   #endTrials() {
-    this.#stop("beside");
-    for (const link of this.#trials) link.end();
+    this.#steps.stop("parallel");
+    for (const link of this.#trials.keys()) link.end();
     this.#trials.clear();
   }
 
-  /** @param {string} status */
+  /** Try nothing any more. @param {string} status */
   #rest(status) {
     this.#awake.abort();
-    for (const name of this.#timers.keys()) this.#stop(name);
+    this.#steps.stopAll(status === "destroyed");
     for (const item of this.#pending.values()) this.#reply(item, CLOSED);
     const { length } = this.#offline.filter((item) => !item.id);
     if (length) log("warn", `${status}: ${length} events that waited to be sent were dropped`);
@@ -685,143 +945,145 @@ export class ChannelSocket {
     this.#set({ status, udtNextReconnect: null });
   }
 
-  /** @param {string} [type] */
-  #attempt(type) {
-    this.#step(() => this.#begin(type));
+  /** @param {string} [transport] */
+  #attempt(transport) {
+    const { type, WebSocket } = this.#opts;
+    if (type !== "auto") transport = type;
+    else transport ??= this.#works === "ajax" || !WebSocket ? "ajax" : "ws";
+    this.#steps.stop("retry");
+    this.#ajaxClosed = null;
+    this.#set({ status: "connecting", type: transport, udtNextReconnect: null });
+    this.#try(transport);
   }
 
-  /** @param {string} [type] */
-  #begin(type) {
-    const { type: wanted, WebSocket } = this.#opts;
-    type ??= wanted !== "auto" ? wanted : this.#downgraded || !WebSocket ? "ajax" : "ws";
-    this.#stop("retry");
-    this.#failed = null;
-    this.#set({ status: "connecting", type, udtNextReconnect: null });
-    this.#try(type);
-  }
-
-  /** Begin a link; it counts once it is trusted. @param {string | undefined} type */
-  async #try(type) {
+  /** Get credentials, then begin a link. @param {string | undefined} transport */
+  async #try(transport) {
     const turn = ++this.#turn;
-    const message = await this.#ask();
+    const message = await this.#owner.renew();
     if (turn !== this.#turn) return;
-    this.#step(() => {
-      if (!message) this.#trials.add(type === "ajax" ? this.#polling() : this.#webSocket());
+    this.#steps.run(() => {
+      if (!message) this.#open(transport);
       else if (this.#link) this.#upgradeLater();
       else this.#retry({ reason: UNEXPECTED, message });
     });
   }
 
-  /** @param {Link} link */
+  /** Begin a link, on trial. @param {string | undefined} transport */
+  #open(transport) {
+    const make = transport === "ajax" ? ajaxLink : webSocketLink;
+    const link = make(this.#owner, this.#packer, this.#opts);
+    this.#trials.set(link, []);
+    link.start();
+  }
+
+  /** Trust a link, and use it from now on. @param {Link} link */
   #adopt(link) {
     const old = this.#link;
+    const auto = this.#opts.type === "auto";
     this.#trials.delete(link);
-    // A WebSocket is still tried where Ajax was sooner.
+    // A WebSocket on trial goes on where Ajax was faster.
     if (link.type === "ws") {
-      this.#told = true;
+      this.#explained++;
       this.#endTrials();
     }
-    this.#stop("beside");
+    this.#steps.stop("parallel");
     this.#link = link;
-    link.wants = 0;
     if (old) {
       old.end();
       this.#last = old;
       this.#switchedAt = Date.now();
     }
-    this.#renewed = false;
+    this.#refusals = 0;
     this.#openedAt = Date.now();
-    const auto = this.#opts.type === "auto";
     if (auto && this.#works !== link.type) remembered(this.#path, (this.#works = link.type));
-    this.#downgraded = auto && link.type === "ajax";
-    if (!this.#downgraded) this.#upgradeMs = this.#brief ? this.#upgradeMs : RETURN_MS;
+    if (!auto || link.type === "ws") this.#upgradeMs = this.#brief ? this.#upgradeMs : RETURN_MS;
     else if (this.#opts.WebSocket && !this.#trials.size) this.#upgradeLater();
   }
 
   #upgradeLater() {
-    if (!this.#told && this.#state.lastWsClose) {
-      this.#told = true;
+    if (this.#state.lastWsClose && !this.#explained++) {
       log(
         "warn",
-        `no WebSocket gets through to ${this.#access.wsUrl}: long-polling. The server's log says why, if ` +
-          "it refused. A proxy must pass on Upgrade, and the browser's Host (Vite: ws, no changeOrigin)",
+        `no WebSocket gets through to ${this.#access.wsUrl}: see the server's log. ` +
+          "Proxies must pass Upgrade and Host (Vite: ws, no changeOrigin)",
       );
     }
-    this.#later("upgrade", this.#upgradeMs, () => this.#try("ws"));
+    this.#steps.later("upgrade", this.#upgradeMs, () => this.#try("ws"));
     this.#upgradeMs = Math.min(this.#upgradeMs * 2, UPGRADE_CAP_MS);
   }
 
-  /** A link ended by itself, or came to nothing. @param {Link} link @param {Cut} cut */
-  #down(link, cut) {
-    this.#step(() => this.#ended(link, cut));
-  }
-
-  /** @param {Link} link @param {Cut} cut */
-  #ended(link, cut) {
+  /** A link ended by itself: choose the next transport.
+   * @param {Link} link @param {LinkClosed} closed @param {any} [ev] of a WebSocket's error */
+  #lost(link, closed, ev) {
     const trial = this.#trials.delete(link);
     if (!trial && link !== this.#link) return;
     const udt = Date.now();
-    const { code = 0 } = cut;
+    const { code = 0 } = closed;
     const ws = link.type === "ws";
-    if (ws) this.#set({ lastWsClose: { udt, ...cut } });
-    // Codes that a server says mean what they say. Any other end may be the fault of something
-    // between that lets no WebSocket through, or none for long.
-    const spoken = code >= 4000 || [1000, 1012, 1013].includes(code);
-    const blocked = ws && this.#opts.type === "auto" && !spoken;
-    let instead = blocked && !this.#failed; // of this, Ajax
+    this.#steps.stop(link);
+    if (ws) {
+      this.#set({ lastWsClose: { udt, ...closed }, ...(ev && { lastWsError: { udt, ev } }) });
+    }
+    // These codes are the server's decision. Any other end may come from a proxy that lets no
+    // WebSocket through, or none for long.
+    const decided = code >= 4000 || [1000, 1012, 1013].includes(code);
+    const blocked = ws && this.#opts.type === "auto" && !decided;
+    let fallBack = blocked && !this.#ajaxClosed;
     if (trial) {
-      if (code === 4001) this.#upgradeMs = RETURN_MS; // by our own poll: WebSockets work
-      if (this.#link) return this.#upgradeLater(); // the poll goes on, and nobody noticed
+      if (code === 4001) this.#upgradeMs = RETURN_MS; // our own poll replaced it: it had worked
+      if (this.#link) return this.#upgradeLater(); // the application goes on over Ajax
       if (this.#trials.size) {
-        if (!ws) this.#failed = cut;
+        if (!ws) this.#ajaxClosed = closed;
         return;
       }
-      this.#downgraded = false; // neither worked, so nothing is known of WebSockets
-      cut = this.#failed ?? cut;
+      if (this.#works === "ajax") this.#works = undefined; // neither works now
+      closed = this.#ajaxClosed ?? closed;
     } else {
       const brief = udt - this.#openedAt < STABLE_MS;
-      if (ws && !brief) this.#upgradeMs = RETURN_MS;
-      if (ws) this.#brief = brief ? this.#brief + Number(blocked) : 0;
-      instead &&= this.#brief >= BRIEF;
-      if (instead) this.#upgradeMs = Math.max(this.#upgradeMs, UPGRADE_MS);
+      if (ws && brief) this.#brief += Number(blocked);
+      else if (ws) {
+        this.#brief = 0;
+        this.#upgradeMs = RETURN_MS;
+      }
+      fallBack &&= this.#brief >= BRIEF;
+      if (fallBack) this.#upgradeMs = Math.max(this.#upgradeMs, UPGRADE_MS);
     }
     this.#drop();
-    if (!instead) return this.#retry(cut);
+    if (!fallBack) return this.#retry(closed);
     this.#set({ lastClose: { udt, reason: "downgrading-ws-to-ajax" } });
     this.#attempt("ajax");
   }
 
-  /** @param {Cut} cut */
-  #retry(cut) {
-    const { code = 0, status, message, retryAfterMs } = cut;
+  /** Nothing is open: stay closed, or wait for the next attempt. @param {LinkClosed} closed */
+  #retry(closed) {
+    const { code = 0, reason, status, message, retryAfterMs } = closed;
     const udt = Date.now();
     const refused = status === 401 || status === 403;
-    const renew = refused && !this.#renewed; // each attempt asks for credentials anew
-    this.#renewed ||= refused;
+    const renew = refused && !this.#refusals++; // each attempt asks for credentials anew
     if (udt - this.#openedAt >= STABLE_MS) this.#tries = 0;
     this.#openedAt = NaN;
-    // Where a switch of ours crossed a poll of ours, nobody else replaced us.
+    // Where our change of transport crossed one of our polls, no other client replaced us.
     const crossed = code === 4001 && udt - this.#switchedAt < STABLE_MS;
     const final = refused ? !renew && "refused" : !crossed && FINAL[code];
-    this.#set({ lastClose: { udt, ...cut, ...(final && { reason: final }) } });
+    this.#set({ lastClose: { udt, ...closed, reason: final || reason } });
     if (final) {
       if (refused) log("error", final, message);
       return this.#rest(refused ? final : "closed");
     }
     if (code === 4003) this.#cursor = {};
-    const renamed = status === 409 && !this.#opts.clientId; // somebody else has the id
+    const renamed = status === 409 && !this.#opts.clientId; // another client has the id
     if (renamed) {
       this.clientId = randomText();
-      this.#resume = undefined; // it was the old one's
+      this.#resume = undefined; // it belongs to the old id
     }
     const turn = this.#turn;
     const spread = Number(/spread=(\d+)/.exec(message ?? "")?.[1] ?? 2) * 1000;
     const ms =
       (renamed ? null : retryAfterMs) ??
       (renew ? 0 : code === 1012 ? Math.random() * spread : this.#backoff());
-    if (turn !== this.#turn) return; // the application said what to do, from `backoff`
+    if (turn !== this.#turn) return; // `backoff` called connect(), disconnect() …
     this.#set({ status: "waiting", udtNextReconnect: udt + ms });
-    this.#later("retry", ms, () => this.#attempt());
+    this.#steps.later("retry", ms, () => this.#attempt());
   }
 
   /** Milliseconds, as the application says. */
@@ -837,214 +1099,111 @@ export class ChannelSocket {
     }
   }
 
-  // Links -------------------------------------------------------------------------------
+  // What the links ask and tell ---------------------------------------------------------
 
-  /** @returns {Link} */
-  #webSocket() {
-    const { WebSocket, wsKaliveMs } = this.#opts;
-    const { csrf, auth, wsUrl } = this.#access;
-    const packed = this.#packer.pack([[new Keyword("chsk/ws-ping")], PING]);
-    const url = withQuery(wsUrl, this.#params({ cursor: this.#here() }));
-    const protocols = ["chsk.v1", `secret.${this.#secret}`];
-    if (this.#resume) protocols.push(`resume.${base64url(this.#resume)}`);
-    if (csrf) protocols.push(`csrf.${base64url(csrf)}`);
-    if (auth) protocols.push(`auth.${base64url(auth)}`);
-    /** @type {any} */ let ws;
-    /** @type {any} */ let timer;
-    let heardAt = 0;
-    let pinging = false;
-    let reason = UNEXPECTED;
-
-    const next = (/** @type {number} */ ms, /** @type {() => void} */ fn) => {
-      clearTimeout(timer);
-      timer = after(fn, ms);
-    };
-    const fail = (/** @type {Cut} */ cut) => {
-      link.end(4000);
-      this.#down(link, cut);
-    };
-    const ping = (/** @type {number} */ withinMs) => {
-      pinging = true;
-      link.send({ packed });
-      next(withinMs, () => fail({ code: 4000, reason: "ws-ping-timeout" }));
-    };
-    // Where none has worked yet, Ajax is tried beside it after some silence.
-    const beside = () => {
-      if (this.#link || this.#opts.type !== "auto" || this.#works === "ws") return;
-      this.#later("beside", BESIDE_MS, () => this.#trials.add(this.#polling()));
-    };
-    const failed = (/** @type {any} */ ev) => {
-      reason = "ws-error";
-      this.#set({ lastWsError: { udt: Date.now(), ev } });
-    };
-    /** @type {Link} */
-    const link = {
-      type: "ws",
-      wants: 2, // the handshake, and a pong: that bytes pass both ways
-      held: [],
-      send: (item) => ws?.readyState === 1 && (ws.send(item.packed), true),
-      probe(hard) {
-        if (!pinging && (hard || Date.now() - heardAt > STABLE_MS)) ping(PROBE_MS);
-      },
-      end(code = 1000) {
-        clearTimeout(timer);
-        if (ws) ws.onmessage = ws.onerror = null;
-        ws?.close(code);
-      },
-    };
-    try {
-      ws = new WebSocket(url, protocols);
-      ws.binaryType = "arraybuffer";
-      ws.onopen = () => {
-        link.send({ packed });
-        if (this.#timers.has("beside")) beside();
-      };
-      ws.onmessage = (/** @type {any} */ ev) => {
-        this.#frame(link, ev.data);
-        if (link.wants || link !== this.#link) return;
-        heardAt = Date.now();
-        pinging = false;
-        next(wsKaliveMs, () => ping(PONG_MS));
-      };
-      ws.onerror = failed;
-      ws.onclose = (/** @type {any} */ ev) => {
-        clearTimeout(timer);
-        if (ev.wasClean) reason = "clean";
-        this.#down(link, { reason, code: ev.code, message: ev.reason });
-      };
-    } catch (error) {
-      failed(error);
-    }
-    next(ws ? CONNECT_MS : 0, () => fail({ reason }));
-    if (ws) beside();
-    return link;
-  }
-
-  /** @returns {Link} */
-  #polling() {
-    const { binary, batch } = this.#packer;
-    /** @type {Item[]} */ const queue = [];
-    /** @type {AbortController} */ let poll;
-    let ended = false;
-    /** @type {Link} */
-    const link = {
-      type: "ajax",
-      wants: 1, // the handshake
-      held: [],
-      send(item) {
-        if (queue.length >= POST_QUEUE) return false;
-        queue.push(item);
-        if (!link.busy) leave();
-        return true;
-      },
-      probe: (hard) => hard && poll.abort(),
-      end() {
-        ended = true;
-        poll.abort();
-      },
-    };
-
-    const run = async () => {
-      while (!ended) {
-        poll = new AbortController();
-        // Without it, a server that has a WebSocket of ours leaves that alone.
-        const beside = [...this.#trials].some((one) => one !== link);
-        const shake = beside && !this.#state.everOpened ? null : link.wants || null;
-        const { success, status, error, content, foreign, ...more } = await this.#http("get", {
-          params: { cursor: this.#here(), n: ++this.#polls, "handshake?": shake },
-          timeoutMs: Math.max(this.#opts.lpTimeoutMs, (this.#server["lp-timeout-ms"] ?? 0) + 5000),
-          signal: poll.signal,
-        });
-        if (ended) return;
-        if (foreign) {
-          ended = true;
-          const retryAfterMs = this.#warned ? FOREIGN_MS : undefined;
-          const message = this.#isForeign(foreign);
-          if (success) this.#deliver(["chsk/bad-package", content]);
-          return this.#down(link, { reason: UNEXPECTED, message, retryAfterMs });
-        }
-        const said = success && this.#frame(link, content);
-        if (said === TIMEOUT) await this.#sleep(EMPTY_MS);
-        else if (success ? said === ERROR : error !== "abort") {
-          ended = true;
-          const message = String(content ?? error)
-            .trim()
-            .slice(0, 200);
-          const { retryAfterMs } = more;
-          this.#down(link, { reason: UNEXPECTED, status, message, retryAfterMs });
+  /** @type {Owner} */
+  #owner = {
+    state: (link) =>
+      this.#trials.has(link) ? "trial" : link === this.#link ? "open" : "ended",
+    message: (link, data) => {
+      const frame = this.#unpack(data);
+      const [value, cb] = frame;
+      const bytes = data.length ?? data.byteLength;
+      const buffered = this.#trials.get(link);
+      if (!buffered) this.#receive(link, frame, bytes);
+      else {
+        // Messages of a trial count once the link is trusted. If it fails, the next link begins at
+        // the same cursor, and no event is lost or doubled.
+        buffered.push([frame, bytes]);
+        const ids = eventsOf(value).map((event) => plain(event?.[0]));
+        if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) link.confirmationsLeft--;
+        if (!link.confirmationsLeft) {
+          this.#adopt(link);
+          for (const [frame, bytes] of buffered) this.#receive(link, frame, bytes);
         }
       }
-    };
-
-    /** @type {Set<Promise<any>>} Posts under way. */ const posts = new Set();
-
-    const leave = async () => {
-      link.busy = true;
-      await null; // what is sent in one go leaves in one batch
-      for (let item; (item = queue.shift());) {
-        if (!this.#wanted(item)) continue;
-        const some = [item.packed];
-        let chars = item.packed.length;
-        while (
-          batch &&
-          !item.id &&
-          queue.length &&
-          !queue[0].id &&
-          some.length < Math.min(BATCH_EVENTS, this.#server["max-batch"] ?? BATCH_EVENTS) &&
-          (chars += queue[0].packed.length) < BATCH_CHARS
-        ) {
-          some.push(/** @type {Item} */ (queue.shift()).packed);
-        }
-        if (some.length > 1) item.packed = batch(some);
-        // Its reply may take long: later events wait for the head of the answer, which comes when
-        // it was handled. Another server than ours has no such head.
-        await new Promise((/** @type {any} */ go) => {
-          const one = post(item, go);
-          posts.add(one);
-          one.then(() => posts.delete(one)).then(go);
-          if (item.id && !this.#server.cursor) go();
-        });
-        if (posts.size >= POSTS) await Promise.race(posts);
+      return plain(value);
+    },
+    lost: (link, closed, ev) => this.#steps.run(() => this.#lost(link, closed, ev)),
+    // Try Ajax in parallel after some silence of the WebSocket, unless WebSockets have worked.
+    opening: () => {
+      const alone = !this.#link && !this.#ajaxClosed && this.#trials.size === 1;
+      if (alone && this.#opts.type === "auto" && this.#works !== "ws") {
+        this.#steps.later("parallel", PARALLEL_MS, () => this.#open("ajax"));
       }
-      link.busy = false;
-    };
+    },
+    steps: this.#steps,
+    server: {},
+    // Ask the page, or the application, for tokens and URLs; returns what went wrong.
+    renew: async () => {
+      const { csrfToken = meta()?.csrfToken, auth: bearer, chskUrl, location } = this.#opts;
+      const url = (/** @type {boolean} */ websocket) => () => chskUrl(this.#path, location, websocket);
+      this.#asking = true;
+      const asked = Promise.all([
+        this.#option("csrfToken", csrfToken, assertToken),
+        this.#option("auth", bearer, assertToken),
+        this.#option("chskUrl", url(true), assertUrl),
+        this.#option("chskUrl", url(false), assertUrl),
+      ]);
+      this.#asking = false;
+      try {
+        const [csrf, auth, wsUrl, url] = await asked;
+        this.#access = { csrf, auth, wsUrl, url };
+      } catch (error) {
+        report(error);
+        return /** @type {Error} */ (error).message;
+      }
+    },
+    // A request that was rejected is not sent.
+    wanted: ({ id }) => !id || this.#pending.has(id),
 
-    const post = async (/** @type {Item} */ item, /** @type {() => void} */ go) => {
-      const { id, packed, timeoutMs } = item;
-      const call = {
-        // A browser may itself send again what a broken connection took: the number tells.
-        params: { n: ++this.#posts, ...(binary ? { "binary?": true } : { ppstr: packed }) },
+    upgrade: () => {
+      const { csrf, auth, wsUrl } = this.#access;
+      const protocols = ["chsk.v1", `secret.${this.#secret}`];
+      // Secrets travel in subprotocols and headers: logs and histories show URLs.
+      for (const [name, token] of Object.entries({ resume: this.#resume, csrf, auth })) {
+        if (token) protocols.push(`${name}.${base64url(token)}`);
+      }
+      return { url: withQuery(wsUrl, this.#params({ cursor: this.#here() })), protocols };
+    },
+
+    poll: (link, signal) => {
+      // Without a handshake the server leaves alone a WebSocket that it may have of us already.
+      const asks = this.#trials.has(link) && (this.#trials.size < 2 || this.#state.everOpened);
+      return this.#http("get", {
+        params: { cursor: this.#here(), n: ++this.#polls, "handshake?": asks ? 1 : null },
+        timeoutMs: Math.max(
+          this.#opts.lpTimeoutMs,
+          (this.#owner.server["lp-timeout-ms"] ?? 0) + 5000,
+        ),
+        signal,
+      });
+    },
+
+    post: ({ id, packed, number, timeoutMs }, handled) => {
+      const { binary } = this.#packer;
+      return this.#http("post", {
+        params: { n: number, ...(binary ? { "binary?": true } : { ppstr: packed }) },
         body: binary ? packed : undefined,
         timeoutMs: id ? timeoutMs : this.#opts.lpTimeoutMs,
-        signal: id ? this.#gone.signal : undefined, // for a reply that nobody waits for
-        go,
-      };
-      for (let tries = 1; this.#wanted(item); tries++) {
-        const { success, status, error, content, foreign, ...more } = await this.#http("post", call);
-        if (foreign) {
-          return this.#reply(item, ERROR, { status, message: this.#isForeign(foreign) });
-        }
-        if (success) {
-          const [reply, , details] = this.#unpack(content);
-          return this.#reply(item, reply, details);
-        }
-        // These were not looked at, so they may be said again.
-        if (/40[13]/.test(status) && tries < 2) await this.#ask();
-        else if (/429|503/.test(status) && tries < POST_TRIES && !this.#gone.signal.aborted) {
-          await this.#sleep(more.retryAfterMs ?? 1000);
-        } else {
-          log("warn", "a post failed:", content ?? error);
-          const reply = status ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
-          return this.#reply(item, reply, { status, message: content?.trim() });
-        }
+        signal: id ? this.#gone.signal : undefined, // an event without reply still arrives
+        handled,
+      });
+    },
+
+    posted: (item, { success, status, error, content }) => {
+      if (success) {
+        const [reply, , details] = this.#unpack(content);
+        return this.#reply(item, reply, details);
       }
-    };
+      log("warn", "a post failed:", content ?? error);
+      const reply =
+        status || error === "foreign" ? ERROR : error === "timeout" ? TIMEOUT : CLOSED;
+      this.#reply(item, reply, { status, message: content?.trim() });
+    },
+  };
 
-    run();
-    return link;
-  }
-
-  // Frames ------------------------------------------------------------------------------
+  // Receiving ---------------------------------------------------------------------------
 
   /** @param {any} data @returns {any[]} */
   #unpack(data) {
@@ -1059,35 +1218,13 @@ export class ChannelSocket {
     }
   }
 
-  /** One message from a link; returns its value, for those that are one word.
-   * @param {Link} link @param {any} data */
-  #frame(link, data) {
-    const frame = this.#unpack(data);
-    const [value, cb] = frame;
-    const bytes = data.length ?? data.byteLength;
-    if (!this.#trials.has(link)) this.#receive(link, frame, bytes);
-    else {
-      // What an untrusted link says counts only when it is trusted: if it fails, the next one
-      // begins at the same cursor, and nothing is lost or doubled.
-      link.held.push([frame, bytes]);
-      const ids = eventsOf(value).map((event) => plain(event?.[0]));
-      if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) {
-        if (!--link.wants) {
-          this.#adopt(link);
-          for (const [frame, bytes] of link.held.splice(0)) this.#receive(link, frame, bytes);
-        }
-      }
-    }
-    return plain(value);
-  }
-
   /** @param {Link} link @param {any[]} frame @param {number} bytes */
   #receive(link, [value, cb, third], bytes) {
     if (link !== this.#link) return; // a handler, or the server, has closed it
     const events = cb == null ? eventsOf(value) : [];
     const { epoch, offsets } = cursorOf(third);
-    // A frame without events tells how far there is nothing more.
-    if (!events.length && epoch === this.#cursor.epoch) this.#passes(epoch, offsets[0]);
+    // The offset of a frame without events: there is no event for this client up to it.
+    if (!events.length && epoch === this.#cursor.epoch) this.#advance(epoch, offsets[0]);
     if (cb != null) return this.#reply(this.#pending.get(cb), value, third);
     if (plain(value) === "chsk/ws-ping") {
       this.#say(["chsk/ws-pong"]);
@@ -1095,14 +1232,14 @@ export class ChannelSocket {
     }
     events.forEach((event, i) => {
       if (link !== this.#link) return;
-      if (i in offsets && !this.#passes(epoch, offsets[i])) return;
-      // Odd data shall not end a link.
-      guarded(() => this.#step(() => this.#event(link, event, bytes / events.length)));
+      if (i in offsets && !this.#advance(epoch, offsets[i])) return;
+      // An event with odd data does not end the link.
+      guarded(() => this.#steps.run(() => this.#event(link, event, bytes / events.length)));
     });
   }
 
-  /** Move the cursor; whether that is onwards. @param {any} epoch @param {number} offset */
-  #passes(epoch, offset) {
+  /** Move the cursor; false where the event came before. @param {any} epoch @param {number} offset */
+  #advance(epoch, offset) {
     const here = this.#cursor;
     if (epoch === here.epoch && offset <= /** @type {number} */ (here.offset)) return false;
     this.#cursor = { epoch, offset };
@@ -1112,15 +1249,15 @@ export class ChannelSocket {
   /** @param {Link} link @param {any[]} event @param {number} bytes */
   #event(link, event, bytes) {
     const [id, data] = event;
-    // Ids of ours; all else is the application's.
+    // Ids of the protocol; all others are the application's.
     switch (plain(id)) {
       case "chsk/handshake":
         return this.#handshake(link, data);
-      case "chsk/close": // over a link that has no close frames
+      case "chsk/close": // over Ajax, which has no close frames
         link.end();
-        return this.#down(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
+        return this.#lost(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
       case "chsk/ask":
-        return this.#call(() => this.#answer(data));
+        return this.#steps.call(() => this.#answer(data));
     }
     this.#deliver(asEvent(event), true, bytes);
   }
@@ -1128,13 +1265,13 @@ export class ChannelSocket {
   /** @param {Link} link @param {any} data */
   #handshake(link, [uid, csrf, handshakeData = null, server]) {
     const { everOpened, open } = this.#state;
-    const { cursor, resume, recovered } = (this.#server = server ?? {});
+    const { cursor, resume, recovered } = (this.#owner.server = server ?? {});
     this.#resume = resume ?? this.#resume;
-    // Where it is recovered, what was missed is still to come, above our own cursor.
+    // Where it is recovered, missed events follow, with offsets above our own cursor.
     if (cursor && !recovered) {
       const { epoch, offsets } = cursorOf(cursor);
       if (epoch !== this.#cursor.epoch) {
-        // Another server: what the last one was asked, it will not answer.
+        // Another server, which does not know the requests of the last one.
         for (const item of this.#pending.values()) if (item.via) this.#reply(item, CLOSED);
       }
       this.#cursor = { epoch, offset: offsets[0] };
@@ -1149,13 +1286,13 @@ export class ChannelSocket {
       csrfToken: (this.#access.csrf ??= csrf),
       handshakeData,
     });
-    this.#deliver(["chsk/handshake", [this.#state.uid, csrf, handshakeData]]);
+    this.#deliver(["chsk/handshake", [this.#uid, csrf, handshakeData]]);
     if (recovered === false) this.#deliver(["chsk/gap"], true);
     if (open) return;
     for (const item of this.#offline.splice(0)) {
       if (item.uid === undefined || item.uid === this.#uid) this.#transmit(item);
       else {
-        log("warn", "the user changed: a message that waited for the connection was dropped");
+        log("warn", "the user changed: a message that waited was dropped");
         this.#reply(item, CLOSED, { message: "the user changed" });
       }
     }
@@ -1164,8 +1301,8 @@ export class ChannelSocket {
   /** @param {any} ask */
   async #answer([id, event]) {
     const name = plain(event[0]);
-    const [fn] = this.#handlers.get(name) ?? this.#handlers.get("*") ?? [];
     try {
+      const [fn] = this.#handlersOf(name) ?? [];
       if (!fn) throw new Error(`no handler for ${name}`);
       this.#say(["chsk/answer", [id, await fn(message([name, event[1]]))]]);
     } catch (error) {
@@ -1174,13 +1311,18 @@ export class ChannelSocket {
     }
   }
 
-  /** To the handlers of its id, else of "*", else into `chRecv`.
+  /** @param {string} id */
+  #handlersOf(id) {
+    return this.#handlers.get(id) ?? this.#handlers.get("*");
+  }
+
+  /** Give an event to the handlers of its id, else to those of "*", else to `chRecv`.
    * @param {any[]} event @param {boolean} [pushed] @param {number} [bytes] */
   #deliver([key, ...data], pushed, bytes) {
     const id = plain(key);
     const event = [id, ...data];
-    this.#call(() => {
-      const fns = this.#handlers.get(id) ?? this.#handlers.get("*");
+    this.#steps.call(() => {
+      const fns = this.#handlersOf(id);
       if (fns) for (const fn of fns) guarded(() => fn(message(event)));
       else {
         const wrapped = pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event;
@@ -1193,7 +1335,7 @@ export class ChannelSocket {
 
   /** @param {any} event @param {string | null} [cb] */
   #pack([id, ...data], cb = null) {
-    const limit = this.#server["max-bytes"];
+    const limit = this.#owner.server["max-bytes"];
     let packed;
     try {
       packed = this.#packer.pack([[new Keyword(plain(id)), ...data], cb]);
@@ -1201,51 +1343,45 @@ export class ChannelSocket {
       if (error instanceof PackError) error.message = error.message.replace("value[0][1]", "data");
       throw error;
     }
-    // A character is up to three bytes: count only what could be too much.
+    // A character is at most three bytes: only a message that may be too large is measured.
     if (packed.length * 3 > limit && new Blob([packed]).size > limit) {
       throw new PackError(`data: over the ${limit} bytes that the server takes`);
     }
     return packed;
   }
 
-  /** What no reply is expected to. @param {any[]} event */
+  /** Send an event that gets no reply. @param {any[]} event */
   #say(event) {
     this.#transmit({ packed: this.#pack(event) });
   }
 
-  /** @param {Item} item */
+  /** @param {Outgoing} item */
   #transmit(item) {
-    // What was given to the link before arrives before what is sent now.
+    // What the last link took arrives before what is sent now.
     item.via = this.#last?.busy ? this.#last : this.#link;
+    item.number = ++this.#sends;
     if (item.via?.send(item)) return true;
     if (item.via?.type === "ws" && item.waits && this.#queue(item)) {
-      item.via = null; // that one is closing, and the next may take it
+      item.via = null; // this WebSocket is closing; the request waits for the next link
       return true;
     }
     this.#reply(item, CLOSED);
     return false;
   }
 
-  /** @param {Item | undefined} item @param {any} reply @param {any} [details] */
+  /** @param {Outgoing | undefined} item @param {any} reply @param {any} [details] */
   #reply(item, reply, details) {
     if (!item?.id || !this.#pending.delete(item.id)) return;
     clearTimeout(item.timer);
-    const at = this.#offline.indexOf(item);
-    if (at >= 0) this.#offline.splice(at, 1);
-    this.#call(() => item.cb(reply, details));
+    this.#offline = this.#offline.filter((one) => one !== item);
+    this.#steps.call(() => item.cb(reply, details));
   }
 
-  /** Whether it has no reply yet, or expects none: a request that was rejected is not sent.
-   * @param {Item} item */
-  #wanted({ id }) {
-    return !id || this.#pending.has(id);
-  }
-
-  // Circumstances -----------------------------------------------------------------------
+  // Requests ----------------------------------------------------------------------------
 
   #here() {
     const { epoch, offset } = this.#cursor;
-    return epoch ? `${epoch}:${offset}` : null;
+    return epoch && `${epoch}:${offset}`;
   }
 
   /** @param {any} [more] */
@@ -1261,72 +1397,54 @@ export class ChannelSocket {
   }
 
   /** @param {string} method @param {any} more */
-  #http(method, more) {
+  async #http(method, more) {
     const { ajaxOpts, headers, fetch } = this.#opts;
     const { csrf, auth, url } = this.#access;
-    return http(fetch, url, {
+    const answer = await http(fetch, url, {
       ...ajaxOpts,
       ...more,
       method,
       params: this.#params(more.params),
       headers: {
         ...headers,
-        // What opens something travels in headers: URLs stand in logs and histories.
         "X-Chsk-Secret": this.#secret,
         ...(this.#resume && { "X-Chsk-Resume": this.#resume }),
         ...(csrf && { "X-CSRF-Token": csrf }),
         ...(auth && { Authorization: `Bearer ${auth}` }),
         ...(more.body && { "Content-Type": "application/octet-stream" }),
       },
-      respType: this.#packer.binary ? "binary" : "text",
+      binary: this.#packer.binary,
     });
-  }
-
-  /** Something else than a channel socket answered: say so once. @param {string} what */
-  #isForeign(what) {
-    const message = `${this.#path} is answered by ${what}: exempt it from what redirects to a login`;
-    if (!this.#warned) log("error", `${message}, or look at what stands between`);
-    this.#warned = true;
-    return message;
-  }
-
-  /** Ask the page, or the application, where to go with which tokens; what went wrong. */
-  async #ask() {
-    const { csrfToken = meta()?.csrfToken, auth: bearer, chskUrl, location } = this.#opts;
-    const url = (/** @type {boolean} */ websocket) => () =>
-      chskUrl(this.#path, location, websocket);
-    this.#asking = true;
-    const asked = Promise.all([
-      this.#option("csrfToken", csrfToken, assertToken),
-      this.#option("auth", bearer, assertToken),
-      this.#option("chskUrl", url(true), assertUrl),
-      this.#option("chskUrl", url(false), assertUrl),
-    ]);
-    this.#asking = false;
-    try {
-      const [csrf, auth, wsUrl, url] = await asked;
-      this.#access = { csrf, auth, wsUrl, url };
-    } catch (error) {
-      report(error);
-      return /** @type {Error} */ (error).message;
+    if (answer.foreign) {
+      if (answer.success) this.#deliver(["chsk/bad-package", answer.content]);
+      const content = `${this.#path} is answered by ${answer.foreign}: exempt it from what redirects to a login`;
+      // The first time it may be a proxy's page, for a moment.
+      if (this.#foreign++) return { error: "foreign", content, retryAfterMs: FOREIGN_MS };
+      log("error", `${content}, or look at what stands between`);
+      return { error: "foreign", content };
     }
+    return answer;
   }
 
-  /** What an option says, or its function, in time.
-   * @param {string} name @param {any} said @param {(said: any) => any} check */
-  async #option(name, said, check) {
+  /** The value of an option, or of its function, in time.
+   * @param {string} name @param {any} given @param {(value: any) => any} check */
+  async #option(name, given, check) {
     const timer = {};
     const late = new Promise((_, reject) =>
-      this.#later(timer, ASK_MS, () => reject(new Error(`nothing within ${ASK_MS / 1000} s`))),
+      this.#steps.later(timer, CREDENTIALS_MS, () =>
+        reject(new Error(`nothing within ${CREDENTIALS_MS / 1000} s`)),
+      ),
     );
     try {
-      return check(await Promise.race([typeof said === "function" ? said() : said, late]));
+      return check(await Promise.race([typeof given === "function" ? given() : given, late]));
     } catch (error) {
       throw named(name, error);
     } finally {
-      this.#stop(timer);
+      this.#steps.stop(timer);
     }
   }
+
+  // State and the page ------------------------------------------------------------------
 
   /** @param {any} patch */
   #set(patch) {
@@ -1335,66 +1453,19 @@ export class ChannelSocket {
     const now = { ...old, ...patch };
     now.open = now.status === "open";
     this.#state = Object.freeze(now);
-    for (const fn of this.#watchers) this.#call(() => this.#watchers.has(fn) && fn(old, now));
+    for (const fn of this.#watchers) {
+      this.#steps.call(() => this.#watchers.has(fn) && fn(old, now));
+    }
     this.#deliver(["chsk/state", now]);
   }
 
-  // Users' functions --------------------------------------------------------------------
-  //
-  // They may call anything of this object. So none runs in the midst of a step: it is called when
-  // the outermost step is done, after those that were to be called before.
-
-  /** @template T @param {() => T} fn */
-  #step(fn) {
-    this.#steps++;
-    try {
-      return fn();
-    } finally {
-      this.#steps--;
-      this.#callAll();
-    }
-  }
-
-  /** Call a user's function as soon as no step is under way. @param {() => any} fn */
-  #call(fn) {
-    this.#calls.push(fn);
-    this.#callAll();
-  }
-
-  #callAll() {
-    while (!this.#steps && this.#calls.length) {
-      guarded(/** @type {() => any} */ (this.#calls.shift()));
-    }
-  }
-
-  /** @param {any} name @param {number} ms @param {() => void} fn */
-  #later(name, ms, fn) {
-    this.#stop(name);
-    const run = () => {
-      this.#timers.delete(name);
-      this.#step(fn);
-    };
-    this.#timers.set(name, after(run, ms));
-  }
-
-  /** @param {any} name */
-  #stop(name) {
-    clearTimeout(this.#timers.get(name));
-    this.#timers.delete(name);
-  }
-
-  /** @param {number} ms @returns {Promise<void>} */
-  #sleep(ms) {
-    return new Promise((wake) => this.#later(wake, ms, wake));
-  }
-
-  /** Notice when to wait no longer, and when silence may mean that the machine slept. */
+  /** Notice what ends a wait, and what says that the connection may be dead. */
   #listen() {
     const tick = () => {
-      const due = Date.now() + TICK_MS;
-      this.#later("tick", TICK_MS, () => {
+      const began = Date.now();
+      this.#steps.later("tick", TICK_MS, () => {
         tick();
-        if (Date.now() - due > TICK_MS) this.#wake(true);
+        if (Date.now() - began > 2 * TICK_MS) this.#wake(true); // the machine slept
       });
     };
     tick();
@@ -1402,16 +1473,19 @@ export class ChannelSocket {
     const { signal } = (this.#awake = new AbortController());
     const { document } = globalThis;
     /** @param {any} target @param {string} name @param {() => void} fn */
-    const add = (target, name, fn) => 
-      target?.addEventListener?.(name, () => this.#step(fn), { signal });
+    const add = (target, name, fn) =>
+      target?.addEventListener?.(name, () => this.#steps.run(fn), { signal });
     const look = () => document?.hidden || this.#wake(false);
     add(globalThis, "online", () => this.#wake(true));
     add(globalThis, "offline", () => {
-      if (this.#link) this.#retry(this.#leave("offline"));
+      if (!this.#link) return;
+      this.#drop(LEFT);
+      this.#retry({ reason: "offline" });
     });
-    // A page with an open connection is not kept for the way back to it.
+    // A browser does not keep a page with an open connection for the way back to it.
     add(globalThis, "pagehide", () => {
-      const lastClose = this.#leave("pagehide");
+      this.#drop(LEFT);
+      const lastClose = { udt: Date.now(), reason: "pagehide" };
       this.#set({ status: "waiting", lastClose, udtNextReconnect: null });
     });
     add(globalThis, "pageshow", look);
@@ -1419,18 +1493,10 @@ export class ChannelSocket {
     add(document, "visibilitychange", look);
   }
 
-  /** Nothing passes for now: close so that the server still expects this client.
-   * @param {string} reason */
-  #leave(reason) {
-    this.#link?.end(LEFT);
-    this.#drop();
-    return { udt: Date.now(), reason };
-  }
-
-  /** @param {boolean} hard whether what is open may be dead */
+  /** @param {boolean} hard whether an open connection may be dead */
   #wake(hard) {
     const { status, lastClose } = this.#state;
-    // A wait that the server asked for is cut short only where the network is another.
+    // Only a new network ends a wait that the server asked for.
     if (status === "waiting" && (hard || !lastClose.retryAfterMs)) this.#attempt();
     this.#link?.probe(hard);
   }
@@ -1438,10 +1504,13 @@ export class ChannelSocket {
 
 // Small things ---------------------------------------------------------------------------
 
+/** The arguments of `send`, which may be one object. @param {any} a @param {any} b */
+const sendOptions = (a, b) => (typeof a === "object" && a ? a : { timeoutMs: a, cb: b });
+
 /** @param {any} event */
 const message = (event) => ({ id: event[0], data: event[1], event });
 
-/** The events in a frame's value: a vector of them, or one. @param {any} value @returns {any[][]} */
+/** The events in a message's value: a vector of them, or one. @param {any} value @returns {any[][]} */
 const eventsOf = (value) =>
   !Array.isArray(value) || !value.length ? [] : Array.isArray(value[0]) ? value : [value];
 
@@ -1457,24 +1526,22 @@ function cursorOf(text) {
 const meta = () =>
   /** @type {any} */ (globalThis.document)?.querySelector('meta[name="chsk"]')?.dataset;
 
-/** The transport that worked last for this path in this tab, of late. @param {string} path
- * @param {string} [type] to be remembered @returns {string | undefined} */
+/** The transport that worked last for this path in this tab, for ten minutes.
+ * @param {string} path @param {string} [type] to remember @returns {string | undefined} */
 function remembered(path, type) {
   const key = `chsk ${path}`;
   try {
     const { sessionStorage } = globalThis;
     if (type) sessionStorage.setItem(key, `${type} ${Date.now()}`);
-    const [was, at] = sessionStorage.getItem(key)?.split(" ") ?? [];
-    if (Date.now() - Number(at) < UPGRADE_CAP_MS) return was;
+    const [was, at] = /** @type {any} */ (sessionStorage.getItem(key)).split(" ");
+    if (Date.now() - at < UPGRADE_CAP_MS) return was;
   } catch {
-    // There is none, or the page may not use it.
+    // Nothing is stored, or the page may not store anything.
   }
 }
 
 /** 128 random bits in base64url. */
 function randomText() {
-  const { crypto } = globalThis;
-  if (!crypto) throw new Error("globalThis.crypto is missing (Node has it from 20 on)");
   return base64url(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))));
 }
 
@@ -1485,17 +1552,16 @@ const base64url = (text) =>
 // The seed's functions -------------------------------------------------------------------
 
 /** The seed's map of parts. @param {string} [path] @param {any} [opts]
- * @param {any} [moreOpts] deprecated: give all in one */
+ * @param {any} [moreOpts] deprecated: give all options in one object */
 export function makeChannelSocket(path, opts, moreOpts) {
   if (moreOpts) log("warn", "give all options in one object");
-  const { clientUuid, lpKaliveMs, ...given } = { ...opts, ...moreOpts };
-  if (clientUuid) given.clientId ??= clientUuid;
-  if (lpKaliveMs) given.lpTimeoutMs ??= lpKaliveMs;
-  const chsk = new ChannelSocket(path, given);
+  const { clientUuid: clientId, lpKaliveMs: lpTimeoutMs, ...given } = { ...opts, ...moreOpts };
+  const chsk = new ChannelSocket(path, { clientId, lpTimeoutMs, ...given });
   return {
     chsk,
     chRecv: chsk.chRecv,
-    sendFn: (/** @type {any} */ event, /** @type {[any?, any?]} */ ...args) => chskSend(chsk, event, ...args),
+    sendFn: (/** @type {any} */ event, /** @type {any} */ a, /** @type {any} */ b) =>
+      chskSend(chsk, event, a, b),
     get state() {
       return chsk.state;
     },
@@ -1505,12 +1571,9 @@ export function makeChannelSocket(path, opts, moreOpts) {
 /** As `chsk.send`; `cb` may also be a RecvChannel, which gets `["ev/id.cb", reply]`.
  * @param {ChannelSocket} chsk @param {any} event @param {any} [a] @param {any} [b] */
 export function chskSend(chsk, event, a, b) {
-  const { cb, ...opts } = typeof a === "object" && a ? a : { timeoutMs: a, cb: b };
-  if (!(cb instanceof RecvChannel)) return chsk.send(event, { ...opts, cb });
-  return chsk.send(event, {
-    ...opts,
-    cb: (/** @type {any} */ reply) => cb.put([`${plain(event[0])}.cb`, reply]),
-  });
+  const { cb, ...opts } = sendOptions(a, b);
+  const put = (/** @type {any} */ reply) => cb.put([`${plain(event[0])}.cb`, reply]);
+  return chsk.send(event, { ...opts, cb: cb instanceof RecvChannel ? put : cb });
 }
 /** @param {ChannelSocket} chsk */
 export const chskReconnect = (chsk) => chsk.reconnect();
