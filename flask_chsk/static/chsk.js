@@ -18,7 +18,7 @@ const CREDENTIALS_MS = 10_000; // for csrfToken, auth and chskUrl to answer
 const BATCH_EVENTS = 64; // half of what the server queues for the handlers of one client
 const BATCH_CHARS = 65_536;
 const PARALLEL_MS = 1_000; // of silence of a new WebSocket: then Ajax is tried in parallel
-const BRIEF = 2; // WebSockets in a row that were cut within STABLE_MS: then Ajax for a while
+const SHORT_LIVED = 2; // WebSockets in a row that were cut within STABLE_MS: then Ajax for a while
 const CONNECT_MS = 5_000; // for a new WebSocket to prove that messages pass both ways
 // After an empty poll: perhaps the server ended it because a new WebSocket took over.
 const EMPTY_MS = 250;
@@ -40,7 +40,7 @@ const TICK_MS = 5_000;
 const UPGRADE_MS = 30_000; // from Ajax to the next try of a WebSocket; doubles up to the cap
 const UPGRADE_CAP_MS = 600_000;
 // The first wait where WebSockets have worked: a cut led to Ajax, not something that blocks them.
-const RETURN_MS = 2_000;
+const UPGRADE_SOON_MS = 2_000;
 
 const CLOSED = "chsk/closed";
 const ERROR = "chsk/error";
@@ -92,9 +92,9 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  * What the links know of their channel socket, and tell it.
  * @typedef {object} Owner
  * @property {(link: Link) => "trial" | "open" | "ended"} state "trial": not trusted yet; "ended":
- *   replaced, closed or lost
- * @property {(link: Link, data: any) => any} message a message came; returns its value
- * @property {(link: Link, closed: LinkClosed, ev?: any) => void} lost the link ended by itself
+ *   replaced or closed
+ * @property {(link: Link, data: any) => any} received a message came; returns its value
+ * @property {(link: Link, how: LinkClosed, ev?: any) => void} closed the link ended by itself
  * @property {() => void} opening a WebSocket begins, or was accepted
  * @property {() => {url: string, protocols: string[]}} upgrade what opens a WebSocket
  * @property {(link: Link, signal: AbortSignal) => Promise<any>} poll the answer to a new GET
@@ -492,12 +492,12 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
   let pinging = false;
 
   /** @param {string} [reason] @param {number} [code] @param {string} [message] */
-  const lost = (reason = error ? "ws-error" : UNEXPECTED, code, message) =>
-    owner.lost(link, { reason, code, message }, error);
+  const closed = (reason = error ? "ws-error" : UNEXPECTED, code, message) =>
+    owner.closed(link, { reason, code, message }, error);
   /** @param {string} [reason] @param {number} [code] */
   const giveUp = (reason, code) => {
     link.end(4000);
-    lost(reason, code);
+    closed(reason, code);
   };
   /** @param {number} pongMs */
   const pingNow = (pongMs) => {
@@ -520,7 +520,7 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
           owner.opening();
         };
         ws.onmessage = (/** @type {any} */ ev) => {
-          owner.message(link, ev.data);
+          owner.received(link, ev.data);
           if (owner.state(link) !== "open") return;
           heardAt = Date.now();
           pinging = false;
@@ -528,7 +528,7 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
         };
         ws.onerror = (/** @type {any} */ ev) => (error = ev);
         ws.onclose = (/** @type {any} */ ev) =>
-          lost(ev.wasClean ? "clean" : undefined, ev.code, ev.reason);
+          closed(ev.wasClean ? "clean" : undefined, ev.code, ev.reason);
       } catch (thrown) {
         error = thrown;
       }
@@ -563,10 +563,10 @@ function ajaxLink(owner, { batch }) {
       const answer = await owner.poll(link, poll.signal);
       if (owner.state(link) === "ended") return;
       const { success, status, error, content, retryAfterMs } = answer;
-      const word = success && owner.message(link, content);
+      const word = success && owner.received(link, content);
       if (word === TIMEOUT) await owner.steps.sleep(EMPTY_MS);
       else if (success ? word === ERROR : error !== "abort") {
-        owner.lost(link, {
+        owner.closed(link, {
           reason: UNEXPECTED,
           status,
           message: String(content ?? error).trim().slice(0, 200),
@@ -697,9 +697,9 @@ export class ChannelSocket {
   #hurriedAt = 0;
   /** @type {any} The user of this connection; undefined until the next handshake. */ #uid;
   #refusals = 0; // since the last opening
-  /** @type {string | undefined} The transport that worked last in this tab. */ #works;
+  /** @type {string | undefined} The transport that worked last in this tab. */ #lastType;
   /** @type {LinkClosed | null} How Ajax ended in parallel to a WebSocket. */ #ajaxClosed = null;
-  #brief = 0; // WebSockets in a row that were cut soon
+  #shortLived = 0; // WebSockets in a row that were cut soon
   #upgradeMs = UPGRADE_MS;
   #openedAt = NaN; // while it is open
   #switchedAt = NaN; // from one link to another
@@ -717,7 +717,7 @@ export class ChannelSocket {
     this.#packer = /** @type {any} */ ({ edn: ednPacker(this.#opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = clientId ?? randomText();
-    this.#works = remembered(this.#path);
+    this.#lastType = remembered(this.#path);
     this.chRecv = new RecvChannel(recvBuf);
     this.#state = {
       status: "closed",
@@ -892,7 +892,7 @@ export class ChannelSocket {
   breakConnection() {
     for (const link of this.#link ? [this.#link] : [...this.#trials.keys()]) {
       link.end(3001);
-      this.#lost(link, { reason: UNEXPECTED });
+      this.#closed(link, { reason: UNEXPECTED });
     }
   }
 
@@ -949,7 +949,7 @@ export class ChannelSocket {
   #attempt(transport) {
     const { type, WebSocket } = this.#opts;
     if (type !== "auto") transport = type;
-    else transport ??= this.#works === "ajax" || !WebSocket ? "ajax" : "ws";
+    else transport ??= this.#lastType === "ajax" || !WebSocket ? "ajax" : "ws";
     this.#steps.stop("retry");
     this.#ajaxClosed = null;
     this.#set({ status: "connecting", type: transport, udtNextReconnect: null });
@@ -977,7 +977,7 @@ export class ChannelSocket {
   }
 
   /** Trust a link, and use it from now on. @param {Link} link */
-  #adopt(link) {
+  #confirm(link) {
     const old = this.#link;
     const auto = this.#opts.type === "auto";
     this.#trials.delete(link);
@@ -995,8 +995,8 @@ export class ChannelSocket {
     }
     this.#refusals = 0;
     this.#openedAt = Date.now();
-    if (auto && this.#works !== link.type) remembered(this.#path, (this.#works = link.type));
-    if (!auto || link.type === "ws") this.#upgradeMs = this.#brief ? this.#upgradeMs : RETURN_MS;
+    if (auto && this.#lastType !== link.type) remembered(this.#path, (this.#lastType = link.type));
+    if (!auto || link.type === "ws") this.#upgradeMs = this.#shortLived ? this.#upgradeMs : UPGRADE_SOON_MS;
     else if (this.#opts.WebSocket && !this.#trials.size) this.#upgradeLater();
   }
 
@@ -1013,16 +1013,16 @@ export class ChannelSocket {
   }
 
   /** A link ended by itself: choose the next transport.
-   * @param {Link} link @param {LinkClosed} closed @param {any} [ev] of a WebSocket's error */
-  #lost(link, closed, ev) {
+   * @param {Link} link @param {LinkClosed} how @param {any} [ev] of a WebSocket's error */
+  #closed(link, how, ev) {
     const trial = this.#trials.delete(link);
     if (!trial && link !== this.#link) return;
     const udt = Date.now();
-    const { code = 0 } = closed;
+    const { code = 0 } = how;
     const ws = link.type === "ws";
     this.#steps.stop(link);
     if (ws) {
-      this.#set({ lastWsClose: { udt, ...closed }, ...(ev && { lastWsError: { udt, ev } }) });
+      this.#set({ lastWsClose: { udt, ...how }, ...(ev && { lastWsError: { udt, ev } }) });
     }
     // These codes are the server's decision. Any other end may come from a proxy that lets no
     // WebSocket through, or none for long.
@@ -1030,33 +1030,33 @@ export class ChannelSocket {
     const blocked = ws && this.#opts.type === "auto" && !decided;
     let fallBack = blocked && !this.#ajaxClosed;
     if (trial) {
-      if (code === 4001) this.#upgradeMs = RETURN_MS; // our own poll replaced it: it had worked
+      if (code === 4001) this.#upgradeMs = UPGRADE_SOON_MS; // our own poll replaced it: it had worked
       if (this.#link) return this.#upgradeLater(); // the application goes on over Ajax
       if (this.#trials.size) {
-        if (!ws) this.#ajaxClosed = closed;
+        if (!ws) this.#ajaxClosed = how;
         return;
       }
-      if (this.#works === "ajax") this.#works = undefined; // neither works now
-      closed = this.#ajaxClosed ?? closed;
+      if (this.#lastType === "ajax") this.#lastType = undefined; // neither works now
+      how = this.#ajaxClosed ?? how;
     } else {
       const brief = udt - this.#openedAt < STABLE_MS;
-      if (ws && brief) this.#brief += Number(blocked);
+      if (ws && brief) this.#shortLived += Number(blocked);
       else if (ws) {
-        this.#brief = 0;
-        this.#upgradeMs = RETURN_MS;
+        this.#shortLived = 0;
+        this.#upgradeMs = UPGRADE_SOON_MS;
       }
-      fallBack &&= this.#brief >= BRIEF;
+      fallBack &&= this.#shortLived >= SHORT_LIVED;
       if (fallBack) this.#upgradeMs = Math.max(this.#upgradeMs, UPGRADE_MS);
     }
     this.#drop();
-    if (!fallBack) return this.#retry(closed);
+    if (!fallBack) return this.#retry(how);
     this.#set({ lastClose: { udt, reason: "downgrading-ws-to-ajax" } });
     this.#attempt("ajax");
   }
 
-  /** Nothing is open: stay closed, or wait for the next attempt. @param {LinkClosed} closed */
-  #retry(closed) {
-    const { code = 0, reason, status, message, retryAfterMs } = closed;
+  /** Nothing is open: stay closed, or wait for the next attempt. @param {LinkClosed} how */
+  #retry(how) {
+    const { code = 0, reason, status, message, retryAfterMs } = how;
     const udt = Date.now();
     const refused = status === 401 || status === 403;
     const renew = refused && !this.#refusals++; // each attempt asks for credentials anew
@@ -1065,7 +1065,7 @@ export class ChannelSocket {
     // Where our change of transport crossed one of our polls, no other client replaced us.
     const crossed = code === 4001 && udt - this.#switchedAt < STABLE_MS;
     const final = refused ? !renew && "refused" : !crossed && FINAL[code];
-    this.#set({ lastClose: { udt, ...closed, reason: final || reason } });
+    this.#set({ lastClose: { udt, ...how, reason: final || reason } });
     if (final) {
       if (refused) log("error", final, message);
       return this.#rest(refused ? final : "closed");
@@ -1105,7 +1105,7 @@ export class ChannelSocket {
   #owner = {
     state: (link) =>
       this.#trials.has(link) ? "trial" : link === this.#link ? "open" : "ended",
-    message: (link, data) => {
+    received: (link, data) => {
       const frame = this.#unpack(data);
       const [value, cb] = frame;
       const bytes = data.length ?? data.byteLength;
@@ -1118,17 +1118,17 @@ export class ChannelSocket {
         const ids = eventsOf(value).map((event) => plain(event?.[0]));
         if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) link.confirmationsLeft--;
         if (!link.confirmationsLeft) {
-          this.#adopt(link);
+          this.#confirm(link);
           for (const [frame, bytes] of buffered) this.#receive(link, frame, bytes);
         }
       }
       return plain(value);
     },
-    lost: (link, closed, ev) => this.#steps.run(() => this.#lost(link, closed, ev)),
+    closed: (link, how, ev) => this.#steps.run(() => this.#closed(link, how, ev)),
     // Try Ajax in parallel after some silence of the WebSocket, unless WebSockets have worked.
     opening: () => {
       const alone = !this.#link && !this.#ajaxClosed && this.#trials.size === 1;
-      if (alone && this.#opts.type === "auto" && this.#works !== "ws") {
+      if (alone && this.#opts.type === "auto" && this.#lastType !== "ws") {
         this.#steps.later("parallel", PARALLEL_MS, () => this.#open("ajax"));
       }
     },
@@ -1255,7 +1255,7 @@ export class ChannelSocket {
         return this.#handshake(link, data);
       case "chsk/close": // over Ajax, which has no close frames
         link.end();
-        return this.#lost(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
+        return this.#closed(link, { code: 1000, ...data, reason: "clean", message: data?.reason });
       case "chsk/ask":
         return this.#steps.call(() => this.#answer(data));
     }
