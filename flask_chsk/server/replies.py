@@ -183,7 +183,7 @@ class Expiry:
 
     def due(self, now: float) -> None:
         if self.ev.wants_reply:
-            self.ev.give_up()
+            self.ev._give_up()
             self.channel.expired()
 
 

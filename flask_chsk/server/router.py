@@ -104,7 +104,7 @@ class EventMessage:
         self._replied = True
         return sent
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
         """No reply will come: a later one is too late."""
         self._replied = True
 

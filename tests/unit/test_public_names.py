@@ -32,6 +32,7 @@ def public(thing: Any) -> set[str]:
     "name",
     [
         "flask_chsk.Chsk",
+        "flask_chsk.EventMessage",
         "flask_chsk.Handlers",
         "flask_chsk.client.ChannelSocket",
         "flask_chsk.publisher.Publisher",
