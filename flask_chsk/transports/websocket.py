@@ -106,7 +106,11 @@ class WebSocket(Generic[C]):
         if self._closing or link.stalled_since is not None:
             return  # link_writable comes back here
         owner, client = self._owner, self._client
-        while data := owner.outgoing(client, self):
+        one = client.session
+        while one.outbox or one.behind:
+            data = owner.outgoing(client, self)
+            if not data:
+                return
             if not link.write(data):
                 owner.write_stalled(client)
                 return
