@@ -19,6 +19,7 @@ from _socket import MSG_PEEK
 from _socket import socket as _NativeSocket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -33,6 +34,7 @@ from .logs import logger
 
 log = logger(__name__)
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Native even in a patched process: they are held for microseconds, and across hubs.
 _allocate_lock = get_original("_thread", "allocate_lock")
@@ -52,6 +54,8 @@ THREADS = 32  # native threads that run handlers where there are no greenlets
 OWN_THREADS = 8  # and our own jobs, which wait for the broker at most
 SLICE = 0.004  # seconds of one turn of a long job: sockets wait no longer for it
 
+CHECKED = bool(os.environ.get("FLASK_CHSK_CHECK_HUB"))  # tests set it: see `on_hub`
+
 _STARTED = time.time() - time.monotonic()
 
 
@@ -64,6 +68,22 @@ def _is_gevents() -> bool:
     if isinstance(gevent.getcurrent(), gevent.Greenlet):
         return True
     return is_module_patched("socket") and bool(_get_native_id() == os.getpid())
+
+
+def on_hub(method: F) -> F:
+    """Mark a method that runs on the owning thread of ``self.hub`` only.
+
+    Under tests the mark asserts that. Else it is the method itself, and costs nothing.
+    """
+    if not CHECKED:
+        return method
+
+    @wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        assert self.hub.here(), f"{method.__qualname__} was not called on the thread of its hub"
+        return method(self, *args, **kwargs)
+
+    return checked  # type: ignore[return-value]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..brokers import Broker
 from ..errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
-from ..hub import Hub, Waiter
+from ..hub import Hub, Waiter, on_hub
 from ..logs import Sparse, logger
 from ..protocol import session as s
 from ..protocol.event import assert_event
@@ -88,6 +88,7 @@ class Asks:
             raise AskFailed(f"{id}: {value}")
         return value
 
+    @on_hub
     def answered(self, client: Client, answer: s.Answered, size: int = 0) -> bool:
         """A client answered; False where it was not asked that.
 
@@ -107,22 +108,26 @@ class Asks:
             return True
         return self._answered_here(client, answer)
 
+    @on_hub
     def _count(self, client: Client, size: int) -> None:
         self._budget.waiting += size
         self._leaving[client] += size
         if not self._leaving[client]:
             del self._leaving[client]
 
+    @on_hub
     def on_worker_message(self, text: str) -> bool:
         """A client of another process answered; False where it was not asked that."""
         uid, client_id, *answer = CANONICAL.unpack(text)
         return self._answered_here((uid, client_id), s.Answered(*answer[:3]))
 
+    @on_hub
     def gone(self, client: Client) -> None:
         """A client will not answer any more."""
         for ask in [ask for ask in self._open.values() if client in ask.asked]:
             ask.gone(client)
 
+    @on_hub
     def _begin(self, ask_id: str, asked: dict[Client, None], waiter: Waiter) -> None:
         self._open[ask_id] = Ask(asked, waiter)
 
@@ -162,6 +167,7 @@ class Asks:
             there = {(uid, one) for one in self._clients(uid)}
             self.hub.run(self._only, ask_id, there)
 
+    @on_hub
     def _only(self, ask_id: str, there: set[Client]) -> None:
         """Of those asked, none but *there* can still answer."""
         ask = self._open.get(ask_id)

@@ -22,7 +22,7 @@ from ..brokers import (
 )
 from ..config import Config
 from ..errors import BrokerError, Refused
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..interrupts import from_signal
 from ..logs import logger
 from ..protocol import session as s
@@ -184,6 +184,7 @@ class Clients:
                 hub.run(self._controls.release, uid or client_id, controls)
         return entered._replace(recovered=recovered)
 
+    @on_hub
     def _admit(self, opening: Opening) -> None:
         if self.draining:
             raise Refused(503, "the server restarts: try again", retry_after=1)
@@ -201,6 +202,7 @@ class Clients:
                 retry_after=10,
             )
 
+    @on_hub
     def _half_entered(self, opening: Opening, arrival: Arrival) -> None:
         """Something failed after the broker let a client in: nobody stays without a way here."""
         uid, client_id = opening.uid, opening.client_id
@@ -218,6 +220,7 @@ class Clients:
 
     # it is registered ----------------------------------------------------------------------
 
+    @on_hub
     def _register(
         self, opening: Opening, kind: str, arrival: Arrival, controls: list[Push]
     ) -> Entered:
@@ -340,10 +343,12 @@ class Clients:
         for push in self._controls.closes_after(opening.asked.offset, channels):
             self._close_as(push, [connection])
 
+    @on_hub
     def is_latest(self, entered: Entered) -> bool:
         """Whether the client was neither closed since, nor let in by another request."""
         return not entered.connection.gone and entered.connection.openings == entered.number
 
+    @on_hub
     def handshake(self, entered: Entered) -> Data:
         """The first message to a client that was let in."""
         opening, one, config = entered.opening, entered.connection.session, self._config
@@ -370,10 +375,12 @@ class Clients:
 
     # transports come and go ----------------------------------------------------------------
 
+    @on_hub
     def attach_socket(self, connection: Connection, websocket: Transport) -> None:
         """A WebSocket serves the client from now on."""
         self._attached(connection, connection.attach_socket(websocket, self.hub.now()))
 
+    @on_hub
     def attach_poller(self, connection: Connection, poller: Poller[Connection]) -> None:
         """Polls serve the client from now on."""
         self._attached(connection, connection.attach_poller(poller, self.hub.now()))
@@ -389,10 +396,12 @@ class Clients:
                 connection.kind = kind
         self.schedule_check(connection, self.hub.now() + min(self._config.ws_kalive, FIRST_CHECK))
 
+    @on_hub
     def try_socket(self, connection: Connection, websocket: Transport) -> None:
         """A WebSocket of a client that polls is on trial: it serves when it has said something."""
         self._end_trial(connection, websocket)
 
+    @on_hub
     def trust(self, connection: Connection, websocket: Transport) -> bool:
         """A message came by a WebSocket on trial: it is the transport from now on.
 
@@ -412,6 +421,7 @@ class Clients:
         if before is not None:
             before.end(s.TRY_LATER, "said nothing while its client was here")
 
+    @on_hub
     def lost(self, connection: Connection, websocket: Transport) -> None:
         """A WebSocket is gone; its client may come back within the grace."""
         if connection.trial is websocket:
@@ -426,12 +436,14 @@ class Clients:
             self.hub.background(self._registration.leave_cursor, connection)
         self.schedule_check(connection, now + self._config.close_grace_ws)
 
+    @on_hub
     def poll_ended(self, connection: Connection) -> None:
         """A poll was answered, or its peer is gone; the next one may come within the grace."""
         now = self.hub.now()
         connection.answered(now)
         self.schedule_check(connection, now + self._config.close_grace_ajax)
 
+    @on_hub
     def unsendable(
         self, connection: Connection, transport: Transport, error: BaseException
     ) -> None:
@@ -447,12 +459,14 @@ class Clients:
 
     # deadlines -----------------------------------------------------------------------------
 
+    @on_hub
     def schedule_check(self, connection: Connection, when: float) -> None:
         """See that a connection's deadlines are checked by *when*, at the latest."""
         if connection.next_check_at is None or when < connection.next_check_at:
             connection.next_check_at = when
             self.hub.deadline(connection, when)
 
+    @on_hub
     def check_deadlines(self, connection: Connection, now: float) -> float | None:
         """Do what is due of one connection; when to check again, None: never."""
         if connection.lost_at is not None:
@@ -488,6 +502,7 @@ class Clients:
 
     # it is closed --------------------------------------------------------------------------
 
+    @on_hub
     def control(self, push: Push, connection: Connection | None = None) -> None:
         """Do what a control event says; it travels as others do, so its place is in order.
 
@@ -514,6 +529,7 @@ class Clients:
             if not one.gone:
                 self._close(one, close)
 
+    @on_hub
     def close(
         self,
         uid: Uid,
@@ -559,6 +575,7 @@ class Clients:
         if self._broker.local:
             self._missed_closes[owner] = (close, self.hub.now())
 
+    @on_hub
     def take_missed_close(self, owner: Owner) -> Close | None:
         """The close that a client missed between its polls; it hears it now."""
         close, _ = self._missed_closes.pop(owner, (None, 0.0))
@@ -593,6 +610,7 @@ class Clients:
             self._asks.gone(connection.key)
         return True
 
+    @on_hub
     def taken_over(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""
         connection = self._registry.get(uid, client_id)
@@ -606,6 +624,7 @@ class Clients:
 
     # the broker loses its memory, or we may have missed something ----------------------------
 
+    @on_hub
     def begin_epoch(self, epoch: str, began: int) -> None:
         """The broker counts anew since the offset *began*: every client is told of the gap."""
         self._rules = replace(self._rules, epoch=epoch)
@@ -616,6 +635,7 @@ class Clients:
             self._history.gap(connection)
             self._delivery.wake(connection)
 
+    @on_hub
     def resync(self) -> None:
         """Events may have been missed: every client reads from history before anything else."""
         self._controls.lapses += 1
@@ -625,6 +645,7 @@ class Clients:
             connection.session.fall_behind()
             self._delivery.wake(connection)
 
+    @on_hub
     def sweep(self, now: float) -> None:
         """Let go of closes that nobody came for."""
         for owner, (_, when) in list(self._missed_closes.items()):
@@ -647,6 +668,7 @@ class Clients:
         """Seconds after which a client that was sent away is elsewhere, or gone."""
         return self._spread_seconds() + self._config.close_grace_ajax
 
+    @on_hub
     def drain(self) -> None:
         """Let nobody in, read nothing more, and answer polls at once."""
         self.draining = True
@@ -654,6 +676,7 @@ class Clients:
             if connection.transport is not None:
                 connection.transport.drain(self.spread)
 
+    @on_hub
     def send_away(self) -> None:
         """Tell every client to come back within the seconds that the close names."""
         self.draining = self.sent_away = True
@@ -663,6 +686,7 @@ class Clients:
                 transport.wake()
                 transport.end(s.RESTART, self.spread)
 
+    @on_hub
     def forget_all(self) -> None:
         """The application is gone; nobody is told."""
         for connection in self._registry:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..brokers import Broker
 from ..errors import ChskError
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import logger
 from ..protocol.push import CANONICAL
 from ..protocol.session import CLOSED_BY_APP
@@ -83,6 +83,7 @@ class DelayedCloses:
         self.hub.run(self._expect, response)
         return response
 
+    @on_hub
     def _expect(self, response: PendingResponse) -> None:
         self._pending[response.token] = {}
         self.hub.timer(TIMEOUT, partial(self._ended, response, timed_out=True))
@@ -95,6 +96,7 @@ class DelayedCloses:
         """Wait no longer; from any thread."""
         self.hub.call(self._ended, response)
 
+    @on_hub
     def _ended(self, response: PendingResponse, timed_out: bool = False) -> None:
         names = self._pending.pop(response.token, None)
         if names is None:
@@ -105,6 +107,7 @@ class DelayedCloses:
 
     # the workers of the connections --------------------------------------------------------
 
+    @on_hub
     def when_ended(self, response: PendingResponse, tell_client: Callable[[], object]) -> None:
         """Call *tell_client* when *response* has ended; now, if it has. On the hub."""
         ours = response.name == self._broker.name
@@ -120,11 +123,13 @@ class DelayedCloses:
                 self.hub.background(self._tell, response.name, text)
         waiting.append(tell_client)
 
+    @on_hub
     def release_all(self) -> None:
         """Tell all clients that wait: this worker ends. On the hub."""
         for response in list(self._waiting):
             self._release(response)
 
+    @on_hub
     def _release(self, response: PendingResponse, timed_out: bool = False) -> None:
         for tell_client in self._waiting.pop(response, ()):
             self._counters["closes_timed_out"] += timed_out
@@ -135,6 +140,7 @@ class DelayedCloses:
 
     # between workers -----------------------------------------------------------------------
 
+    @on_hub
     def on_worker_message(self, text: str) -> None:
         """Another worker sent *text*, after :data:`PREFIX`. On the hub."""
         what, name, token, *_ = text.split()

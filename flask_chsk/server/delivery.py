@@ -13,7 +13,7 @@ from typing import Any
 
 from ..brokers import ANONYMOUS, EVERYONE
 from ..config import Config
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..protocol import session as s
 from ..protocol.push import Push
 from .connection import Connection
@@ -40,6 +40,7 @@ class Delivery:
         self.windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
         self._dirty: dict[str, dict[Connection, None]] = {"ws": {}, "ajax": {}}
 
+    @on_hub
     def receivers(self, channel: str) -> list[Connection]:
         """The connections here that *channel* reaches."""
         if channel == EVERYONE:
@@ -58,6 +59,7 @@ class Delivery:
             receivers += self._registry.of(uid)
         return receivers
 
+    @on_hub
     def deliver(self, push: Push) -> None:
         """Hand an event to the connections it is for; in the broker's order."""
         channel = push.channel
@@ -68,6 +70,7 @@ class Delivery:
                 if connection.session.deliver(push):
                     self.wake(connection)
 
+    @on_hub
     def wake(self, connection: Connection) -> None:
         """Send what a connection has, if its window is over."""
         if not self.waits(connection, self.hub.now()):
@@ -75,6 +78,7 @@ class Delivery:
             if transport is not None:
                 transport.wake()
 
+    @on_hub
     def waits(self, connection: Connection, now: float) -> bool:
         """Whether what was put into the outbox waits for the window's end."""
         transport = connection.transport
@@ -92,6 +96,7 @@ class Delivery:
         dirty[connection] = None
         return True
 
+    @on_hub
     def flush(self, channel: str) -> None:
         """Let what *channel* reaches leave now, whatever its window."""
         for connection in self.receivers(channel):
@@ -99,6 +104,7 @@ class Delivery:
                 connection.note_flush(self.hub.now())
                 connection.transport.wake()
 
+    @on_hub
     def overfull(self, connection: Connection) -> None:
         """A client that cannot be told of a gap has too much waiting (close code 4002)."""
         one = connection.session
@@ -128,6 +134,7 @@ class Delivery:
 
         self.hub.sliced(wake)
 
+    @on_hub
     def _end_window(self, kind: str) -> None:
         dirty, self._dirty[kind] = self._dirty[kind], {}
         now = self.hub.now()

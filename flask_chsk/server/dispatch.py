@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .. import forks
 from ..errors import BrokerError, PackError
-from ..hub import SLICE, Hub, Waiter
+from ..hub import SLICE, Hub, Waiter, on_hub
 from ..interrupts import from_signal
 from ..logs import Sparse, logger
 from ..printable import error_line
@@ -112,7 +112,7 @@ class Dispatcher:
         :param max_bytes: of one client's events that wait, when no more is read; what each of
             *max_inbox* events holds by itself comes on top.
         """
-        self._hub = hub
+        self.hub = hub
         self._signed_out = signed_out
         self._max_inbox = max_inbox
         self._max_bytes = max_bytes + EVENT_BYTES * max_inbox
@@ -135,11 +135,13 @@ class Dispatcher:
     def __len__(self) -> int:
         return len(self._inboxes)
 
+    @on_hub
     def waiting(self, key: Any) -> int:
         """How many events wait, or run, under *key*."""
         inbox = self._inboxes.get(key)
         return 0 if inbox is None else inbox.waiting
 
+    @on_hub
     def is_full(self, key: Any) -> bool:
         """Whether no more should be taken in."""
         inbox = self._inboxes.get(key)
@@ -150,6 +152,7 @@ class Dispatcher:
             inbox.waiting >= self._max_inbox or inbox.bytes >= self._max_bytes or self._budget.full
         )
 
+    @on_hub
     def is_half_full(self, key: Any) -> bool:
         """Whether whoever fills it should wait."""
         inbox = self._inboxes.get(key)
@@ -157,12 +160,14 @@ class Dispatcher:
             inbox.waiting >= self._max_inbox // 2 or inbox.bytes >= self._max_bytes // 2
         )
 
+    @on_hub
     def forget_transport(self, key: Any) -> None:
         """The transport that was paused is gone."""
         inbox = self._inboxes.get(key)
         if inbox is not None:
             inbox.paused = None
 
+    @on_hub
     def take(
         self,
         event: Event,
@@ -197,6 +202,7 @@ class Dispatcher:
         job = Job(ev, handler, channel, request, then, EVENT_BYTES + size, unless)
         self._enqueue((uid, client_id), job, transport)
 
+    @on_hub
     def take_own(
         self, event: Event, uid: str, generation: int, way: Channel, then: Callable[[], object]
     ) -> None:
@@ -221,15 +227,15 @@ class Dispatcher:
             inbox.paused = transport
             transport.pause()
         if beside:
-            self._hub.spawn(self._run_beside, inbox, job)
+            self.hub.spawn(self._run_beside, inbox, job)
         elif not inbox.running:
             inbox.running = True
-            self._hub.spawn(self._run_inbox, inbox)
+            self.hub.spawn(self._run_inbox, inbox)
 
     def _run_inbox(self, inbox: Inbox) -> None:
         """In a worker: one event after another, until none waits."""
         jobs = inbox.jobs
-        hub = self._hub
+        hub = self.hub
         try:
             while jobs:
                 until = hub.now() + SLICE
@@ -250,13 +256,15 @@ class Dispatcher:
         try:
             self._run(job)
         finally:
-            self._hub.call(self._rest_beside, inbox, job.size)
+            self.hub.call(self._rest_beside, inbox, job.size)
 
+    @on_hub
     def _rest_beside(self, inbox: Inbox, size: int) -> None:
         inbox.beside -= 1
         self._handled(inbox, size)
         self._done_with(inbox)
 
+    @on_hub
     def _handled(self, inbox: Inbox, size: int) -> None:
         inbox.bytes -= size
         self._budget.waiting -= size
@@ -271,9 +279,10 @@ class Dispatcher:
             paused, inbox.paused = inbox.paused, None
             paused.resume()
 
+    @on_hub
     def _rest(self, inbox: Inbox) -> None:
         if inbox.jobs:
-            self._hub.spawn(self._run_inbox, inbox)
+            self.hub.spawn(self._run_inbox, inbox)
         else:
             inbox.running = False
             self._unpause(inbox)
@@ -292,7 +301,7 @@ class Dispatcher:
 
     def idle(self) -> Waiter:
         """What is told when no event waits for its handler; from any thread."""
-        waiter = self._hub.waiter_here()
+        waiter = self.hub.waiter_here()
 
         def ask() -> None:
             if self._inboxes:
@@ -300,9 +309,10 @@ class Dispatcher:
             else:
                 waiter.set(True)
 
-        self._hub.call(ask)
+        self.hub.call(ask)
         return waiter
 
+    @on_hub
     def stop(self) -> None:
         """Handle no more: what waits is answered ``:chsk/closed``."""
         self._stopped = True
@@ -329,13 +339,13 @@ class Dispatcher:
             value = self._host.run(job.handler, ev, job.request)
             if channel is not None and ev.wants_reply:
                 if ev.deferred:
-                    self._hub.call(channel.expire_later, ev)
+                    self.hub.call(channel.expire_later, ev)
                 else:
                     self._reply(ev, channel, value)
         except SignedOut:
             self._answer_error(ev, channel, 401, "signed out")
             if ev.client_id is not None:
-                self._hub.call(self._signed_out, ev.uid, ev.client_id)
+                self.hub.call(self._signed_out, ev.uid, ev.client_id)
         except RefusedByParse as refused:
             assert refused.__cause__ is not None
             self._refused_by_parse(ev, channel, refused.__cause__)
@@ -392,7 +402,7 @@ class Dispatcher:
             if not self.recv_put(ev):
                 self._counters["recv_dropped"] += 1
             if channel is not None and ev.wants_reply:
-                self._hub.call(channel.expire_later, ev)
+                self.hub.call(channel.expire_later, ev)
             return
         self._counters["unhandled"] += 1
         if not ev.id.startswith("chsk/uidport"):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..brokers import KEPT_BYTES, KEYS, Broker
 from ..errors import BrokerError
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import Sparse, logger
 from ..protocol.push import CANONICAL
 from .connection import Owner
@@ -136,6 +136,7 @@ class Idempotency:
         self._reply_timeout = reply_timeout
         self._cache = IdempotencyCache()
 
+    @on_hub
     def came_before(self, owner: Owner, key: str, way: Way) -> bool:
         """Whether this worker has the send already; then its reply is given again. On the hub."""
         came = self._cache.came_before(owner, key, way, self.hub.now())
@@ -175,6 +176,7 @@ class Idempotency:
             return False  # handlers go on without a broker
         return True
 
+    @on_hub
     def settled(self, kept: CachedReply, piece: Any, third: Any) -> None:
         """A send that may come again, here or elsewhere, was answered. On the hub."""
         kept.settle(piece, third)
@@ -187,6 +189,7 @@ class Idempotency:
         except BrokerError as error:
             sparse.warning("settle", "a reply will not be given again: %s", error)
 
+    @on_hub
     def forget(self, before: float) -> None:
         """Let go of what came before that time. On the hub."""
         self._cache.forget(before)

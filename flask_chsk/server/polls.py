@@ -13,7 +13,7 @@ from functools import partial
 from ..brokers import Broker
 from ..config import Config
 from ..errors import BrokerError, Refused
-from ..hub import Hub, Waiter
+from ..hub import Hub, Waiter, on_hub
 from ..logs import Sparse, logger
 from ..protocol import session as s
 from ..protocol.generations import Generation
@@ -86,6 +86,7 @@ class Polls:
         greets = handshake or not known
         return self.hub.run(self._open, entered, greets, wait)
 
+    @on_hub
     def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
         connection = entered.connection
         if not self._clients.is_latest(entered):
@@ -97,6 +98,7 @@ class Polls:
         self._clients.poll_ended(connection)
         return body(self._clients.handshake(entered))
 
+    @on_hub
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
         known = self._registry.get(opening.uid, opening.client_id)
         close = self._clients.take_missed_close(opening.owner)
@@ -118,6 +120,7 @@ class Polls:
             return self._poll(known, poller, opening, wait)
         return None
 
+    @on_hub
     def _say_close(self, opening: Opening, close: Close, wait: bool) -> bytes | Waiter:
         """The answer to a poll of a client that was closed, when it may be told."""
         composer, generation = opening.composer, opening.generation
@@ -128,6 +131,7 @@ class Polls:
         self._delayed_closes.when_ended(close.after, partial(waiter.set, said))
         return waiter
 
+    @on_hub
     def _poll(
         self, connection: Connection, poller: Poller[Connection], opening: Opening, wait: bool
     ) -> bytes | Waiter:
@@ -177,6 +181,7 @@ class Polls:
         seconds = max(self._config.lp_timeout, opening.generation.idle_poll)
         return Parked(self, (opening.uid, opening.client_id), waiter, sock, seconds)
 
+    @on_hub
     def expire(self, key: Key, waiter: Waiter, at_once: bool = False) -> bytes | None:
         """The answer of a poll whose time is over; None: it was answered just now.
 
@@ -192,12 +197,14 @@ class Polls:
         self.note_rest(connection)
         return body(self.end_of(connection))
 
+    @on_hub
     def abandon(self, key: Key, waiter: Waiter) -> None:
         """The peer of a poll went away."""
         poller = self._poller(key)
         if poller is not None:
             poller.abandon(waiter)
 
+    @on_hub
     def look_at(self, key: Key, waiter: Waiter, sock: socket.socket) -> None:
         """See that the peer of a poll is there before it is answered."""
         poller = self._poller(key)
@@ -210,6 +217,7 @@ class Polls:
 
     # what a poller asks ------------------------------------------------------------------
 
+    @on_hub
     def outgoing(
         self, connection: Connection, poller: Poller[Connection], last: bool
     ) -> bytes | None:
@@ -233,6 +241,7 @@ class Polls:
     def _broker_keeps_cursor(self, connection: Connection) -> bool:
         return not connection.session.v1 and not self._broker.local
 
+    @on_hub
     def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
         """What tells a parked poll that its client is to go."""
         one, generation = connection.session, connection.generation
@@ -243,6 +252,7 @@ class Polls:
         said = body(self.close_message(one.composer, one.v1, generation, code, reason))
         return NoAnswer(said) if generation.hang_up and code == s.RESTART else said
 
+    @on_hub
     def unparked(self, connection: Connection, poller: Poller[Connection]) -> None:
         """A parked poll was answered, or is gone."""
         if connection.poller is poller:  # else something else serves the client, or nothing
@@ -250,6 +260,7 @@ class Polls:
 
     # what the broker is told -------------------------------------------------------------
 
+    @on_hub
     def note_before_answer(self, connection: Connection) -> None:
         """Tell the broker which events the parked poll of a client without a cursor is to get.
 
@@ -261,6 +272,7 @@ class Polls:
             connection.noting = True
             self.hub.background(self._note, connection, page[-1].offset)
 
+    @on_hub
     def note_rest(self, connection: Connection) -> None:
         """An empty poll ended: a cursor that the broker keeps must not go stale."""
         one = connection.session
@@ -281,6 +293,7 @@ class Polls:
             return
         self.hub.call(self._noted, connection, offset if ours else None)
 
+    @on_hub
     def _noted(self, connection: Connection, offset: int | None) -> None:
         connection.noting = False
         if offset is None:
@@ -293,6 +306,7 @@ class Polls:
         elif connection.transport is not None:
             connection.transport.wake()
 
+    @on_hub
     def _note_again(self, connection: Connection) -> None:
         """The broker did not answer: it may have noted the events, or not."""
         connection.noting = False

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..brokers import Broker
 from ..errors import BrokerError
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import logger
 from ..protocol import session as s
 from ..protocol.event import Event
@@ -87,6 +87,7 @@ class Presence:
             self._snapshot = (asked, snapshot)
         return snapshot
 
+    @on_hub
     def user_presence_changed(self, uid: str | None, online: bool, generation: int) -> None:
         """A user came or went: handlers of ``uidport-open`` and ``-close``, then all others.
 
@@ -107,6 +108,7 @@ class Presence:
             then = partial(self._signal, uid, online)
         self._dispatcher.take_own(event, uid, generation, self._channel, then)
 
+    @on_hub
     def sweep(self) -> None:
         """See that the broker tells of others' comings and goings, once somebody watches."""
         if self.watchers and not self._watching and not self._broker.local:
@@ -123,6 +125,7 @@ class Presence:
         finally:
             self.hub.call(self._compared)
 
+    @on_hub
     def changed(self) -> None:
         """Users came or went, in whatever process: the broker says so."""
         self._changed = True
@@ -132,11 +135,13 @@ class Presence:
             wait = when - self.hub.now()
             self.hub.timer(max(0.0, wait), lambda: self.hub.background(self._compare))
 
+    @on_hub
     def restart(self) -> None:
         """The broker began anew: until it was told who is there, watchers are told nothing."""
         self._healed = self.hub.now() + HEALED
         self.changed()
 
+    @on_hub
     @contextmanager
     def noting(self, uid: str | None) -> Iterator[None]:
         """Tell watchers where a user who stays is on one transport more, or less."""
@@ -173,6 +178,7 @@ class Presence:
         finally:
             self.hub.call(self._compared)
 
+    @on_hub
     def _compared(self) -> None:
         self._comparing = False
         if self._changed:

@@ -11,7 +11,7 @@ from functools import partial
 from ..brokers import Broker
 from ..config import Config
 from ..errors import Refused
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..protocol import session as s
 from ..protocol.event import Event
 from ..protocol.wire import Data
@@ -66,6 +66,7 @@ class Receiver:
         own = rate and (max(rate[0], OWN_RATE[0]), max(rate[1], OWN_RATE[1]))
         self._own: RateLimit[Key] = RateLimit(own)
 
+    @on_hub
     def received(self, connection: Connection, websocket: Transport, data: Data) -> None:
         """A message came over a WebSocket."""
         one = connection.session
@@ -125,10 +126,12 @@ class Receiver:
         count = len(happening.events) if isinstance(happening, s.Batched) else 1
         return self._events.take(client, self.hub.now(), count)
 
+    @on_hub
     def address_too_fast(self, address: str | None) -> int:
         """Seconds until *address* may make a request; 0 where it may now."""
         return self._addresses.take(network_of(address), self.hub.now())
 
+    @on_hub
     def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
         """A message came by POST: its answer, or what will be told it.
 
@@ -209,6 +212,7 @@ class Receiver:
             self._counters["flooding"] += 1
             raise Refused(429, "more events per second than CHSK_RATE", wait)
 
+    @on_hub
     def answered(self, client: Key, answer: s.Answered, size: int) -> None:
         """A client answered an ask."""
         if not self._asks.answered(client, answer, RUNNING_BYTES + size):

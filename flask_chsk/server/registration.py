@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..brokers import Arrival, Broker
 from ..errors import BrokerError, Refused, UsageError
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import Sparse, logger
 from .connection import Connection, Uid
 from .memberships import Memberships
@@ -70,6 +70,7 @@ class BrokerRegistration:
 
     # who is there ----------------------------------------------------------------------
 
+    @on_hub
     def reattach(self, quiet: bool, only: Connection | None = None) -> None:
         """The broker lost sight of our clients: let them in again, one after another.
 
@@ -87,15 +88,18 @@ class BrokerRegistration:
             self._waiting[one] = quiet or self._waiting.get(one, False)
         self._begin()
 
+    @on_hub
     def _begin(self) -> None:
         if (self._waiting or self._unsaid or self._gone) and not self._at_it:
             self._at_it = True
             self.hub.background(self._reattach)
 
+    @on_hub
     def _went(self, quiet: bool, uid: Uid) -> None:
         if quiet and uid is not None:
             self._gone[uid] = None
 
+    @on_hub
     def moved(self, uid: str, topics: list[str]) -> None:
         """Another process let the last client of a user in that was here.
 
@@ -107,6 +111,7 @@ class BrokerRegistration:
             self._moved.popleft()
         self._moved.append(Moved(now, uid, topics))
 
+    @on_hub
     def moved_user_left(self, uid: str, topic: str) -> None:
         """A user left a topic who has no client here."""
         for one in self._moved:
@@ -124,6 +129,7 @@ class BrokerRegistration:
         self._gone_from = self.hub.now() + LATER
         self.hub.timer(LATER, self._begin)
 
+    @on_hub
     def had_before(self, uid: Uid) -> bool:
         """Whether a user was here before the epoch, which the broker does not know yet."""
         if uid is None:
@@ -133,10 +139,12 @@ class BrokerRegistration:
         waiting = self._waiting
         return bool(waiting) and any(waiting.get(one, False) for one in self._registry.of(uid))
 
+    @on_hub
     def has_topics_of(self, uid: Uid) -> bool:
         """Whether the broker has yet to be told of topics of a user."""
         return uid in self._unsaid
 
+    @on_hub
     def waits(self, connection: Connection) -> bool:
         """Whether a client is to be let in again: perhaps another process has it by now."""
         return connection in self._waiting
@@ -157,6 +165,7 @@ class BrokerRegistration:
             log.warning("%d clients wait to be let in again: %s", len(self._waiting), error)
             self._later(self._reattach)
 
+    @on_hub
     def _next(self) -> tuple[Connection | str, bool | str] | None:
         for uid, topics in self._unsaid.items():
             return uid, topics[-1]
@@ -168,6 +177,7 @@ class BrokerRegistration:
         self._at_it = False
         return None
 
+    @on_hub
     def _is_in(self, one: Connection | str, what: bool | str) -> None:
         if isinstance(one, Connection):
             if self._waiting.get(one) == what:  # else the broker began anew meanwhile
@@ -248,6 +258,7 @@ class BrokerRegistration:
             if arrival is not None:
                 self.hub.call(self._attached, connection, arrival)
 
+    @on_hub
     def _attached(self, connection: Connection, arrival: Arrival) -> None:
         uid, client_id = connection.key
         if arrival.first:
@@ -261,6 +272,7 @@ class BrokerRegistration:
 
     # who went --------------------------------------------------------------------------
 
+    @on_hub
     def detach(self, uid: Uid, client_id: str, token: str) -> None:
         """Sign a client off, now or when the broker answers again."""
         self._leaving.append((uid, client_id, token))

@@ -20,7 +20,7 @@ from ..brokers import (
     user_channel,
 )
 from ..errors import BrokerError
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import Sparse, logger
 from ..protocol import session as s
 from ..protocol.push import Push
@@ -58,6 +58,7 @@ class History:
         self._delivery = delivery
         self._counters = counters
 
+    @on_hub
     def catch_up(self, connection: Connection) -> None:
         """Give a session that is behind its next page of history, or tell it of the gap.
 
@@ -96,9 +97,11 @@ class History:
         page = self._broker.since(*position, s.PAGE_BYTES)
         return self.hub.run(self._take_page, connection, position, page)
 
+    @on_hub
     def _position(self, one: ServerSession) -> Position:
         return self._channels(one), one.queued
 
+    @on_hub
     def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
         one = connection.session
         if not one.behind or self._position(one) != position:
@@ -123,12 +126,14 @@ class History:
         one.caught_up(pushes, page.end, more=page.more)
         return True
 
+    @on_hub
     def gap(self, connection: Connection) -> None:
         """Tell a client that it missed something before now."""
         self._counters["gaps"] += 1
         one = connection.session
         one.gap(max(self._broker.watermark(), one.queued, one.given))
 
+    @on_hub
     def owe_gap(self, connection: Connection) -> None:
         """See that a client is told that it missed something, when the broker said where it is."""
         connection.gap_due = True

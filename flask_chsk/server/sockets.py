@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..config import Config
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..protocol import session as s
 from ..protocol.frames import close_frame
 from ..protocol.wire import Data
@@ -46,6 +46,7 @@ class Sockets:
         self._close_log = close_log
         self._max_message_bytes = config.max_message_bytes
 
+    @on_hub
     def open(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
         clients, connection = self._clients, entered.connection
@@ -77,6 +78,7 @@ class Sockets:
 
     # what a WebSocket asks and tells -------------------------------------------------------
 
+    @on_hub
     def outgoing(self, connection: Connection, websocket: WebSocket[Connection]) -> bytes:
         """The frames that may leave now."""
         one = connection.session
@@ -88,20 +90,24 @@ class Sockets:
             self._clients.unsendable(connection, websocket, error)
             return b""
 
+    @on_hub
     def received(
         self, connection: Connection, websocket: WebSocket[Connection], data: Data
     ) -> None:
         """A message came."""
         self._receiver.received(connection, websocket, data)
 
+    @on_hub
     def write_stalled(self, connection: Connection) -> None:
         """The peer takes no more at present."""
         self._clients.schedule_check(connection, self.hub.now() + STALLED)
 
+    @on_hub
     def count_close(self, connection: Connection, code: int, reason: str) -> None:
         """The client is told to go."""
         self._close_log.note(connection.session.uid, code, reason)
 
+    @on_hub
     def lost(self, connection: Connection, websocket: WebSocket[Connection]) -> None:
         """The socket is gone."""
         self._clients.lost(connection, websocket)

@@ -12,7 +12,7 @@ from functools import partial
 from ..brokers import Broker
 from ..config import Config
 from ..errors import BrokerError, ConfigError, Refused
-from ..hub import Hub
+from ..hub import Hub, on_hub
 from ..logs import logger
 from ..packers import VALUE_BYTES
 from ..protocol import session as s
@@ -74,7 +74,7 @@ class Worker:
     def start(self) -> None:
         """Begin to hear the broker; once, when nothing more is to be set."""
         self.broker.start(self.hub, self)
-        self.clients.begin_epoch(self.broker.epoch, 0)
+        self.hub.run(self.clients.begin_epoch, self.broker.epoch, 0)
         self.hub.every_sweep(self._sweep)
 
     def _build_events(self, router: Router, host: Host) -> None:
@@ -194,9 +194,11 @@ class Worker:
 
     # what is told to a part that is built later ---------------------------------------------
 
+    @on_hub
     def _signed_out(self, uid: Uid, client_id: str) -> None:
         self.clients.close(uid, client_id, s.SIGNED_OUT, "signed out")
 
+    @on_hub
     def _control(self, push: Push, connection: Connection) -> None:
         self.clients.control(push, connection)
 
@@ -222,6 +224,7 @@ class Worker:
 
     # what the broker tells (brokers.Listener) -------------------------------------------------
 
+    @on_hub
     def deliver(self, push: Push) -> None:
         """Do what a published event says, or hand it to the connections it is for."""
         if push.text.startswith(CONTROLS):
@@ -232,29 +235,35 @@ class Worker:
             if push.flush:
                 self.delivery.flush(push.channel)
 
+    @on_hub
     def client_taken_over(self, uid: Uid, client_id: str, token: str) -> None:
         """A client of ours was let in by another process."""
         self.clients.taken_over(uid, client_id, token)
 
+    @on_hub
     def user_presence_changed(self, uid: str, online: bool, generation: int) -> None:
         """The broker found that a user came or went, whose process could not say so."""
         self.presence.user_presence_changed(uid, online, generation)
 
+    @on_hub
     def reset(self, since: int) -> None:
         """The broker's counter began a new life: every client is told of the gap."""
         self.topics.restart(since)
         self.presence.restart()
         self.clients.begin_epoch(self.broker.epoch, since)
 
+    @on_hub
     def resync_required(self) -> None:
         """Events may have been missed: every client reads from history before anything else."""
         self.clients.resync()
         self.presence.changed()
 
+    @on_hub
     def reattach(self, quiet: bool) -> None:
         """The broker lost sight of our clients."""
         self.registration.reattach(quiet)
 
+    @on_hub
     def needs(self, name: str) -> bool:
         """Whether a client here listens to a channel."""
         kind, _, rest = name.partition(":")
@@ -266,10 +275,12 @@ class Worker:
             return self.controls.awaits(rest) or self.registry.get(None, rest) is not None
         return self.registry.count(None) > 0
 
+    @on_hub
     def changed(self) -> None:
         """Users came or went, in whatever process."""
         self.presence.changed()
 
+    @on_hub
     def on_worker_message(self, text: str) -> None:
         """Another process knows that a client answered what was asked here, or of a close."""
         if text.startswith(PREFIX):
@@ -279,6 +290,7 @@ class Worker:
 
     # time ----------------------------------------------------------------------------------
 
+    @on_hub
     def _sweep(self, now: float) -> None:
         self.delivery.frames.clear()
         if now - self._swept >= SWEEP:
@@ -291,6 +303,7 @@ class Worker:
 
     # the end -------------------------------------------------------------------------------
 
+    @on_hub
     def drain(self) -> None:
         """Begin to end, without blocking.
 
@@ -308,6 +321,7 @@ class Worker:
         else:
             self.end()
 
+    @on_hub
     def end(self) -> None:
         """Send every client away, to come back within the seconds that the close names."""
         if self.clients.sent_away:
@@ -324,6 +338,7 @@ class Worker:
         except BrokerError as error:
             log.debug("the lease ends by itself: %s", error)
 
+    @on_hub
     def retire(self) -> None:
         """End for good: the application is gone."""
         self.end()
@@ -337,6 +352,7 @@ class Worker:
         """Counters since the start, and gauges of now; from any thread."""
         return {**self.counters, **self.broker.stats(), **self.hub.run(self._gauges)}
 
+    @on_hub
     def _gauges(self) -> dict[str, int]:
         uids = self.registry.connected_uids  # of this process
         return {

@@ -12,6 +12,7 @@ import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -19,7 +20,7 @@ import gevent.event
 import pytest
 
 from flask_chsk import hub as hub_module
-from flask_chsk.hub import IDLE_WORKERS, SLICE, SWEEP, THREADS, Hub
+from flask_chsk.hub import IDLE_WORKERS, SLICE, SWEEP, THREADS, Hub, on_hub
 
 LONG = 10.0  # seconds that nothing here takes
 Event = Any  # threading.Event or gevent.event.Event
@@ -464,3 +465,34 @@ def test_a_watch_for_a_hangup_that_is_dropped_closes_nothing() -> None:
             assert ours.recv(1) == b"x"
 
     gevent.spawn(test).get(timeout=LONG)
+
+
+# Marks ------------------------------------------------------------------------------------
+
+
+class Part:
+    """What has a hub, and a method for its thread alone."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+
+    @on_hub
+    def touch(self, value: int) -> int:
+        return value
+
+
+def test_a_marked_method_asserts_that_it_is_called_on_the_owning_thread() -> None:
+    here = [True]
+    part = Part(SimpleNamespace(here=lambda: here[0]))
+    assert part.touch(1) == 1
+    here[0] = False
+    with pytest.raises(AssertionError, match=r"Part\.touch"):
+        part.touch(1)
+
+
+def test_a_mark_costs_nothing_outside_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "CHECKED", False)
+
+    def method(self: Any) -> None: ...
+
+    assert on_hub(method) is method

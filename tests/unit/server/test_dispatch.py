@@ -29,6 +29,9 @@ class Workers:
         self.time = 0.0
         self.given: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
+    def here(self) -> bool:
+        return True
+
     def now(self) -> float:
         return self.time
 
