@@ -48,7 +48,7 @@ def test_code_that_is_named_exists(name: str) -> None:
         found = import_module(inner) if is_module else getattr(found, part)
 
 
-@pytest.mark.parametrize("folder", ["protocol", "server", "transports"])
+@pytest.mark.parametrize("folder", ["protocol", "server", "transports", "web"])
 def test_every_module_is_named(folder: str) -> None:
     there = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__"}
     named = {name.split(".")[1] for name in NAMES if name.startswith(f"{folder}.")}
