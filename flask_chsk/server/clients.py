@@ -472,6 +472,8 @@ class Clients:
     @on_hub
     def schedule_check(self, connection: Connection, when: float) -> None:
         """See that a connection's deadlines are checked by *when*, at the latest."""
+        if connection.gone:
+            return  # its last events leave as it is closed
         if connection.next_check_at is None or when < connection.next_check_at:
             connection.next_check_at = when
             self.hub.deadline(connection, when)

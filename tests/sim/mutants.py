@@ -129,13 +129,13 @@ MUTANTS = [
     Mutant(
         "a send that comes again is handled again",
         "server.idempotency Idempotency.came_before",
-        "if before is None:",
-        "if True:",
+        "return came",
+        "return False",
     ),
     Mutant(
         "a client that is gone stays with the broker",
         "server.clients Clients._forget",
-        "self._registration.detach(uid, client_id, connection.token)",
+        "self._registration.detach(*connection.key, connection.token)",
         "pass",
     ),
     Mutant(

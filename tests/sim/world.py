@@ -330,9 +330,10 @@ class World:
     def cut_requests(self) -> None:
         """A page's poll and POSTs break."""
         page = self._some_page()
-        if page is None:
-            return
-        server_hears = self.rng.random() < 0.5
+        if page is not None:
+            self.cut_requests_of(page, self.rng.random() < 0.5)
+
+    def cut_requests_of(self, page: Page, server_hears: bool = False) -> None:
         for transport in page.transports():
             for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
                 if call is not None:
@@ -358,10 +359,7 @@ class World:
             for one, wire in self.wires:
                 if one is page:
                     wire.break_off(0.0, server_hears=False, client_hears=self.rng.random() < 0.5)
-            for transport in page.transports():
-                for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
-                    if call is not None:
-                        call.break_off(False)
+            self.cut_requests_of(page)
             self.hub.later(self.rng.random() ** 2 * 60.0, self._go_online, page)
 
     def _go_online(self, page: Page) -> None:
