@@ -353,11 +353,6 @@ class Clients:
             self._close_as(push, [connection])
 
     @on_hub
-    def is_latest(self, entered: Entered) -> bool:
-        """Whether the client was neither closed since, nor let in by another request."""
-        return not entered.connection.gone and entered.connection.openings == entered.number
-
-    @on_hub
     def handshake(self, entered: Entered) -> Data:
         """The first message to a client that was let in."""
         opening, one, config = entered.opening, entered.connection.session, self._config

@@ -77,6 +77,11 @@ class Entered(NamedTuple):
     number: int = 0  # of this opening, among those of the connection
     since: int = 0  # the offset of this opening
 
+    @property
+    def is_latest(self) -> bool:
+        """Whether the client was neither closed since, nor let in by another request."""
+        return not self.connection.gone and self.connection.openings == self.number
+
 
 class State(Enum):
     """What carries a client's messages now."""

@@ -92,7 +92,7 @@ class Polls:
     @on_hub
     def _open(self, entered: Entered, greets: bool, wait: bool) -> bytes | Waiter:
         connection = entered.connection
-        if not self._clients.is_latest(entered):
+        if not entered.is_latest:
             return self._empty(entered.opening)
         poller = Poller(self, connection)
         if entered.opening.number is not None and greets:

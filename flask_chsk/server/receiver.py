@@ -156,6 +156,13 @@ class Receiver:
             return done
         if isinstance(happening, s.Ponged):
             return done
+        return self._posted_events(opening, happening, size, done)
+
+    def _posted_events(
+        self, opening: Opening, happening: s.Received | s.Batched, size: int, done: Data
+    ) -> Data | Pending:
+        """Hand the events of a POST to their handlers."""
+        composer, client = opening.composer, (opening.uid, opening.client_id)
         events = happening.events if isinstance(happening, s.Batched) else (happening,)
         asks = isinstance(happening, s.Received) and happening.cb is not None
         seconds = self._config.reply_timeout if asks else HOLD

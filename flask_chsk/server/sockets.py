@@ -50,7 +50,7 @@ class Sockets:
     def open(self, entered: Entered, link: Link, leftover: bytes) -> None:
         """The socket of a client that was let in was taken over: greet it."""
         clients, connection = self._clients, entered.connection
-        if clients.sent_away or not clients.is_latest(entered):
+        if clients.sent_away or not entered.is_latest:
             # Closed in between, or its client gave it up and opened another: what left by this
             # one would be missed by that.
             code, why = (

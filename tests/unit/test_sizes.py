@@ -15,8 +15,12 @@ MAX_LINES = 50  # of a function, with its signature and docstring
 
 PACKAGE = ROOT / "flask_chsk"
 FILES = [
-    *sorted((PACKAGE / "client").glob("*.py")),
-    *(PACKAGE / name for name in ("extension.py", "state.py", "publisher.py")),
+    *(
+        path
+        for folder in ("client", "server", "transports")
+        for path in sorted((PACKAGE / folder).glob("*.py"))
+    ),
+    *(PACKAGE / name for name in ("extension.py", "state.py", "publisher.py", "hub.py")),
 ]
 
 
