@@ -13,8 +13,11 @@ from flask_chsk.brokers.memory import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.protocol.session import Rules, ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer
-from flask_chsk.server.connection import Connection, Uid
+from flask_chsk.server.connection import Connection, Entered, Opening, Uid
 from flask_chsk.server.registry import Registry
+from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
+from flask_chsk.server.worker import Worker
+from flask_chsk.transports.longpoll import Poller
 
 COMPOSER = Composer(packers.make("edn"), WIRES["1.21"])
 
@@ -200,3 +203,67 @@ def told(connection: Connection) -> list[Any]:
     """What the transport of a connection was told."""
     transport: Any = connection.transport
     return list(transport.told)
+
+
+class Host:
+    """An application without contexts, which notes who came and went."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def run(self, handler: Handler, ev: EventMessage, request: Any) -> Any:
+        return self._router.run(handler, ev)
+
+    def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
+        fn(*args)
+
+    def explain(self, error: BaseException) -> tuple[int, str]:
+        return 500, type(error).__name__
+
+
+class Office:
+    """A whole worker with the memory broker, on a hub turned by hand."""
+
+    def __init__(self, **options: Any) -> None:
+        self.hub: Any = FakeHub()
+        self.handlers = Handlers()
+        router = self.handlers._router
+        self.config = Config(**options)
+        self.broker: Any = MemoryBroker(self.config)
+        self.worker = Worker(self.config, self.broker, router, Host(router), self.hub)
+        self.worker.start()
+        self.clients = self.worker.clients
+        self.registry = self.worker.registry
+        self.presence: list[tuple[str, str]] = []
+        for id in ("chsk/uidport-open", "chsk/uidport-close"):
+            self.handlers.on(id)(lambda ev: self.presence.append((ev.id[13:], ev.data)))
+
+    def opening(self, uid: Uid = "ann", client_id: str = "c1", **more: Any) -> Opening:
+        """Of a client of ours, unless *more* says otherwise."""
+        given = {"v1": True, "digest": f"secret of {client_id}", "asked": self.clients.asked()}
+        return Opening(uid, client_id, COMPOSER, **{**given, **more})
+
+    def enter(self, *who: Any, kind: str = "ws", **more: Any) -> Entered:
+        entered = self.clients.enter(self.opening(*who, **more), kind)
+        assert entered is not None
+        return entered
+
+    def connect(self, *who: Any, **more: Any) -> Connection:
+        """Let a client in, by a WebSocket."""
+        connection = self.enter(*who, **more).connection
+        self.clients.attach_socket(connection, FakeTransport())
+        self.hub.work()
+        return connection
+
+    def poll(self, *who: Any, **more: Any) -> Connection:
+        """Let a client in that polls, and has not yet polled again."""
+        connection = self.enter(*who, kind="ajax", **more).connection
+        self.clients.attach_poller(connection, Poller(self.worker.polls, connection))
+        self.hub.work()
+        return connection
+
+    def park(self, connection: Connection) -> Waiter:
+        """The client polls, and waits."""
+        waiter = Waiter()
+        connection.park(waiter)
+        return waiter
