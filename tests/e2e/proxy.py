@@ -167,7 +167,7 @@ class Proxy:
         done = threading.Event()
         self._calls.append((function, done))
         self._wake_out.send(b"!")
-        if not done.wait(10):
+        if not done.wait(60):
             raise RuntimeError("the proxy's thread has ended")
 
     def _woken(self, mask: int) -> None:

@@ -124,5 +124,5 @@ def test_ctrl_c_ends_the_server_whatever_it_hits(kind: str, tmp_path: Path) -> N
         peer.say("[:test/busy]")
         server.wait_for_log("busy")
         server.kill(signal.SIGINT)
-        eventually(lambda: not server.running, 30.0)
+        eventually(lambda: not server.running, 60.0)
         peer.cut()

@@ -23,7 +23,7 @@ def test_damaged_messages_mean_something_or_are_bad() -> None:
 def test_requests_of_every_shape_get_an_answer() -> None:
     """In a process of its own: its hub is gevent's, as in a worker."""
     command = [sys.executable, "-W", "error", "-m", "tests.fuzz.http", "--count", "3000"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-5000:]
     statuses = {int(part.partition(":")[0]) for part in done.stdout.split(",")}
     assert statuses >= {200, 204, 400, 403, 404, 405, 413, 501}

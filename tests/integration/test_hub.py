@@ -18,4 +18,4 @@ assert not first.native_threads
 assert gevent.spawn(Hub.of_process).get() is first
 """
     command = [sys.executable, "-W", "error", "-c", script]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=120)

@@ -175,7 +175,7 @@ def test_no_floor_has_a_fault_that_is_known(distributions: Distributions, python
 def run(code: str) -> str:
     """What a fresh, unpatched Python prints, where every warning is an error."""
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     return done.stdout
 

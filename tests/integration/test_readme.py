@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_its_tests_pass(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert (ran.returncode, "1 passed" in ran.stdout) == (0, True), ran.stdout
 
 

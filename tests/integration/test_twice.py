@@ -43,7 +43,7 @@ def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     (folder / "handlers.py").write_text(HANDLERS)
     command = [sys.executable, *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("args", [["app.py"], ["-m", "app"]], ids=" ".join)

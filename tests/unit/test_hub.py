@@ -22,7 +22,7 @@ import pytest
 from flask_chsk import hub as hub_module
 from flask_chsk.hub import IDLE_WORKERS, SLICE, SWEEP, THREADS, Hub, on_hub
 
-LONG = 10.0  # seconds that nothing here takes
+LONG = 30.0  # seconds that nothing here takes
 Event = Any  # threading.Event or gevent.event.Event
 
 

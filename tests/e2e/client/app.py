@@ -108,7 +108,7 @@ def ask(uid: str, id: str) -> ResponseReturnValue:
     from flask_chsk import AskError
 
     try:
-        return {"answer": chsk.ask(uid, [f"test/{id}", {"n": 1}], timeout=3)}
+        return {"answer": chsk.ask(uid, [f"test/{id}", {"n": 1}], timeout=25)}
     except AskError as error:
         return {"error": type(error).__name__, "message": str(error)}
 

@@ -10,6 +10,7 @@ import pytest
 
 from flask_chsk.client import ChannelSocket
 from flask_chsk.packers import make
+from tests.process import WAIT
 from tests.servers import WsgiServer, running
 
 APP = "tests.e2e.client.app:app"
@@ -31,7 +32,7 @@ class TestServer:
     def post(self, path: str) -> Any:
         """What ``POST /path`` answers."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", method="POST")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT) as answer:
             text = answer.read().decode()
         return make("json").unpack(text) if text else None
 

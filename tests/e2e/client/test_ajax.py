@@ -11,7 +11,7 @@ import pytest
 from flask_chsk.client import ajax, ajax_call
 from flask_chsk.errors import ConfigError
 from tests.e2e.client.servers import Polled, Saying
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 EDN = {"Content-Type": "application/edn; charset=utf-8"}
 JSON = {"Content-Type": "application/json"}
@@ -67,7 +67,7 @@ def test_a_callback_gets_the_map_and_the_call_can_be_aborted() -> None:
         assert call is not None
         eventually(lambda: server.heads)
         call.abort()
-        assert responses.get(timeout=5) == {
+        assert responses.get(timeout=WAIT) == {
             "success": False,
             "status": None,
             "error": "abort",
@@ -90,10 +90,10 @@ def test_too_many_calls_at_a_time_are_not_begun(monkeypatch: pytest.MonkeyPatch)
     with Saying(None) as server:
         first = ajax_call(server.url, {}, responses.put)
         assert ajax_call(server.url, {}, responses.put) is None
-        assert responses.get(timeout=5)["error"] == "xhr-pool-depleted"
+        assert responses.get(timeout=WAIT)["error"] == "xhr-pool-depleted"
         assert first is not None
         first.abort()
-        assert responses.get(timeout=5)["error"] == "abort"
+        assert responses.get(timeout=WAIT)["error"] == "abort"
 
 
 def test_redirects_are_followed_and_strangers_get_no_credentials() -> None:

@@ -21,7 +21,7 @@ from flask_chsk.client import (
 )
 from flask_chsk.errors import BadEvent, PackError
 from tests.e2e.client.conftest import TestServer
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 Open = Callable[..., ChannelSocket]
 OVER = [*product(("ws", "ajax"), ("edn", "json"))]
@@ -94,9 +94,9 @@ def test_a_handler_that_fails_is_an_error(open_client: Open, over: dict[str, str
 def test_a_callback_is_called_with_the_reply(open_client: Open, over: dict[str, str]) -> None:
     chsk = open_client(**over)
     replies: Queue[Any] = Queue()
-    assert chsk.send(["test/echo", 1], 5, replies.put_nowait) is True
-    assert chsk.send(["test/fail"], 5, replies.put_nowait) is True
-    assert {replies.get(timeout=5), replies.get(timeout=5)} == {1, "chsk/error"}
+    assert chsk.send(["test/echo", 1], WAIT, replies.put_nowait) is True
+    assert chsk.send(["test/fail"], WAIT, replies.put_nowait) is True
+    assert {replies.get(timeout=WAIT), replies.get(timeout=WAIT)} == {1, "chsk/error"}
 
 
 def test_a_queue_as_callback_gets_the_event_of_the_reply(
@@ -104,16 +104,16 @@ def test_a_queue_as_callback_gets_the_event_of_the_reply(
 ) -> None:
     chsk = open_client(**over)
     replies: Queue[Any] = Queue()
-    chsk.send(["test/echo", 1], {"timeout-ms": 5000, "cb": replies})
-    assert replies.get(timeout=5) == ["test/echo.cb", 1]
+    chsk.send(["test/echo", 1], {"timeout-ms": 30_000, "cb": replies})
+    assert replies.get(timeout=WAIT) == ["test/echo.cb", 1]
 
 
 def test_what_is_sent_while_closed_is_told(open_client: Open, over: dict[str, str]) -> None:
     chsk = open_client(**over)
     chsk.disconnect()
     replies: Queue[Any] = Queue()
-    assert chsk.send(["test/echo", 1], 5, replies.put_nowait) is False
-    assert replies.get(timeout=5) == "chsk/closed"
+    assert chsk.send(["test/echo", 1], WAIT, replies.put_nowait) is False
+    assert replies.get(timeout=WAIT) == "chsk/closed"
     with pytest.raises(ChannelClosed, match=r"test/echo: closed \(requested-disconnect\)"):
         chsk.request(["test/echo", 1])
 
@@ -140,7 +140,7 @@ def test_what_nobody_handles_enters_ch_recv(
 ) -> None:
     chsk = open_client(uid, **over)
     (said,) = server.post(f"say/{uid}/1")
-    took = [chsk.ch_recv.get(timeout=5) for _ in range(4)]
+    took = [chsk.ch_recv.get(timeout=WAIT) for _ in range(4)]
     assert [ev.id for ev in took] == ["chsk/state", "chsk/state", "chsk/handshake", "chsk/recv"]
     assert took[2].event == ("chsk/handshake", [uid, None, {"hello": "there"}])
     assert took[3].event == ("chsk/recv", ("test/pushed", said))
@@ -176,7 +176,7 @@ def test_what_ends_a_handler_or_watcher_ends_nothing_else(
     chsk.on("test/question", lambda ev: sys.exit(3))
     chsk.watch(lambda old, new: sys.exit(3))
     chsk.reconnect()
-    chsk.wait_open(10.0)
+    chsk.wait_open(WAIT)
     said = server.post(f"say/{uid}/4")
     eventually(lambda: data == said)
     assert server.post(f"ask/{uid}/question") == {
@@ -200,7 +200,7 @@ def test_a_credential_that_cannot_be_had_ends_one_post(
         chsk.request(["test/echo", 1])
     endpoint._chsk_url = url
     chsk.connect()
-    chsk.wait_open(10.0)
+    chsk.wait_open(WAIT)
     assert chsk.request(["test/echo", 2]) == 2
     caplog.clear()
 
@@ -239,14 +239,16 @@ def test_a_send_with_a_key_survives_cuts_and_is_dispatched_once(
     token = uuid4().hex
     replies: Queue[Any] = Queue()
     for number in range(20):
-        chsk.send(["test/slowly", [token, number]], 10, replies.put_nowait, key=True)
+        chsk.send(["test/slowly", [token, number]], WAIT, replies.put_nowait, key=True)
     for _ in range(3):
-        eventually(lambda: replies.qsize(), timeout=10)
-        chsk._engine.session.link.transport.cut()  # type: ignore[union-attr]
+        eventually(replies.qsize)
+        link = chsk._engine.session.link
+        link.transport.cut()  # type: ignore[union-attr]
         if over["type"] == "ajax":
             chsk.break_connection()
+        eventually(lambda link=link: chsk._engine.session.link is not link)
         chsk.wait_open()
-    assert sorted(replies.get(timeout=10) for _ in range(20)) == list(range(20))
+    assert sorted(replies.get(timeout=WAIT) for _ in range(20)) == list(range(20))
     assert sorted(other.request(["test/noted", token])) == list(range(20))
 
 
@@ -287,7 +289,7 @@ def test_destroyed_all_who_wait_are_told(open_client: Open, over: dict[str, str]
     waits = threading.Thread(target=lambda: told.append(list(chsk.ch_recv)[-1].data["status"]))
     waits.start()
     chsk.destroy()
-    waits.join(5)
+    waits.join(WAIT)
     assert sorted(set(told)) == ["chsk/closed", "destroyed", "open"]
 
 
@@ -296,15 +298,18 @@ def test_handlers_that_are_too_slow_are_told_of_a_gap(
 ) -> None:
     monkeypatch.setattr("flask_chsk.client.dispatch.EVENTS", 5)
     chsk = open_client(uid, type="ws")
-    go, told = threading.Event(), []
+    begun, go, told = threading.Event(), threading.Event(), []
 
     def slow(ev: EventMsg) -> None:
-        go.wait(10)
+        begun.set()
+        go.wait(WAIT)
         told.append(ev.data)
 
     chsk.on("test/pushed", slow)
     chsk.on("chsk/gap", lambda ev: told.append("gap"))
-    said = server.post(f"say/{uid}/20")
+    said = server.post(f"say/{uid}/1")
+    assert begun.wait(WAIT)
+    said += server.post(f"say/{uid}/20")
     assert chsk.request(["test/echo", 1]) == 1
     go.set()
     eventually(lambda: said[-1] in told)
@@ -318,7 +323,7 @@ def test_destroyed_it_leaves_no_thread(open_client: Open, over: dict[str, str]) 
     chsk.send(["test/echo", 1], 5, lambda reply: None)
     chsk.send(["test/never"], 5, lambda reply: None)
     chsk.destroy()
-    assert set(threading.enumerate()) - before == set()
+    eventually(lambda: set(threading.enumerate()) <= before)
     assert list(chsk.events())[-1].event.data["status"] == "destroyed"
 
 

@@ -14,7 +14,7 @@ from flask_chsk.client.link import LinkClosed
 from flask_chsk.client.stream import Stream
 from flask_chsk.client.websocket import WebSocket
 from tests.conformance import CLOSE, LIMITS, PING, WRITTEN, Case, Frame, RawPeer, code_of, expected
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 
 class Echo(WebSocket):
@@ -51,7 +51,7 @@ def echo_and_peer() -> Iterator[tuple[Echo, RawPeer]]:
     thread.start()
     with theirs:
         yield echo, RawPeer(theirs, masked=False)
-    thread.join(10)
+    thread.join(WAIT)
     assert not thread.is_alive()
 
 
@@ -87,7 +87,7 @@ def test_a_client_that_has_closed_says_no_more(
     echo_and_peer: tuple[Echo, RawPeer], then: tuple[Frame, ...], how: LinkClosed
 ) -> None:
     echo, peer = echo_and_peer
-    assert echo.opened.wait(10)
+    assert echo.opened.wait(WAIT)
     echo.end(1000)
     echo.flush()
     assert peer.run(Case("", then)) == [(CLOSE, code_of(b""))]

@@ -43,7 +43,7 @@ def test_its_javascript_runs(server: TestServer, tmp_path: Path, code: str) -> N
         f"import assert from 'node:assert';\nimport {{ {', '.join(names)} }} from '{SCRIPT}';\n"
         f"const url = '{server.url}';\n{code}\nprocess.exit(0);\n"
     )
-    ran = subprocess.run([program("node"), script], capture_output=True, text=True, timeout=30)
+    ran = subprocess.run([program("node"), script], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
 
 

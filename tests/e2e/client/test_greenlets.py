@@ -43,17 +43,17 @@ def main():
             hubs.add(gevent.get_hub())
             gevent.sleep(0.001)
             pushed.append(ev.data)
-        waits = [gevent.spawn(chsk.request, ["test/late", 0.3]) for _ in range(10)]
+        waits = [gevent.spawn(chsk.request, ["test/late", 0.3], 30) for _ in range(10)]
         gevent.joinall(waits)
         assert {job.get() for job in waits} == {"late"}, waits
         assert len(ticks) > 10, len(ticks)
         assert chsk.request(["test/push", 5]) is True
-        with gevent.Timeout(5):
+        with gevent.Timeout(30):
             while len(pushed) < 5:
                 gevent.sleep(0.01)
         assert hubs == {gevent.get_hub()}, hubs
         assert pushed == sorted(pushed)
-        assert chsk.ch_recv.get(timeout=5).id == "chsk/state"
+        assert chsk.ch_recv.get(timeout=30).id == "chsk/state"
     after = alive(), threading.active_count()
     assert after == before, (before, after, threading.enumerate())
     ticking.kill()
@@ -76,6 +76,6 @@ def test_in_greenlets_calls_block_their_greenlet_only(
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (ran.stdout, ran.returncode) == ("fine\n", 0), ran.stderr

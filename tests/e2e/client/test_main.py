@@ -18,7 +18,7 @@ from tests.process import ROOT, eventually
 
 def run(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "flask_chsk.client", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     return ran.returncode, ran.stdout, ran.stderr
 
 

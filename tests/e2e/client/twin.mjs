@@ -32,11 +32,13 @@ const chsk = new ChannelSocket(url, {
   ...(type !== "ajax" && { WebSocket }),
 });
 const told = [];
+const statuses = [""]; // that no step has waited for yet, behind the last one
 const asks = [];
 
 const close = (last) => last && [last.reason, last.code ?? null, last.message || null];
 
 function note({ status, type, open, everOpened, firstOpen, lastClose }) {
+  if (status !== statuses.at(-1)) statuses.push(status);
   const now = JSON.stringify([status, type, open, everOpened, firstOpen, close(lastClose)]);
   if (now !== told.at(-1)) told.push(now);
 }
@@ -48,26 +50,30 @@ for (const id of ["chsk/handshake", "chsk/gap", "test/pushed", "chsk/bad-package
 }
 chsk.on("test/question", ({ data }) => ({ got: data }));
 
+async function eventually(condition) {
+  const end = Date.now() + 30_000;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`not within 30 s: ${condition}`);
+    await new Promise((wake) => setTimeout(wake, 10));
+  }
+}
+
 const steps = {
   request: (event, timeoutMs) => chsk.request(event, { timeoutMs }),
   send: (event) => chsk.send(event),
+  // It was so since the last step that waited: "waiting" may be short.
   async until(status) {
-    while (chsk.state.status !== status) await new Promise((wake) => setTimeout(wake, 10));
+    await eventually(() => statuses.includes(status, 1));
+    statuses.splice(0, statuses.indexOf(status, 1));
   },
-  async over(type) {
-    while (!(chsk.state.open && chsk.state.type === type)) {
-      await new Promise((wake) => setTimeout(wake, 10));
-    }
-  },
+  over: (type) => eventually(() => chsk.state.open && chsk.state.type === type),
   reconnect: () => chsk.reconnect(),
   disconnect: () => chsk.disconnect(),
   connect: () => chsk.connect(),
   break: () => chsk.breakConnection(),
   destroy: () => chsk.destroy(),
-  heard: async (count) => {
-    const pushed = () => told.filter((line) => line.startsWith('["test/pushed"')).length;
-    while (pushed() < count) await new Promise((wake) => setTimeout(wake, 10));
-  },
+  heard: (count) =>
+    eventually(() => told.filter((line) => line.startsWith('["test/pushed"')).length >= count),
   late: () => chsk.state.udtNextReconnect - Date.now() > 50_000,
   told: () => told.splice(0).map((line) => JSON.parse(line)),
 };

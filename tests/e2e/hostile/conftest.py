@@ -23,7 +23,7 @@ from tests.e2e.hostile.wire import Wire
 from tests.process import eventually
 from tests.servers import WsgiServer, running
 
-PATIENCE = 10.0  # seconds for one echo: far above a stall, far below a hang
+PATIENCE = 30.0  # seconds for one echo: far above a stall
 MiB = 1024 * 1024
 
 

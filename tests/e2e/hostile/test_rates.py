@@ -48,9 +48,9 @@ def test_a_batch_counts_as_what_is_in_it(target_with: Callable[..., Target]) -> 
 
 
 def test_posts_of_a_client_share_its_rate(target_with: Callable[..., Target]) -> None:
-    target = target_with(CHSK_RATE=[5, 10])
+    target = target_with(CHSK_RATE=[1, 10])
     target.request(head("/chsk?client-id=poster&uid=poster&v=1"))
-    answers = [post(target, "[[:test/echo 1] :ajax]") for _ in range(14)]
+    answers = [post(target, "[[:test/echo 1] :ajax]") for _ in range(24)]
     assert [status for status, _, _ in answers[:10]] == [200] * 10
     assert {status for status, _, _ in answers[10:]} >= {429}
     refused = next(answer for answer in answers if answer[0] == 429)
@@ -61,7 +61,7 @@ def test_posts_of_a_client_share_its_rate(target_with: Callable[..., Target]) ->
 
 
 def test_posts_have_their_rate_without_a_connection_too(target_with: Callable[..., Target]) -> None:
-    target = target_with(CHSK_RATE=[5, 10])
+    target = target_with(CHSK_RATE=[1, 10])
     statuses = [post(target, "[[:test/note 1] nil]")[0] for _ in range(40)]
     assert statuses[:10] == [200] * 10
     assert statuses.count(429) >= 20
@@ -100,7 +100,7 @@ def test_a_client_of_ours_is_told_how_many_events_a_batch_may_have(
 
 
 def test_an_address_has_its_rate_whatever_it_asks_for(target_with: Callable[..., Target]) -> None:
-    target = target_with(CHSK_RATE_PER_ADDRESS=[5, 20])
+    target = target_with(CHSK_RATE_PER_ADDRESS=[1, 20])
     with target.opened() as wire:  # a WebSocket is one request
         for _ in range(50):
             assert wire.ask("[:test/echo 1]") == 1

@@ -30,7 +30,7 @@ def test_posts_with_many_cookies_count_with_their_heads(target: Target) -> None:
 
     def posted(count: int) -> Counter[int]:
         with ThreadPoolExecutor(8) as pool:
-            one = lambda number: post(target, f"client{number}", "[[:test/sleep 8] nil]")  # noqa: E731
+            one = lambda number: post(target, f"client{number}", "[[:test/sleep 30] nil]")  # noqa: E731
             return Counter(pool.map(one, range(count)))
 
     before, counted = target.pss(), target.stats()["arriving"]

@@ -12,7 +12,7 @@ from flask_chsk.protocol.frames import BINARY, TEXT, Close, FrameReader, Message
 from flask_chsk.security import SECRET_HEADER
 
 EDN = EdnPacker()
-WAIT = 20.0  # seconds for any answer: two busy cores
+WAIT = 60.0  # seconds for any answer: two busy cores
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MASK = b"\x01\x02\x03\x04"
 UPGRADE = {

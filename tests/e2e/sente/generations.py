@@ -19,9 +19,9 @@ import websocket
 
 LP_TIMEOUT = 1.0  # the server's settings
 KALIVE = 1.0
-PING_TIMEOUT = 0.5
-POLL_TIMEOUT = 2.0  # in place of the 25 s after which clients of 1.3 to 1.8 end an idle poll
-PATIENCE = 20.0  # seconds for anything that is to come
+PING_TIMEOUT = 2.0  # two dozen clients of one process may stand still for some of it
+POLL_TIMEOUT = 4.0  # in place of the 25 s after which clients of 1.3 to 1.8 end an idle poll
+PATIENCE = 60.0  # seconds for anything that is to come
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.sente.generations import GENERATIONS, AjaxClient
 from tests.peer import EDN, Peer
-from tests.process import Server
+from tests.process import WAIT, Server, eventually
 
 APP = "tests.e2e.apps.cluster:app"
 BURST, BURSTS = 20, 10
@@ -54,8 +54,14 @@ def numbers_of(text: str) -> list[int]:
 
 def push(server: Server, uid: str, first: int, last: int) -> None:
     url = f"{server.url}/send/{uid}?first={first}&last={last}"
-    with urllib.request.urlopen(urllib.request.Request(url, b""), timeout=15) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, b""), timeout=WAIT) as answer:
         assert None not in json.load(answer)["offsets"]
+
+
+def parked(server: Server) -> int:
+    """The polls that are parked in one of the processes, whichever answers."""
+    with urllib.request.urlopen(f"{server.url}/stats", timeout=WAIT) as answer:
+        return int(json.load(answer)["parked"])
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.15])  # within a window, and with a poll between
@@ -72,7 +78,7 @@ def test_bursts_reach_polls_on_new_connections(four_workers: Server, pause: floa
     pushing = threading.Thread(target=push_bursts)
     pushing.start()
     got: list[int] = []
-    until = time.monotonic() + 30
+    until = time.monotonic() + 2 * WAIT
     while len(got) < BURST * BURSTS and time.monotonic() < until:
         got += numbers_of(client.get()[1])
     pushing.join()
@@ -88,7 +94,7 @@ def test_what_a_poll_that_hung_up_was_to_get_is_for_the_next_one(four_workers: S
             client.get(timeout=0.2)  # parked, and gone
         push(four_workers, "bob", round_, round_)
         got: list[int] = []
-        until = time.monotonic() + 10
+        until = time.monotonic() + WAIT
         while not got and time.monotonic() < until:
             got = numbers_of(client.get()[1])
         lost += [] if got == [round_] else [(round_, got)]
@@ -102,7 +108,7 @@ def test_what_was_sent_before_a_close_is_given_before_it(start: Callable[[str], 
         client.open()
         with ThreadPoolExecutor(1) as pool:
             polled = pool.submit(client.poll)
-            time.sleep(0.2)  # parked
+            eventually(lambda: parked(server))
             client.send("[:test/push-and-close]")
             assert polled.result()
         assert client.items == [7]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.peer import Peer
-from tests.process import eventually
+from tests.process import WAIT, eventually
 from tests.servers import running
 
 MANY = 20
@@ -23,7 +23,7 @@ def test_a_pool_of_one_serves_all_that_wait(kind: str, tmp_path: Path) -> None:
         other = Peer(server.port, uid="other")
 
         def get(path: str) -> str:
-            status, text = other._http("GET", path, None, 20.0)
+            status, text = other._http("GET", path, None, WAIT)
             assert status == 200, text
             return text
 
@@ -49,7 +49,7 @@ def test_a_pool_of_one_serves_all_that_wait(kind: str, tmp_path: Path) -> None:
         assert [get("/query") for _ in range(5)] == ["42"] * 5
         get("/answer")
         for thread in threads:
-            thread.join(30)
+            thread.join(WAIT)
         assert replies == ["now"] * MANY
         for peer in sockets:
             peer.cut()

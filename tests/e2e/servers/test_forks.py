@@ -80,7 +80,7 @@ CLIENT = """
 def run(program: str, *args: str) -> None:
     # Python 3.12 warns of forks in processes with threads: that is what is tested.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *args]
-    done = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -21,7 +21,7 @@ def test_without_what_windows_lacks_flask_run_serves_by_long_polling() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (done.stdout, done.returncode) == (
         "open by ajax\nreply True\npush True\n",

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.peer import Peer
+from tests.process import WAIT
 from tests.servers import running
 
 
 def sign_in(port: int, browser: str) -> tuple[str, str]:
     """The cookie and the CSRF token of *browser*."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     connection.request("POST", "/login", headers={"User-Agent": browser})
     answer = connection.getresponse()
     token = answer.read().decode()

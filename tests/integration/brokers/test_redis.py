@@ -39,7 +39,7 @@ from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID
 from flask_chsk.publisher import Publisher
 from tests.e2e.proxy import Proxy
 from tests.integration.brokers.conftest import Ears
-from tests.process import ROOT, Redis, eventually, free_port
+from tests.process import ROOT, WAIT, Redis, eventually, free_port
 
 ANN = user_channel("ann")
 LIMITS = (256, 1 << 20, 120_000)  # events, bytes, milliseconds
@@ -237,7 +237,7 @@ def test_who_is_connected_is_known_everywhere(pair: tuple[Ears, Ears]) -> None:
 
 
 def test_an_unused_subscription_ends_unless_it_is_needed(
-    pair: tuple[Ears, Ears], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Ears, Ears], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "LINGER", 0.0)
     one, two = pair
@@ -249,6 +249,9 @@ def test_an_unused_subscription_ends_unless_it_is_needed(
     time.sleep(0.01)
     one.hub.run(one.broker.sweep)
     eventually(lambda: one.broker.stats()["subscriptions"] == 3)  # its own, "*", bob
+    admin = redis.Redis.from_url(redis_url)
+    channel = one.broker._subscription._base + ANN.encode()  # type: ignore[attr-defined]
+    eventually(lambda: admin.pubsub_numsub(channel)[0][1] == 0)
     two.broker.publish(ANN, "[:a/b 1]")
     two.broker.publish(user_channel("bob"), "[:a/b 2]")
     assert one.texts(1) == ["[:a/b 2]"]
@@ -313,7 +316,7 @@ def test_a_dead_process_with_a_crowd_is_signed_off_to_the_last(
     for n in range(2500):
         attached(one.broker, f"user{n}", "1")
     one.broker.stop()
-    eventually(lambda: len(two.happened) >= 2500, 20.0)
+    eventually(lambda: len(two.happened) >= 2500)
     gone = [what[1] for what in two.happened if what[0] == "presence"]
     assert sorted(gone) == sorted(f"user{n}" for n in range(2500))
     assert two.broker.connected().any == set()
@@ -392,7 +395,7 @@ def test_without_redis_everything_fails_at_once(start: Start) -> None:
             broker.publish(ANN, "[:a/b 1]")
         with pytest.raises(BrokerUnavailable):
             broker.attach("ann", "1")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 20.0  # forty calls
     assert broker.health()
 
 
@@ -512,7 +515,7 @@ def test_a_deaf_subscription_is_noticed_by_its_probe(
     start: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW", 0.1)
-    monkeypatch.setattr(subscription, "DEAF", 0.5)
+    monkeypatch.setattr(subscription, "DEAF", 2.0)
     one = start(redis_url)
     one.broker.ready()
     eventually(lambda: one.broker.stats()["subscriptions"] == 2)
@@ -520,11 +523,20 @@ def test_a_deaf_subscription_is_noticed_by_its_probe(
     heard: Any = one.broker._subscription  # type: ignore[attr-defined]
     name = heard._base + heard._inbox.encode()
     # Redis takes the subscription away, and the connection stays.
+    lapses = one.happened.count(("lapsed",))
     heard._connection.wire.send_command("UNSUBSCRIBE", name)
-    eventually(lambda: one.happened.count(("lapsed",)) == 2)
+    eventually(lambda: one.happened.count(("lapsed",)) > lapses)
     eventually(lambda: admin.pubsub_numsub(name)[0][1] == 1)
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lease is renewed: a broker's one connection is its test's."""
+    monkeypatch.setattr(lease, "RENEW", 3600.0)
+    monkeypatch.setattr(subscription, "DEAF", 3600.0)
+
+
+@pytest.mark.usefixtures("alone")
 def test_an_answer_that_was_lost_is_asked_for_and_nothing_happens_twice(
     start: Start, redis_url: str
 ) -> None:
@@ -546,6 +558,7 @@ def test_an_answer_that_was_lost_is_asked_for_and_nothing_happens_twice(
     assert one.heard[1].offset == offset
 
 
+@pytest.mark.usefixtures("alone")
 def test_an_answer_that_cannot_be_had_is_unknown(
     start: Start, start_redis: Callable[..., Redis]
 ) -> None:
@@ -577,6 +590,7 @@ def test_a_request_that_arrives_after_its_repetition_happens_once(
     assert one.texts(2) == ["[:a/b 1]", "[:a/b 2]"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_connection_that_rested_long_is_not_trusted(
     start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,7 +634,7 @@ def test_a_redis_that_was_left_is_not_sent_to_though_it_answers(
 def test_a_redis_that_stands_still_is_waited_for_a_moment_and_hears_nothing_twice(
     start: Start, start_redis: Callable[..., Redis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "ANSWER", 0.4)
+    monkeypatch.setattr(calls, "ANSWER", 1.0)
     server = start_redis()
     one = start(server.url)
     one.broker.ready()
@@ -632,7 +646,8 @@ def test_a_redis_that_stands_still_is_waited_for_a_moment_and_hears_nothing_twic
         one.broker.publish(ANN, "[:a/b 2]")
     with pytest.raises(BrokerUnavailable, match="away"):
         one.broker.publish(ANN, "[:a/b never]")
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
+    monkeypatch.setattr(calls, "ANSWER", WAIT)
     server.kill(signal.SIGCONT)
 
     def sent() -> bool:
@@ -775,19 +790,20 @@ def test_a_redis_that_may_forget_is_refused_until_it_may_not(
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "counted"),
     [
-        b"",
-        b"hello",
-        b"EPOCH 99999999999999999 5 0 8\nu:ann[:a/b 1]",
-        b"EPOCH OFFSET 5 0 900\nu:ann[:a/b 1]",
-        b"EPOCH OFFSET 5 0 8\nu:ann[:a/b 1",
-        b"EPOCH OFFSET 5 0 8\nu:ann[:a 12]]",
-        b"EPOCH OFFSET 5 0 2\nu:ann\xff\xff",
+        (b"", "malformed"),
+        (b"hello", "malformed"),
+        (b"EPOCH 99999999999999999 5 0 8 0\nu:ann[:a/b 1]", "doubted"),
+        (b"EPOCH OFFSET 5 0 8\nu:ann[:a/b 1]", "malformed"),
+        (b"EPOCH OFFSET 5 0 900 0\nu:ann[:a/b 1]", "malformed"),
+        (b"EPOCH OFFSET 5 0 8 0\nu:ann[:a/b 1", "malformed"),
+        (b"EPOCH OFFSET 5 0 8 0\nu:ann[:a 12]]", "malformed"),
+        (b"EPOCH OFFSET 5 0 2 0\nu:ann\xff\xff", "malformed"),
     ],
 )
 def test_what_a_foreign_writer_said_wrongly_is_refused_and_counted(
-    start: Start, redis_url: str, text: bytes
+    start: Start, redis_url: str, text: bytes, counted: str
 ) -> None:
     one = start(redis_url)
     one.broker.ready()
@@ -798,7 +814,12 @@ def test_what_a_foreign_writer_said_wrongly_is_refused_and_counted(
     redis.Redis.from_url(redis_url).publish(f"{base}u:ann", wrong)
     one.broker.publish(ANN, "[:a/b 2]")
     assert one.texts(1) == ["[:a/b 2]"]
-    assert one.broker.stats()["broker_malformed"] == 1
+    stats = one.broker.stats()
+    assert {name: stats.get(f"broker_{name}", 0) for name in ("malformed", "doubted")} == {
+        "malformed": 0,
+        "doubted": 0,
+        counted: 1,
+    }
 
 
 # from outside --------------------------------------------------------------------------------
@@ -954,7 +975,7 @@ def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefi
         [sys.executable, "-m", "tests.integration.brokers.patched", redis_url, prefix],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     heard = ["[:from/greenlet]", *[f"[:from/thread {n}]" for n in range(3)]]

@@ -125,7 +125,7 @@ def test_who_waits_for_the_opening_is_told_why_not(chsk: ChannelSocket) -> None:
     waiting = threading.Thread(target=chsk._engine.closed, args=(transport.link, LinkClosed(1000)))
     waiting.start()
     with pytest.raises(ChannelClosed, match=r"not open: closed \(clean: 1000\)"):
-        chsk.wait_open(10.0)
+        chsk.wait_open(30.0)
     waiting.join()
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from flask_chsk.client import ChannelClosed
 from flask_chsk.client.waiting import Flag, JobQueue, Queue, ThreadGroup
-from tests.process import eventually
+from tests.process import WAIT, eventually
 
 
 def test_a_flag_is_waited_for() -> None:
     flag = Flag()
     threading.Timer(0.02, flag.set).start()
-    assert flag.wait(10) is True
+    assert flag.wait(WAIT) is True
     assert flag.wait(0) is True
     flag.set()
 
@@ -98,7 +98,7 @@ def test_a_job_queue_keeps_order_and_survives_errors(caplog: pytest.LogCaptureFi
     eventually(lambda: len(done) == 3)
     jobs.close()
     assert done == [0, 1, 2]
-    assert threads.join(5) is True
+    assert threads.join(WAIT) is True
     assert [record.message for record in caplog.records] == ["error in jobs"] * 2
 
 
@@ -107,8 +107,8 @@ def test_a_job_queue_tells_what_it_drops() -> None:
     begun, go = threading.Event(), threading.Event()
     jobs = JobQueue(threads.start, "jobs", 2, lambda: told.append("overflow"))
     jobs.put(begun.set)
-    jobs.put(lambda: go.wait(10))
-    begun.wait(10)
+    jobs.put(lambda: go.wait(WAIT))
+    begun.wait(WAIT)
     eventually(lambda: not len(jobs))
     done: list[int] = []
     for number in range(3):
@@ -122,11 +122,11 @@ def test_a_job_queue_tells_what_it_drops() -> None:
 def test_a_thread_group_waits_for_all_but_the_caller() -> None:
     threads, joined = ThreadGroup(), []
     go = threading.Event()
-    threads.start("one", lambda: joined.append(threads.join(10)))
-    threads.start("two", lambda: go.wait(10))
+    threads.start("one", lambda: joined.append(threads.join(WAIT)))
+    threads.start("two", lambda: go.wait(WAIT))
     assert threads.join(0.02) is False
     go.set()
-    assert threads.join(10) is True
+    assert threads.join(WAIT) is True
     assert joined == [True]
 
 

@@ -291,7 +291,7 @@ def test_copy_current_request_context_for_a_thread(chsk: Chsk) -> None:
 
         @copy_current_request_context
         def later() -> None:
-            go.wait(10)
+            go.wait(60)
             done.put([request.path, session["uid"], session["_mine"], "seen" in g])
 
         g.seen = True
@@ -301,7 +301,7 @@ def test_copy_current_request_context_for_a_thread(chsk: Chsk) -> None:
     ann = chsk.test_client(uid="ann")
     assert [ann.request(["a/begin", n]) for n in range(2)] == ["ann", "ann"]
     go.set()
-    told = sorted(done.get(timeout=10) for _ in range(2))
+    told = sorted(done.get(timeout=60) for _ in range(2))
     assert told == [["/chsk", "ann", 0, False], ["/chsk", "ann", 1, False]]
 
 
@@ -313,7 +313,7 @@ def test_copy_current_request_context_for_greenlets(chsk: Chsk) -> None:
             gevent.sleep(0)
             return [request.path, session["uid"]]
 
-        return [one.get(timeout=10) for one in [gevent.spawn(beside)]]
+        return [one.get(timeout=60) for one in [gevent.spawn(beside)]]
 
     assert chsk.test_client(uid="ann").request(["a/begin"]) == [["/chsk", "ann"]]
 
