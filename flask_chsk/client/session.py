@@ -344,7 +344,7 @@ class ClientSession:
         before = self.link
         self._stop("beside")
         if link is self.fallback_trial:
-            self.fallback_trial = None  # the trial of the WebSocket goes on
+            self.fallback_trial = None
         else:
             self.trial = None
             if self.fallback_trial is not None:
@@ -363,6 +363,10 @@ class ClientSession:
         buffered, link.buffered = link.buffered, []
         for frame, size in buffered:
             self._receive(link, frame, size, now)
+        if self.trial is not None:
+            # It began before polls had a cursor: it would skip what is missed here.
+            self._emit(End(self.trial, NORMAL))
+            self._try("ws", now)
 
     def _upgrade_later(self, now: float) -> None:
         self._timers["upgrade"] = now + self._policy.next_upgrade()

@@ -172,7 +172,10 @@ class Clients:
             try:
                 entered = hub.run(self._register, opening, kind, arrival, controls)
                 connection, recovered = entered.connection, entered.recovered
-                while recovered and connection.session.behind and not connection.session.outbox:
+                one = connection.session
+                # Where the page polls meanwhile, whichever link it takes tells it of a gap.
+                on_trial = kind == "ws" and connection.poller is not None
+                while recovered and not on_trial and one.behind and not one.outbox:
                     recovered = self._history.next_page(connection)
             except BaseException:
                 hub.call(self._half_entered, opening, arrival)
@@ -244,9 +247,9 @@ class Clients:
                 self._memberships.take_from_epoch(opening.uid, arrival, self._epoch_began)
         connection = self._registry.get(opening.uid, opening.client_id)
         if connection is None:
-            connection = self._begin(opening, kind, arrival, cursor, watermark)
+            connection, begins = self._begin(opening, kind, arrival, cursor, watermark), watermark
         else:
-            self._come_back(connection, opening, arrival, cursor, watermark)
+            begins = self._come_back(connection, opening, arrival, cursor, watermark)
         self._missed_closes.pop(opening.owner, None)  # the next close that it hears is later
         number = connection.opened(
             opening,
@@ -263,7 +266,7 @@ class Clients:
             self._presence.user_presence_changed(opening.uid, True, arrival.generation)
         self._apply_pending(connection, opening, arrival, controls)
         recovered = None if opening.cursor is None or not opening.v1 else cursor is not None
-        return Entered(opening, connection, recovered, arrival.known, number, watermark)
+        return Entered(opening, connection, recovered, arrival.known, number, begins)
 
     def _cursor_of(self, opening: Opening, arrival: Arrival) -> int | None:
         """The offset of the client's cursor; None where it cannot go on from there."""
@@ -304,8 +307,8 @@ class Clients:
         arrival: Arrival,
         cursor: int | None,
         watermark: int,
-    ) -> None:
-        """A client that is here still, or was a moment ago."""
+    ) -> int:
+        """A client that is here still, or was a moment ago; the offset where its time begins."""
         check_may_act(opening.uid, connection.digest, opening.digest)  # as the broker began
         one = connection.session
         if connection.state is State.WS:
@@ -313,7 +316,12 @@ class Clients:
             assert connection.transport is not None
             connection.transport.replaced(self._replaced, REPLACED)
             connection.lose(self.hub.now())
-        if opening.v1 and (cursor is None or not one.v1):
+        begins = watermark
+        if connection.is_overtaken(opening, cursor):
+            # The session stays as it is, since the page's other link may tell the page that it
+            # has everything up to `acked`.
+            begins = min(watermark, one.acked)
+        elif opening.v1 and (cursor is None or not one.v1):
             self._start_at(one, watermark)
             connection.gap_due = False
         elif cursor is not None and cursor > watermark:
@@ -323,6 +331,7 @@ class Clients:
         elif not opening.v1 and arrival.cursor is not None:
             one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
         one.change_composer(opening.composer, opening.v1)
+        return begins
 
     def _start_at(self, one: ServerSession, offset: int) -> None:
         """Begin at *offset*; what topics had since, this process may not hear yet."""
@@ -347,6 +356,7 @@ class Clients:
     def handshake(self, entered: Entered) -> Data:
         """The first message to a client that was let in."""
         opening, one, config = entered.opening, entered.connection.session, self._config
+        entered.connection.greet(0 if entered.recovered else one.acked)
         extras: dict[Any, Any] | None = None
         if one.v1:
             extras = {
@@ -457,6 +467,8 @@ class Clients:
     @on_hub
     def schedule_check(self, connection: Connection, when: float) -> None:
         """See that a connection's deadlines are checked by *when*, at the latest."""
+        if connection.gone:
+            return  # its last events leave as it is closed
         if connection.next_check_at is None or when < connection.next_check_at:
             connection.next_check_at = when
             self.hub.deadline(connection, when)

@@ -149,6 +149,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_begins_at",
         "_deadlines",
         "asked",
         "catching",
@@ -191,6 +192,7 @@ class Connection:
         self.since = 0  # its own offset: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # its name at the broker
+        self._begins_at = 0  # where a handshake let the page begin; 0: a poll has confirmed it
         # Of reading history (replay.py):
         self.gap_due = False  # the client missed what it was not known to be owed
         self.catching = False  # a page is being read
@@ -276,6 +278,32 @@ class Connection:
         """Try another WebSocket, or none; the one that was tried."""
         before, self.trial = self.trial, websocket
         return before
+
+    # a page has several links --------------------------------------------------------------
+
+    def greet(self, begins_at: int) -> None:
+        """A handshake tells the page where it begins; 0: it goes on from its own cursor."""
+        self._begins_at = begins_at
+
+    def confirm(self, cursor: int) -> None:
+        """A poll shows how far the page has come: whether the page heard where it begins."""
+        if cursor >= self._begins_at:
+            self._begins_at = 0
+
+    def is_overtaken(self, opening: Opening, cursor: int | None) -> bool:
+        """Whether another link of the same page was faster than the request of *opening*.
+
+        That request knows less of the page than the session does.
+
+        :param cursor: of the request; None where it has none that holds.
+        """
+        one = self.session
+        if not (one.v1 and opening.v1 and self.digest == opening.digest):
+            return False  # another page
+        if opening.cursor is None:
+            return True  # it was made before the page had a cursor
+        polls = self.poller is not None and not self._begins_at
+        return polls and cursor is not None and cursor <= one.acked
 
     # what else changes ---------------------------------------------------------------------
 

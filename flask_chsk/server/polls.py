@@ -71,7 +71,10 @@ class Polls:
         :raises Refused: as :meth:`~flask_chsk.server.clients.Clients.enter`; 429 where polls
             chase each other.
         """
-        if not handshake:
+        if handshake:
+            if self.hub.run(self._is_overtaken, opening):
+                return self._empty(opening)
+        else:
             answer = self.hub.run(self._poll_known, opening, wait)
             if answer is not None:
                 return answer
@@ -92,11 +95,25 @@ class Polls:
         if not entered.is_latest:
             return self._empty(entered.opening)
         poller = Poller(self, connection)
+        if entered.opening.number is not None and greets:
+            poller.number = entered.opening.number
         self._clients.attach_poller(connection, poller)
         if not greets:
             return self._poll(connection, poller, entered.opening, wait)
         self._clients.poll_ended(connection)
         return body(self._clients.handshake(entered))
+
+    @on_hub
+    def _is_overtaken(self, opening: Opening) -> bool:
+        """Whether a later poll of the same page came before this one."""
+        known = self._registry.get(opening.uid, opening.client_id)
+        return (
+            opening.number is not None
+            and known is not None
+            and known.poller is not None
+            and known.digest == opening.digest
+            and opening.number <= known.poller.number
+        )
 
     @on_hub
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
@@ -154,6 +171,7 @@ class Polls:
                 self._history.owe_gap(connection)
             else:
                 one.resume(cursor)
+                connection.confirm(cursor)
         one.alive(now)
         if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
             answer = self._answer(connection)

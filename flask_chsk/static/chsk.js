@@ -981,12 +981,9 @@ export class ChannelSocket {
     const old = this.#link;
     const auto = this.#opts.type === "auto";
     this.#trials.delete(link);
-    // A WebSocket on trial goes on where Ajax was faster.
-    if (link.type === "ws") {
-      this.#explained++;
-      this.#endTrials();
-    }
-    this.#steps.stop("parallel");
+    const { size } = this.#trials;
+    this.#endTrials();
+    if (link.type === "ws") this.#explained++;
     this.#link = link;
     if (old) {
       old.end();
@@ -997,7 +994,9 @@ export class ChannelSocket {
     this.#openedAt = Date.now();
     if (auto && this.#lastType !== link.type) remembered(this.#path, (this.#lastType = link.type));
     if (!auto || link.type === "ws") this.#upgradeMs = this.#shortLived ? this.#upgradeMs : UPGRADE_SOON_MS;
-    else if (this.#opts.WebSocket && !this.#trials.size) this.#upgradeLater();
+    // A WebSocket that began before Ajax had a cursor would skip what is missed here.
+    else if (size) this.#try("ws");
+    else if (this.#opts.WebSocket) this.#upgradeLater();
   }
 
   #upgradeLater() {

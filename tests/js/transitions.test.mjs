@@ -255,12 +255,14 @@ describe("auto", () => {
     assert.equal(here.get.params["handshake?"], undefined); // evicts no WebSocket
     await here.get.answers(HANDSHAKE);
     assert.deepEqual([here.chsk.state.open, here.chsk.state.type], [true, "ajax"]);
-    await here.tick(4000);
-    assert.equal(here.sockets.length, 1);
+    await here.tick(0);
+    assert.equal(here.sockets.length, 2); // the second knows the cursor
+    await here.tick(5000);
     assert.equal(here.socket.closedWith, 4000);
     assert.equal(here.chsk.state.type, "ajax");
+    await here.get.answers("[:chsk/timeout nil]");
     await here.idles(30_000);
-    assert.equal(here.sockets.length, 2); // the next try
+    assert.equal(here.sockets.length, 3); // the next try
   });
 
   it("tries Ajax beside one that opened and says nothing more", async (t) => {
@@ -292,8 +294,20 @@ describe("auto", () => {
     await here.tick(1000);
     await here.get.answers(HANDSHAKE);
     assert.equal(here.chsk.state.type, "ajax");
+    await here.tick(0);
     here.socket.opens(RECOVERED);
-    assert.deepEqual([here.chsk.state.type, here.sockets.length], ["ws", 1]);
+    assert.deepEqual([here.chsk.state.type, here.sockets.length], ["ws", 2]);
+  });
+
+  it("tries a WebSocket anew that began without a cursor, when Ajax has one", async (t) => {
+    const here = await world(t);
+    await here.tick(1000);
+    const first = here.socket;
+    await here.get.answers(HANDSHAKE);
+    await here.tick(0);
+    assert.deepEqual([first.closedWith, here.sockets.length], [1000, 2]);
+    const cursors = here.sockets.map(({ url }) => new URL(url).searchParams.get("cursor"));
+    assert.deepEqual(cursors, [null, "e1:10"]);
   });
 
   it("asks for a handshake once the WebSocket beside has failed", async (t) => {

@@ -12,6 +12,7 @@ callbacks and greenlets, the network, HTTP, Flask, and what users do.
 ``client.py``   a page: carries out what a client session decides, as ``client/channel.py`` does
 ``world.py``    what may happen, drawn from a seed; and the end, when the network heals
 ``checker.py``  what must hold in every history
+``mutants.py``  faults in one line each, which the checker has to find
 ==============  =================================================================================
 
 ``python -m pytest tests/sim`` plays 100 histories of 200 steps. ``COUNT=10000`` plays more of

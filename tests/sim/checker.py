@@ -161,7 +161,6 @@ class PageSeen:
     heard: bool = False  # a handshake
     fresh: bool = True  # it may begin at now: it is new, or was told to begin anew
     over: bool = False
-    muddled: bool = False
     must_be_told: str = ""  # of a gap, because
     sends: dict[str, int] = field(default_factory=dict)  # by the id of what waits for a reply
     gaps: list[int] = field(default_factory=list)  # offsets of gaps on their way to it
@@ -211,8 +210,6 @@ class PageSeen:
 
     def delivered(self, event: Event, pushed: bool, session: Any) -> None:
         checker = self.checker
-        if self.muddled:
-            return
         if event.id == HANDSHAKE:
             self._shaken(event.data[0], session)
         elif event.id == GAP:
@@ -243,14 +240,9 @@ class PageSeen:
             if another or self.fresh or epoch != self.epoch:
                 checker.violated(f"{self.name} is told that it missed nothing, and did")
         elif recovered is None:
-            if self.fresh:
-                self.at, self.epoch = offset, epoch
-            elif another or epoch != self.epoch:
+            if not self.fresh:
                 checker.violated(f"{self.name} begins anew, and nobody told it to")
-            else:
-                # Two links were tried before there was a cursor. The second begins at its own
-                # now: to be mended, and nothing is known of this page till then.
-                self.muddled = True
+            self.at, self.epoch = offset, epoch
         else:
             if not another and epoch == self.epoch:
                 # The link may have begun before the page heard more by another one.
@@ -300,8 +292,6 @@ class PageSeen:
 
     def settled(self, session: Any) -> None:
         """All that came together was told."""
-        if self.muddled:
-            return
         if self.must_be_told:
             self.checker.violated(f"{self.name} was not told of a gap: {self.must_be_told}")
             self.must_be_told = ""
@@ -345,7 +335,7 @@ class PageSeen:
         self.sends.clear()
 
     def at_the_end(self) -> None:
-        if self.over or self.muddled:
+        if self.over:
             return
         checker = self.checker
         if not self.heard:

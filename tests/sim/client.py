@@ -273,6 +273,8 @@ class WebSocket:
                     self._close(frames.close_frame(message.code, masked=True))
                 self._lost(LinkClosed(message.code, message.reason, "clean", clean=True))
                 return
+        if self._reader.failed is not None:
+            page.world.checker.violated(f"{page.name} got a frame that is none")
 
     def ended(self, error: bool) -> None:
         self._page.awake(self._lost, LinkClosed(1006, why="unexpected"))

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 from .runtime import READ, SimHub, Watcher
 
-CAPACITY = 16 * 1024  # bytes that the network holds for a peer that does not read
-
 _filenos = count(10)
 
 
@@ -37,13 +35,15 @@ class ClientEnd(Protocol):
 class Wire:
     """One connection; the object itself is the server's socket."""
 
-    def __init__(self, hub: SimHub, latency: Latency, client: ClientEnd) -> None:
+    def __init__(self, hub: SimHub, latency: Latency, client: ClientEnd, capacity: int) -> None:
+        """:param capacity: bytes that the network holds for a peer that does not read."""
         self.watchers: list[Watcher] = []
         self.reading = True  # the client reads
         self.cut = False  # no byte passes any more
         self._hub = hub
         self._latency = latency
         self._client = client
+        self._capacity = capacity
         self._fileno = next(_filenos)
         hub.loop.sockets[self._fileno] = self
         self._to_server = _Pipe(hub, latency, self._at_server)
@@ -62,7 +62,7 @@ class Wire:
     def send(self, data: bytes | memoryview) -> int:
         if self._error is not None:
             raise self._error
-        room = CAPACITY - self._to_client.bytes - self._unread_bytes
+        room = self._capacity - self._to_client.bytes - self._unread_bytes
         if room <= 0:
             raise BlockingIOError
         taken = bytes(data[:room])
@@ -95,7 +95,7 @@ class Wire:
             return True
         if events == READ:
             return bool(self._received) or self._client_left
-        return self._to_client.bytes + self._unread_bytes < CAPACITY
+        return self._to_client.bytes + self._unread_bytes < self._capacity
 
     # the client's end ----------------------------------------------------------------------
 

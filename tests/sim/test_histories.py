@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
+from .mutants import MUTANTS, Mutant
 from .world import Violated, World, play
 
 COUNT = int(os.environ.get("COUNT", "100"))
 STEPS = int(os.environ.get("STEPS", "200"))
 SEED = os.environ.get("SEED")
 BLOCK = 20  # histories of one test
+MOST_SEEDS = 300  # for a mutant: most are found by one of the first ten
 SHOWN = 400  # lines of a history: the last ones
 
 SEEDS = range(COUNT) if SEED is None else range(int(SEED), int(SEED) + 1)
@@ -92,3 +94,17 @@ def test_a_violation_is_told_with_its_history() -> None:
         "    0.000 s  a page is loaded",
         f"again: SEED=1 STEPS={STEPS} python -m pytest tests/sim/test_histories.py",
     ]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_checker_finds_each_mutant(mutant: Mutant) -> None:
+    with mutant.lives():
+        assert any(violates(seed) for seed in range(MOST_SEEDS)), "this mutant lives"
+
+
+def violates(seed: int) -> bool:
+    try:
+        play(seed, 200)
+    except Violated:
+        return True
+    return False

@@ -38,6 +38,7 @@ from .runtime import SimHub, Stuck
 USERS = ("ann", "ben", None)
 TOPICS = ("news", "chat")
 HEALING = 100.0  # seconds from the last fault: a ping (35 s), backoffs and a grace go by
+PROMPT = 10.0  # seconds in which an event arrives, where all is well: less than a poll lasts
 
 
 class Violated(AssertionError):
@@ -76,6 +77,7 @@ class World:
         self.checker.say = self.say
         self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
         self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
+        self.capacity = rng.choice((1_000, 16_000, 1_000_000))  # bytes of the network
         self.router = self._handlers()._router
         self.pages: list[Page] = []
         self.wires: list[tuple[Page, Wire]] = []
@@ -95,6 +97,8 @@ class World:
             recovery_events=rng.choice((5, 256, 256)),
             recovery_bytes=rng.choice((2_000, 1024 * 1024, 1024 * 1024)),
             max_outbox_bytes=rng.choice((4_000, 4 * 1024 * 1024)),
+            send_buf_ws=rng.choice((0.0, 0.03, 0.5)),
+            send_buf_ajax=rng.choice((0.1, 2.0)),
             close_grace_ws=rng.choice((0.5, 2.5)),
             close_grace_ajax=rng.choice((1.0, 5.0)),
             max_inbox=rng.choice((2, 128)),
@@ -160,7 +164,7 @@ class World:
         return "answer lost" if page.loses_answer() else ""
 
     def wire(self, end: WebSocket, page: Page) -> Wire:
-        wire = Wire(self.hub, self.latency, end)
+        wire = Wire(self.hub, self.latency, end, self.capacity)
         self.wires = [(one, old) for one, old in self.wires if not old.cut] + [(page, wire)]
         if page in self.offline or page in self.blocked:
             wire.break_off(0.0, server_hears=False, client_hears=False)
@@ -249,19 +253,20 @@ class World:
             channels.append(client_channel(page.seen.uid, page.session.client_id))
         return self.rng.choice(channels)
 
-    def _publish(self, channel: str, size: int = 10) -> None:
+    def _publish(self, channel: str, size: int = 10, but: bool = True) -> None:
+        """:param but: now and then one client is left out."""
         number = next(self._numbers)
         server, broker = self.server, self.server.broker
         event = [Keyword("sim/event"), [number, "x" * size]]
         to = tuple(sorted(broker.members(channel[2:]))) if channel.startswith("t:") else ()
         kind, _, rest = channel.partition(":")
         self.say(f"event {number} of {size} characters is sent to {channel}")
-        but = None
+        left_out = None
         if channel == EVERYONE:
             page = self._some_page()
-            if page is not None and self.rng.random() < 0.3:
-                but = (page.seen.uid, page.session.client_id)
-            offset = server.sending.broadcast(event, but)
+            if but and page is not None and self.rng.random() < 0.3:
+                left_out = (page.seen.uid, page.session.client_id)
+            offset = server.sending.broadcast(event, left_out)
         elif kind == "t":
             offset = server.sending.publish(rest, event)
         elif kind == "c":
@@ -273,7 +278,7 @@ class World:
         at = offset if offset is not None else int(self.hub.wall() * 1e6)
         # Nothing arrives at a page before this: the network takes its time.
         self.checker.publishes(
-            Published(number, channel, broker.epoch, at, size + 40, kept=kept, to=to, but=but)
+            Published(number, channel, broker.epoch, at, size + 40, kept=kept, to=to, but=left_out)
         )
 
     def send(self) -> None:
@@ -325,9 +330,10 @@ class World:
     def cut_requests(self) -> None:
         """A page's poll and POSTs break."""
         page = self._some_page()
-        if page is None:
-            return
-        server_hears = self.rng.random() < 0.5
+        if page is not None:
+            self.cut_requests_of(page, self.rng.random() < 0.5)
+
+    def cut_requests_of(self, page: Page, server_hears: bool = False) -> None:
         for transport in page.transports():
             for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
                 if call is not None:
@@ -353,10 +359,7 @@ class World:
             for one, wire in self.wires:
                 if one is page:
                     wire.break_off(0.0, server_hears=False, client_hears=self.rng.random() < 0.5)
-            for transport in page.transports():
-                for call in [getattr(transport, "poll", None), *getattr(transport, "posts", ())]:
-                    if call is not None:
-                        call.break_off(False)
+            self.cut_requests_of(page)
             self.hub.later(self.rng.random() ** 2 * 60.0, self._go_online, page)
 
     def _go_online(self, page: Page) -> None:
@@ -465,6 +468,9 @@ class World:
         for _, wire in self.wires:
             wire.read_on()
         self.run(HEALING)
+        self.say("one more event for everybody")
+        self._publish(EVERYONE, but=False)
+        self.run(PROMPT)
         connected: dict[str, bool] = {}
         for page in self.pages:
             if page.loaded and page.status not in AT_REST:

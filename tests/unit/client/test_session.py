@@ -296,11 +296,12 @@ def beside(world: World) -> tuple[Link, Link]:
 
 
 def test_polls_are_tried_beside_a_websocket_that_says_nothing(auto: World) -> None:
-    ws, polls = beside(auto)
+    _, polls = beside(auto)
     assert auto.session.asks_for_handshake(polls) is False  # it evicts no WebSocket
     auto.shake(polls)
     assert (auto.session.link, auto.session.state["type"]) == (polls, "ajax")
-    auto.turn(4)
+    ws = auto.tried()
+    auto.turn(6)
     assert End(ws, 4000) in auto.session.take_effects()
     assert (auto.status, auto.session.link) == ("open", polls)
     auto.turn(30)
@@ -316,10 +317,27 @@ def test_a_slow_websocket_is_preferred(auto: World) -> None:
 
 
 def test_a_websocket_that_comes_after_polls_takes_over(auto: World) -> None:
-    ws, polls = beside(auto)
+    _, polls = beside(auto)
     auto.shake(polls)
+    ws = auto.tried()
     auto.confirm(ws, recovered=True, cursor="e1:100")
     assert (auto.session.link, auto.session.state["type"]) == (ws, "ws")
+
+
+def test_a_websocket_that_began_without_a_cursor_is_tried_anew_when_polls_have_one(
+    auto: World,
+) -> None:
+    first, polls = beside(auto)
+    auto.shake(polls)
+    ends = auto.session.take_effects()
+    second = auto.session.trial
+    assert second is not None
+    assert (End(first, 1000) in ends, Open(second) in ends) == (True, True)
+    assert (first.cursor, second.cursor) == (None, "e1:100")
+    auto.push(polls, 1, third="e1:101")
+    auto.take(Deliver)
+    auto.confirm(first, cursor="e1:102")  # too late: it would skip what the polls may still bring
+    assert (auto.session.link, auto.session.cursor) == (polls, "e1:101")
 
 
 def test_once_the_websocket_has_failed_polls_ask_for_a_handshake(auto: World) -> None:
