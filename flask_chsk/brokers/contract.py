@@ -22,6 +22,7 @@ EVERYONE = "*"
 ANONYMOUS = "-"
 MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
 KEYS = 256  # keyed sends of one client that are remembered
+KEY_SECONDS = 120.0  # for which they are, at least: clients repeat a send for 100 s
 KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
 
 
@@ -302,10 +303,11 @@ class Broker(Protocol):
         """
 
     def claim(self, client: str, key: str, token: str) -> str | None:
-        """Take a send that its client may repeat, within the window, for one process: None.
+        """Take a send that its client may repeat for one process: None.
 
         Else its reply, empty while there is none. The same *token* may ask again. The last
-        KEYS of a client are remembered, and KEPT_BYTES of all.
+        KEYS of a client are remembered, and KEPT_BYTES of all, for KEY_SECONDS or the window,
+        whichever is longer.
         """
 
     def settle(self, client: str, key: str, reply: str) -> None:

@@ -18,6 +18,7 @@ from ..protocol.uids import ConnectedUids
 from ..security import check_may_act
 from .contract import (
     KEPT_BYTES,
+    KEY_SECONDS,
     KEYS,
     MAX_TOPICS,
     Arrival,
@@ -151,7 +152,7 @@ class MemoryBroker:
         self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
-        self._sends = Sends(max(config.recovery_seconds, 1.0))
+        self._sends = Sends(max(config.recovery_seconds, KEY_SECONDS))
         self._watched = False
         self._openings = 0
         self._generation = 0

@@ -93,6 +93,7 @@ class Engine:
         with self._lock:
             outer, self._deciding = self._deciding, threading.get_ident()
             try:
+                self.session.wall = wall()
                 result = decision(*args, time.monotonic())
                 written = self._carry_out()
                 self._set_alarm()

@@ -93,6 +93,7 @@ class Outgoing:
     :ivar key: lets it be sent again after a cut: the server dispatches one key once.
     :ivar key_scope: the user, client id and epoch for which the key holds; set when it is sent.
     :ivar key_expires: until when the key holds.
+    :ivar key_wall: the time of day minus the steady clock when it began to hold.
     :ivar waits: it is a request. While no connection is open, it waits for the next one.
     :ivar user: whose it is, while it waits for an opening.
     :ivar due: when its reply is overdue.
@@ -108,6 +109,7 @@ class Outgoing:
         "key",
         "key_expires",
         "key_scope",
+        "key_wall",
         "lost",
         "name",
         "piece",
@@ -139,6 +141,7 @@ class Outgoing:
         self.user: Any = None
         self.key_scope: tuple[Any, ...] | None = None
         self.key_expires = 0.0
+        self.key_wall = 0.0
         self.due = 0.0
         self.via: Link | None = None
         self.lost = False

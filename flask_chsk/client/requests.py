@@ -174,11 +174,17 @@ class Requests:
 
     # after a cut ---------------------------------------------------------------------
 
-    def sent(self, outgoing: Outgoing, link: Link, scope: tuple[Any, ...], now: float) -> None:
-        """*outgoing* is given to *link*; the first time its key begins to hold, for *scope*."""
+    def sent(
+        self, outgoing: Outgoing, link: Link, scope: tuple[Any, ...], now: float, wall: float = 0.0
+    ) -> None:
+        """*outgoing* is given to *link*; the first time its key begins to hold, for *scope*.
+
+        :param wall: the time of day minus *now*.
+        """
         if outgoing.key is not None and outgoing.key_scope is None:
             outgoing.key_scope = scope
             outgoing.key_expires = now + KEY_SECONDS
+            outgoing.key_wall = wall
         outgoing.via = link
 
     def sent_over(self, link: Link) -> list[Outgoing]:
@@ -200,14 +206,18 @@ class Requests:
         self._interrupted.append(outgoing)
         return True
 
-    def resend(self, scope: tuple[Any, ...], now: float) -> list[Outgoing]:
-        """What is to be sent again now; where its key holds no more, it is told closed."""
+    def resend(self, scope: tuple[Any, ...], now: float, wall: float = 0.0) -> list[Outgoing]:
+        """What is to be sent again now; where its key holds no more, it is told closed.
+
+        :param wall: the time of day minus *now*: while a machine sleeps, *now* may stand still.
+        """
         interrupted, self._interrupted = self._interrupted, []
         again = []
         for outgoing in interrupted:
             if outgoing.id not in self._pending:
                 continue
-            if outgoing.key_scope == scope and now < outgoing.key_expires:
+            slept = max(0.0, wall - outgoing.key_wall)
+            if outgoing.key_scope == scope and now + slept < outgoing.key_expires:
                 again.append(outgoing)
             else:
                 self.reply(outgoing, CLOSED)

@@ -80,6 +80,7 @@ class ClientSession:
     :ivar trial: the link on trial.
     :ivar fallback_trial: polls on trial beside a WebSocket on trial.
     :ivar previous: the link before; it may still post what it was given.
+    :ivar wall: the time of day minus ``now``; whoever calls keeps it true.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class ClientSession:
         """
         :param random: evenly from 0 to 1.
         :param new_id: makes a client id.
-        :param wall: the time of day minus ``now``, in seconds; :meth:`tick` keeps it.
+        :param wall: the time of day minus ``now``, in seconds.
         """
         self.composer = composer
         self.options = options
@@ -113,7 +114,7 @@ class ClientSession:
         self.requests = Requests(composer, self._emit, options.offline_queue)
         self._policy = Policy(options, random)
         self._new_id = new_id
-        self._wall = wall
+        self.wall = self._wall_at_tick = wall
         self._cursor = Cursor()
         self._timers: dict[str, float] = {}  # due times by name
         self._drops = 0  # how often all links were dropped
@@ -181,7 +182,7 @@ class ClientSession:
         if link is None:
             self.requests.reply(outgoing, CLOSED)
             return
-        self.requests.sent(outgoing, link, self._key_scope, now)
+        self.requests.sent(outgoing, link, self._key_scope, now, self.wall)
         self._emit(Send(link, outgoing))
 
     def not_taken(self, outgoing: Outgoing, now: float) -> None:
@@ -214,7 +215,7 @@ class ClientSession:
         return again
 
     def _resend(self, now: float) -> None:
-        for outgoing in self.requests.resend(self._key_scope, now):
+        for outgoing in self.requests.resend(self._key_scope, now, self.wall):
             self._transmit(outgoing, now)
 
     @property
@@ -574,7 +575,8 @@ class ClientSession:
         :param wall: the time of day minus *now*: where it jumped ahead, the machine slept.
         """
         if wall is not None:
-            slept, self._wall = wall - self._wall, wall
+            slept, self._wall_at_tick = wall - self._wall_at_tick, wall
+            self.wall = wall
             if slept > WOKEN:
                 self.woken(now)
         for name, due in sorted(self._timers.items(), key=lambda timer: timer[1]):
@@ -637,7 +639,7 @@ class ClientSession:
         self._emit(Deliver(Event(STATE, self.state)))
 
     def _udt(self, now: float) -> int:
-        return int((now + self._wall) * 1000)
+        return int((now + self.wall) * 1000)
 
 
 def _events(value: Any) -> list[list[Any]]:

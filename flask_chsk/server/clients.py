@@ -239,6 +239,7 @@ class Clients:
         watermark = self._broker.watermark()
         if current:
             watermark = max(watermark, arrival.offset)
+        begins = watermark
         cursor = self._cursor_of(opening, arrival)
         if opening.uid is not None:
             if current:
@@ -247,9 +248,14 @@ class Clients:
                 self._memberships.take_from_epoch(opening.uid, arrival, self._epoch_began)
         connection = self._registry.get(opening.uid, opening.client_id)
         if connection is None:
-            connection, begins = self._begin(opening, kind, arrival, cursor, watermark), watermark
+            connection = self._begin(opening, kind, arrival, cursor, watermark)
         else:
-            begins = self._come_back(connection, opening, arrival, cursor, watermark)
+            if connection.is_overtaken(opening, cursor):
+                # The session stays as it is, since the page's other link may tell the page that
+                # it has everything up to `acked`.
+                cursor = connection.session.acked
+                begins = min(watermark, cursor)
+            self._come_back(connection, opening, arrival, cursor, watermark)
         self._missed_closes.pop(opening.owner, None)  # the next close that it hears is later
         number = connection.opened(
             opening,
@@ -307,8 +313,8 @@ class Clients:
         arrival: Arrival,
         cursor: int | None,
         watermark: int,
-    ) -> int:
-        """A client that is here still, or was a moment ago; the offset where its time begins."""
+    ) -> None:
+        """A client that is here still, or was a moment ago."""
         check_may_act(opening.uid, connection.digest, opening.digest)  # as the broker began
         one = connection.session
         if connection.state is State.WS:
@@ -316,12 +322,7 @@ class Clients:
             assert connection.transport is not None
             connection.transport.replaced(self._replaced, REPLACED)
             connection.lose(self.hub.now())
-        begins = watermark
-        if connection.is_overtaken(opening, cursor):
-            # The session stays as it is, since the page's other link may tell the page that it
-            # has everything up to `acked`.
-            begins = min(watermark, one.acked)
-        elif opening.v1 and (cursor is None or not one.v1):
+        if opening.v1 and (cursor is None or not one.v1):
             self._start_at(one, watermark)
             connection.gap_due = False
         elif cursor is not None and cursor > watermark:
@@ -331,7 +332,6 @@ class Clients:
         elif not opening.v1 and arrival.cursor is not None:
             one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
         one.change_composer(opening.composer, opening.v1)
-        return begins
 
     def _start_at(self, one: ServerSession, offset: int) -> None:
         """Begin at *offset*; what topics had since, this process may not hear yet."""

@@ -295,7 +295,7 @@ class Connection:
 
         That request knows less of the page than the session does.
 
-        :param cursor: of the request; None where it has none that holds.
+        :param cursor: of the request; None where it does not hold, as that of another user.
         """
         one = self.session
         if not (one.v1 and opening.v1 and self.digest == opening.digest):
@@ -303,7 +303,7 @@ class Connection:
         if opening.cursor is None:
             return True  # it was made before the page had a cursor
         polls = self.poller is not None and not self._begins_at
-        return polls and cursor is not None and cursor <= one.acked
+        return polls and (cursor is None or cursor <= one.acked)
 
     # what else changes ---------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections import Counter
 from functools import partial
 
 from ..brokers import Broker
+from ..brokers.contract import KEY_SECONDS
 from ..config import Config
 from ..errors import BrokerError, ConfigError, Refused
 from ..hub import Hub, on_hub
@@ -299,7 +300,7 @@ class Worker:
             self.clients.sweep(now)
             self.controls.sweep(now)
             self.presence.sweep()
-            self.idempotency.forget(now - self.config.recovery_seconds)
+            self.idempotency.forget(now - max(self.config.recovery_seconds, KEY_SECONDS))
 
     # the end -------------------------------------------------------------------------------
 

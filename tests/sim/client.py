@@ -80,6 +80,7 @@ class Page:
         """Let the session decide, and carry it out; nothing happens on a page that is gone."""
         if not self.loaded:
             return None
+        self.session.wall = START + self.slept
         result = decide(*args, self.now())
         self._carry_out()
         self._set_alarm()

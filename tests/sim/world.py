@@ -286,10 +286,7 @@ class World:
         page = self._some_page()
         if page is not None:
             number = next(self._numbers)
-            # Clients repeat a send for 100 s of their own clocks, whatever the server remembers
-            # and however long they slept: to be mended.
-            key = self.rng.random() < 0.5 and self.config.recovery_seconds == 120 and not page.slept
-            wants = self.rng.random() < 0.7
+            wants, key = self.rng.random() < 0.7, self.rng.random() < 0.5
             self.say(f"{page.name} sends {number}")
             page.send(number, wants, key)
 

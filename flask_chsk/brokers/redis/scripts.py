@@ -193,6 +193,9 @@ end
 """
 
 _SENDS = """
+-- For how long keyed sends are remembered: KEY_SECONDS at least.
+local function key_ms(m) return math.max(m.window, 120000) end
+
 -- Keyed sends of a client take *by* bytes more; the oldest clients' go where it is too much.
 local function weigh(m, client, by, most)
   local ys, yb = base .. 'ys', base .. 'yb'
@@ -203,7 +206,7 @@ local function weigh(m, client, by, most)
   while true do
     local oldest = redis.call('ZRANGE', ys, 0, 0, 'WITHSCORES')
     if #oldest == 0 then break end
-    local old = tonumber(oldest[2]) < m.ms - math.max(m.window, 1000) - 1000
+    local old = tonumber(oldest[2]) < m.ms - key_ms(m) - 1000
     if all <= most and (not old or past == 3) then break end
     past = past + 1
     all = redis.call('HINCRBY', yb, '', text(0 - tonumber(redis.call('HGET', yb, oldest[1]) or 0)))
@@ -759,7 +762,7 @@ if oldest then
   redis.call('HDEL', ykey, oldest)
 end
 redis.call('HSET', ykey, slot, key, key, mine)
-redis.call('PEXPIRE', ykey, math.max(m.window, 1000))
+redis.call('PEXPIRE', ykey, key_ms(m))
 weigh(m, ARGV[1], by, tonumber(ARGV[5]))
 return false
 """,
@@ -776,7 +779,7 @@ local ykey, key = base .. 'y:' .. ARGV[1], 'k' .. ARGV[2]
 local held = redis.call('HGET', ykey, key)
 if not held then return 0 end
 redis.call('HSET', ykey, key, '=' .. ARGV[3])
-redis.call('PEXPIRE', ykey, math.max(m.window, 1000))
+redis.call('PEXPIRE', ykey, key_ms(m))
 weigh(m, ARGV[1], #ARGV[3] + 1 - #held, tonumber(ARGV[4]))
 return 1
 """,

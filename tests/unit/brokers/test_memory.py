@@ -483,3 +483,14 @@ def test_no_two_channels_share_a_name(one: str, other: str, client_id: str) -> N
     names += [client_channel(one, client_id), user_channel(f"{other}x{one}")]
     if one:
         assert len(set(names)) == len(names)
+
+
+def test_keyed_sends_are_remembered_for_longer_than_clients_repeat_them() -> None:
+    broker = Broker(recovery_seconds=1)
+    assert broker.claim("tab:ann", "key", "one") is None
+    broker.time += 110
+    broker.sweep()
+    assert broker.claim("tab:ann", "key", "two") == ""
+    broker.time += 121
+    broker.sweep()
+    assert broker.claim("tab:ann", "key", "three") is None

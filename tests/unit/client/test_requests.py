@@ -143,6 +143,17 @@ def test_with_a_key_it_is_sent_again_where_the_key_holds(
     assert requests.effects == ([] if again else [Replied(outgoing, "chsk/closed")])
 
 
+@pytest.mark.parametrize(("slept", "again"), [(KEY_SECONDS - 2, True), (KEY_SECONDS, False)])
+def test_a_key_does_not_outlive_the_sleep_of_a_machine(
+    requests: Kept, slept: float, again: bool
+) -> None:
+    outgoing = requests.begin(key="k")
+    requests.sent(outgoing, Link("ws", None), SCOPE, 0.0, 1000.0)
+    requests.interrupted(outgoing, resend=True)
+    # The steady clock stood still while the time of day went on.
+    assert requests.resend(SCOPE, 1.0, 1000.0 + slept) == ([outgoing] if again else [])
+
+
 def test_a_client_at_rest_sends_nothing_again(requests: Kept) -> None:
     outgoing = requests.begin(key="k")
     requests.sent(outgoing, Link("ws", None), SCOPE, 0.0)
