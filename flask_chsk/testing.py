@@ -212,7 +212,7 @@ class ChskTestClient:
         """Whether something waits for the next poll."""
         server = self._state.running()
         known = None if server is None else server.registry.get(self.uid, self.client_id)
-        return known is not None and (known.session.behind or bool(known.session.outbox))
+        return known is not None and (known.session.needs_replay or bool(known.session.outbox))
 
     def _poll(self, client: FlaskClient) -> list[Any]:
         self._number += 1

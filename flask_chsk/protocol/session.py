@@ -1,7 +1,7 @@
 """One client's side of the protocol as values: what comes in, what goes out, and when.
 
 No socket, clock, greenlet, Flask, logging: data and ``now`` (seconds, any steady clock) go
-in, messages and happenings come out. A session outlives its transports: a client that
+in, messages and what they mean come out. A session outlives its transports: a client that
 comes back over another socket, or over long-polling, finds its outbox as it left it.
 """
 
@@ -130,7 +130,7 @@ class Batched(NamedTuple):
     events: tuple[Received, ...]
 
 
-Happening = Received | Pinged | Ponged | Answered | Batched
+Incoming = Received | Pinged | Ponged | Answered | Batched
 
 
 @dataclass(frozen=True)
@@ -154,27 +154,28 @@ class ServerSession:
 
     ``acked``: nothing at or below this offset is owed. ``given``: the client may have got up to
     here already. ``queued``: the offset of the last
-    push taken in. ``behind``: pushes were let go, and history has to give them again
+    push taken in. ``needs_replay``: pushes were let go, and history has to give them again
     (:meth:`caught_up`). ``start``: the client is owed no event up to here, of any channel; 0 where
     this process does not know.
     """
 
     __slots__ = (
         "acked",
-        "behind",
         "client_id",
         "composer",
+        "cursor_sent_at",
         "given",
-        "heard",
-        "keeps",
+        "last_received_at",
+        "last_skipped_offset",
+        "needs_replay",
         "outbox",
         "outbox_bytes",
-        "pinged",
+        "ping_overdue",
+        "pinged_at",
         "queued",
+        "retain_until_ack",
         "rules",
-        "skipped",
         "start",
-        "told",
         "uid",
         "v1",
     )
@@ -201,25 +202,26 @@ class ServerSession:
         self.queued = offset
         self.start = offset
         self.given = 0  # the last offset in an answer that is not acknowledged
-        self.behind = False
-        self.skipped = 0  # the last offset that came while behind
-        self.keeps = False  # pushes stay until acknowledged: a v=1 poller
-        self.heard = now
-        self.pinged: float | None = None
-        self.told = now
+        self.needs_replay = False
+        self.last_skipped_offset = 0  # the last offset that came while behind
+        self.retain_until_ack = False  # pushes stay until acknowledged: a v=1 poller
+        self.last_received_at = now
+        self.pinged_at: float | None = None  # the ping that is not answered yet
+        self.ping_overdue = False  # that was judged once
+        self.cursor_sent_at = now
 
     # in ------------------------------------------------------------------------------
 
-    def receive(self, data: Data, now: float) -> tuple[Happening, int]:
+    def receive(self, data: Data, now: float) -> tuple[Incoming, int]:
         """What one message from the client means, and the bytes that it holds."""
-        self.heard = now
-        self.pinged = None
+        self.last_received_at = now
+        self.pinged_at = None
         return read_sized(self.composer, data)
 
     def alive(self, now: float) -> None:
         """Note a sign of life that is no message, such as a protocol-level pong."""
-        self.heard = now
-        self.pinged = None
+        self.last_received_at = now
+        self.pinged_at = None
 
     # out -----------------------------------------------------------------------------
 
@@ -255,12 +257,12 @@ class ServerSession:
         """Take an event in; False where it is not news to this client.
 
         A ``v=1`` client that falls behind its limit lets its pushes go and becomes
-        ``behind``. Of others :attr:`overfull` says that they must be closed.
+        ``needs_replay``. Of others :attr:`overfull` says that they must be closed.
         """
         if push.offset <= self.queued:
             return False
-        if self.behind:
-            self.skipped = push.offset  # history has it, and will be read past it
+        if self.needs_replay:
+            self.last_skipped_offset = push.offset  # history has it, and will be read past it
             return False
         if push.but is not None and push.but == (self.uid, self.client_id):
             self.queued = push.offset
@@ -281,16 +283,16 @@ class ServerSession:
         """Whether more is waiting than may wait."""
         return self.outbox_bytes > self.rules.max_outbox_bytes
 
-    def settle(self, watermark: int) -> None:
+    def advance_to(self, watermark: int) -> None:
         """Note that nothing up to *watermark* is owed, where nothing waits."""
-        if self.at_rest:
+        if self.nothing_owed:
             self.acked = self.queued = max(self.queued, watermark)
 
     def fall_behind(self) -> None:
         """Let waiting pushes go; history gives them again."""
         self._drop_pushes()
         self.queued = self.acked
-        self.behind = True
+        self.needs_replay = True
 
     def _drop_pushes(self) -> None:
         # A gap is told by a push of no channel: no history gives it again.
@@ -306,7 +308,7 @@ class ServerSession:
 
     def change_transport(self, kind: str, now: float) -> None:
         """Another transport carries what waits: replies and pings were for the one before."""
-        self.keeps = self.v1 and kind == "ajax"
+        self.retain_until_ack = self.v1 and kind == "ajax"
         self.alive(now)
         if self.outbox:
             self._forget_messages()
@@ -330,7 +332,7 @@ class ServerSession:
         """Begin at *offset*: what was before is not owed."""
         self.outbox = None
         self.outbox_bytes = 0
-        self.behind = False
+        self.needs_replay = False
         self.given = 0
         self.acked = self.queued = self.start = offset
 
@@ -340,7 +342,7 @@ class ServerSession:
         self.given = 0
         self.acked = self.queued = offset
         self.start = 0
-        self.behind = True
+        self.needs_replay = True
 
     def resume(self, offset: int) -> None:
         """Go on from where the client says it is."""
@@ -368,23 +370,23 @@ class ServerSession:
 
     def caught_up(self, pushes: Iterable[Push], end: int, *, more: bool) -> None:
         """Take a page of history in: everything for this client up to *end*."""
-        self.behind = False
+        self.needs_replay = False
         for push in pushes:
             if push.offset > self.queued:
                 waiting = self.outbox_bytes
                 if waiting and waiting + push.size > self.rules.max_outbox_bytes:
-                    self.behind = True  # the rest of the page is read again
+                    self.needs_replay = True  # the rest of the page is read again
                     return
                 self.deliver(push)
         self.queued = max(self.queued, end)
-        self.behind = more or self.skipped > self.queued
+        self.needs_replay = more or self.last_skipped_offset > self.queued
 
     def gap(self, now_offset: int) -> None:
         """History cannot give what was missed: the client is told, and starts at now."""
         rest = [item for item in self.outbox or () if not isinstance(item, Push)]
         self.outbox = [*rest] or None
         self.outbox_bytes = sum(map(len, rest))
-        self.behind = False
+        self.needs_replay = False
         self.given = 0
         self.acked = self.queued = now_offset - 1
         self.start = now_offset
@@ -465,12 +467,12 @@ class ServerSession:
             batch = [push for push in batch if push.offset <= upto]
         if not batch:
             return None
-        if not self.keeps:
+        if not self.retain_until_ack:
             self.ack(batch[-1].offset)
         return self._batch_frame(batch, encode, frames)
 
     def _batch_frame(self, batch: list[Push], encode: Encode, frames: dict[Any, bytes]) -> bytes:
-        if self.keeps:
+        if self.retain_until_ack:
             self.given = max(self.given, batch[-1].offset)
         else:
             self.acked = batch[-1].offset
@@ -500,26 +502,26 @@ class ServerSession:
     # time ----------------------------------------------------------------------------
 
     @property
-    def at_rest(self) -> bool:
+    def nothing_owed(self) -> bool:
         """Whether nothing is owed, so that the client may be told the watermark."""
-        return not self.outbox and not self.behind
+        return not self.outbox and not self.needs_replay
 
     def renew_rest(self, watermark: int, now: float) -> bool:
         """Note that nothing up to *watermark* is owed, where a kept cursor would go stale else.
 
         True where :attr:`acked` is to be kept now in place of a cursor of the client's own.
         """
-        if not self.at_rest or now - self.told < self.rules.cursor_every:
+        if not self.nothing_owed or now - self.cursor_sent_at < self.rules.cursor_every:
             return False
-        self.told = now
-        self.settle(watermark)
+        self.cursor_sent_at = now
+        self.advance_to(watermark)
         return True
 
     def cursor(self, watermark: int, now: float) -> str | None:
         """A cursor to tell an idle client, or None where it must not have one."""
-        if not self.v1 or not self.at_rest:
+        if not self.v1 or not self.nothing_owed:
             return None
-        self.told = now
+        self.cursor_sent_at = now
         self.acked = self.queued = max(self.queued, watermark)
         return f"{self.rules.epoch}:{self.acked}"
 
@@ -532,27 +534,28 @@ class ServerSession:
         """
         rules = self.rules
         if not reading:
-            self.heard = now
-            self.pinged = None
-        if self.pinged is not None:
-            due = abs(self.pinged) + rules.ping_timeout
+            self.last_received_at = now
+            self.pinged_at = None
+        if self.pinged_at is not None:
+            due = self.pinged_at + rules.ping_timeout
             if now < due:
                 return None, due
             if not self.composer.wire.pongs:
-                self.pinged = None
-                self.heard = now
+                self.pinged_at = None
+                self.last_received_at = now
                 return None, now + rules.kalive
-            if self.pinged < 0:  # the second judgement
+            if self.ping_overdue:  # the second judgement
                 return DEAD, now
-            self.pinged = -self.pinged
+            self.ping_overdue = True
             return None, now
-        due = self.heard + rules.kalive
+        due = self.last_received_at + rules.kalive
         if self.v1:
-            due = min(due, self.told + rules.cursor_every)
+            due = min(due, self.cursor_sent_at + rules.cursor_every)
         if now < due:
             return None, due
-        self.pinged = now
-        self.told = now
+        self.pinged_at = now
+        self.ping_overdue = False
+        self.cursor_sent_at = now
         return PING, now + rules.ping_timeout
 
     def ping(self, watermark: int, now: float) -> Data:
@@ -560,12 +563,12 @@ class ServerSession:
         return self.composer.message(WS_PING, None, self.cursor(watermark, now))
 
 
-def is_unreadable(happening: Happening) -> bool:
+def is_unreadable(incoming: Incoming) -> bool:
     """Whether it is no message at all, which the application hears as ``chsk/bad-package``."""
-    return isinstance(happening, Received) and happening.event.id == BAD_PACKAGE
+    return isinstance(incoming, Received) and incoming.event.id == BAD_PACKAGE
 
 
-def read_message(composer: Composer, data: Data) -> Happening:
+def read_message(composer: Composer, data: Data) -> Incoming:
     """One message of a client, by POST or frame, as what it means.
 
     docs/protocol.rst, "Events from clients".
@@ -573,7 +576,7 @@ def read_message(composer: Composer, data: Data) -> Happening:
     return read_sized(composer, data)[0]
 
 
-def read_sized(composer: Composer, data: Data, padded: bool = False) -> tuple[Happening, int]:
+def read_sized(composer: Composer, data: Data, padded: bool = False) -> tuple[Incoming, int]:
     """The same, and about the bytes that it holds in memory, now that it is read.
 
     :param padded: NUL bytes may follow a binary message.
@@ -584,15 +587,15 @@ def read_sized(composer: Composer, data: Data, padded: bool = False) -> tuple[Ha
         begin = data[:BAD_PACKAGE_SHOWN]
         shown = begin if isinstance(begin, str) else begin.decode("latin-1")
         return Received(Event(BAD_PACKAGE, shown)), len(shown)
-    happening = _meaning(value, cb, composer.has_keywords)
-    if third is not None and type(third) is dict and isinstance(happening, Received):
+    incoming = _meaning(value, cb, composer.has_keywords)
+    if third is not None and type(third) is dict and isinstance(incoming, Received):
         key = third.get("key")
         if isinstance(key, str) and len(key) <= KEY_LENGTH:
-            return happening._replace(key=str(key)), size
-    return happening, size
+            return incoming._replace(key=str(key)), size
+    return incoming, size
 
 
-def _meaning(value: Any, cb: Any, keywords: bool) -> Happening:
+def _meaning(value: Any, cb: Any, keywords: bool) -> Incoming:
     if not is_event(value) or (keywords and not isinstance(value[0], Keyword)):
         return Received(Event(BAD_EVENT, value), cb)  # a string is no id where keywords are
     event = as_event(value)

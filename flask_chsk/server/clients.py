@@ -175,7 +175,7 @@ class Clients:
                 one = connection.session
                 # Where the page polls meanwhile, whichever link it takes tells it of a gap.
                 on_trial = kind == "ws" and connection.poller is not None
-                while recovered and not on_trial and one.behind and not one.outbox:
+                while recovered and not on_trial and one.needs_replay and not one.outbox:
                     recovered = self._history.next_page(connection)
             except BaseException:
                 hub.call(self._half_entered, opening, arrival)
@@ -437,7 +437,7 @@ class Clients:
         connection.lose(now)
         self._dispatcher.forget_transport(connection.key)
         if not connection.session.v1 and not self._broker.local:
-            connection.session.settle(self._broker.watermark())
+            connection.session.advance_to(self._broker.watermark())
             self.hub.background(self._registration.leave_cursor, connection)
         self.schedule_check(connection, now + self._config.close_grace_ws)
 
@@ -505,7 +505,7 @@ class Clients:
         if due == s.PING:
             one.say(one.ping(self._broker.watermark(), now))
             transport.wake()
-        return when if one.at_rest else min(when, now + OWED)
+        return when if one.nothing_owed else min(when, now + OWED)
 
     # it is closed --------------------------------------------------------------------------
 
@@ -648,7 +648,7 @@ class Clients:
         self._controls.lapses += 1
         watermark = self._broker.watermark()
         for connection in self._registry:
-            connection.session.settle(watermark)
+            connection.session.advance_to(watermark)
             connection.session.fall_behind()
             self._delivery.wake(connection)
 

@@ -82,7 +82,7 @@ class Memberships:
         if self._topics.joined(uid, topic, offset) and not self._broker.local:
             for connection in self._registry.of(uid):
                 one = connection.session
-                one.settle(min(offset, self._broker.watermark()))
+                one.advance_to(min(offset, self._broker.watermark()))
                 if max(one.acked, one.given) > max(offset, one.start):
                     # It was served past events of this topic, which nobody here knew to be its own.
                     self._history.owe_gap(connection)

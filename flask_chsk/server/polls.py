@@ -173,7 +173,11 @@ class Polls:
                 one.resume(cursor)
                 connection.confirm(cursor)
         one.alive(now)
-        if one.behind or now - connection.flushed >= self._delivery.windows["ajax"] or not wait:
+        if (
+            one.needs_replay
+            or now - connection.flushed >= self._delivery.windows["ajax"]
+            or not wait
+        ):
             answer = self._answer(connection)
             if answer is not None:
                 connection.note_flush(now)
@@ -251,7 +255,7 @@ class Polls:
 
     def _answer(self, connection: Connection, last: bool = False) -> bytes | None:
         one = connection.session
-        if one.behind and not one.outbox:
+        if one.needs_replay and not one.outbox:
             self._history.catch_up(connection)
         noted = not last and self._broker_keeps_cursor(connection)
         return one.answer(body, self._delivery.frames, connection.served if noted else None)

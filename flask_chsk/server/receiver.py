@@ -72,29 +72,29 @@ class Receiver:
         one = connection.session
         if connection.transport is not websocket and not self._clients.trust(connection, websocket):
             return  # replaced, and about to notice
-        happening, size = one.receive(data, self.hub.now())
-        if self._config.rate is not None and self._too_fast(connection.key, happening):
+        incoming, size = one.receive(data, self.hub.now())
+        if self._config.rate is not None and self._too_fast(connection.key, incoming):
             self._counters["flooding"] += 1
             websocket.end(s.FLOODING, "more events per second than CHSK_RATE")
             return
-        if isinstance(happening, s.Received):
-            self._take(connection, happening, websocket, size)
-        elif isinstance(happening, s.Pinged):
-            if happening.cb is not None:
+        if isinstance(incoming, s.Received):
+            self._take(connection, incoming, websocket, size)
+        elif isinstance(incoming, s.Pinged):
+            if incoming.cb is not None:
                 cursor = one.cursor(self._broker.watermark(), self.hub.now())
-                one.say(one.composer.message("pong", happening.cb, cursor))
+                one.say(one.composer.message("pong", incoming.cb, cursor))
                 if one.overfull:
                     self._delivery.overfull(connection)
                 else:
                     websocket.wake()
             self._take(connection, s.Received(Event(s.WS_PING)), websocket)
-        elif isinstance(happening, s.Ponged):
+        elif isinstance(incoming, s.Ponged):
             self._take(connection, s.Received(Event(s.WS_PONG)), websocket)
-        elif isinstance(happening, s.Answered):
-            self.answered(connection.key, happening, size)
+        elif isinstance(incoming, s.Answered):
+            self.answered(connection.key, incoming, size)
         else:
-            size //= len(happening.events) or 1
-            for received in happening.events:
+            size //= len(incoming.events) or 1
+            for received in incoming.events:
                 self._take(connection, received, websocket, size)
 
     def _take(
@@ -119,11 +119,11 @@ class Receiver:
             unless=unless,
         )
 
-    def _too_fast(self, client: Key, happening: s.Happening) -> int:
+    def _too_fast(self, client: Key, incoming: s.Incoming) -> int:
         """Seconds until a client may send what it sent; 0 where it may now."""
-        if isinstance(happening, s.Pinged | s.Ponged | s.Answered):
+        if isinstance(incoming, s.Pinged | s.Ponged | s.Answered):
             return self._own.take(client, self.hub.now())
-        count = len(happening.events) if isinstance(happening, s.Batched) else 1
+        count = len(incoming.events) if isinstance(incoming, s.Batched) else 1
         return self._events.take(client, self.hub.now(), count)
 
     @on_hub
@@ -132,7 +132,7 @@ class Receiver:
         return self._addresses.take(network_of(address), self.hub.now())
 
     @on_hub
-    def posted(self, opening: Opening, happening: s.Happening, size: int = 0) -> Data | Pending:
+    def posted(self, opening: Opening, incoming: s.Incoming, size: int = 0) -> Data | Pending:
         """A message came by POST: its answer, or what will be told it.
 
         Our clients send the next when the answer begins. Where that may reach another process
@@ -147,24 +147,24 @@ class Receiver:
         """
         composer = opening.composer
         client = (opening.uid, opening.client_id)
-        self._check(client, happening)
+        self._check(client, incoming)
         done = composer.message(s.DUMMY_CB_200)
-        if isinstance(happening, s.Pinged):
-            return done if happening.cb is None else composer.message("pong")
-        if isinstance(happening, s.Answered):
-            self.answered(client, happening, size)
+        if isinstance(incoming, s.Pinged):
+            return done if incoming.cb is None else composer.message("pong")
+        if isinstance(incoming, s.Answered):
+            self.answered(client, incoming, size)
             return done
-        if isinstance(happening, s.Ponged):
+        if isinstance(incoming, s.Ponged):
             return done
-        return self._posted_events(opening, happening, size, done)
+        return self._posted_events(opening, incoming, size, done)
 
     def _posted_events(
-        self, opening: Opening, happening: s.Received | s.Batched, size: int, done: Data
+        self, opening: Opening, incoming: s.Received | s.Batched, size: int, done: Data
     ) -> Data | Pending:
         """Hand the events of a POST to their handlers."""
         composer, client = opening.composer, (opening.uid, opening.client_id)
-        events = happening.events if isinstance(happening, s.Batched) else (happening,)
-        asks = isinstance(happening, s.Received) and happening.cb is not None
+        events = incoming.events if isinstance(incoming, s.Batched) else (incoming,)
+        asks = isinstance(incoming, s.Received) and incoming.cb is not None
         seconds = self._config.reply_timeout if asks else HOLD
         otherwise = body(composer.message(s.TIMEOUT) if asks else done)
         pending = Pending(self.hub, asks, otherwise, seconds, len(events))
@@ -198,7 +198,7 @@ class Receiver:
     def _check(
         self,
         client: Key,
-        happening: s.Happening,
+        incoming: s.Incoming,
     ) -> None:
         """Whether a POST may be taken in now."""
         if self._clients.draining:
@@ -215,7 +215,7 @@ class Receiver:
                 "too many events of this client wait for their handlers (CHSK_MAX_INBOX)",
                 retry_after=1,
             )
-        if wait := self._too_fast(client, happening):
+        if wait := self._too_fast(client, incoming):
             self._counters["flooding"] += 1
             raise Refused(429, "more events per second than CHSK_RATE", wait)
 

@@ -104,7 +104,7 @@ class History:
     @on_hub
     def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
         one = connection.session
-        if not one.behind or self._position(one) != position:
+        if not one.needs_replay or self._position(one) != position:
             # While it was read the client came back with another cursor, or joined a topic:
             # what is between is not in this page. It is still behind, and asks again.
             return True

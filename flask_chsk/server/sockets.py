@@ -82,7 +82,7 @@ class Sockets:
     def outgoing(self, connection: Connection, websocket: WebSocket[Connection]) -> bytes:
         """The frames that may leave now."""
         one = connection.session
-        if one.behind and not one.outbox:
+        if one.needs_replay and not one.outbox:
             self._history.catch_up(connection)  # wakes it again if it has to wait
         try:
             return one.take(frame, self._delivery.frames)

@@ -107,7 +107,7 @@ class WebSocket(Generic[C]):
             return  # link_writable comes back here
         owner, client = self._owner, self._client
         one = client.session
-        while one.outbox or one.behind:
+        while one.outbox or one.needs_replay:
             data = owner.outgoing(client, self)
             if not data:
                 return

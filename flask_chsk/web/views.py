@@ -184,11 +184,11 @@ class Endpoint:
             worker.clients.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
-            happening, size = read_sized(opening.composer, data, padded=True)
+            incoming, size = read_sized(opening.composer, data, padded=True)
             # A handler of its own runs for each, and makes a request again of what is kept.
             size += RUNNING_BYTES + 2 * kept.size
-            answer = worker.hub.run(worker.receiver.posted, opening, happening, size)
-            if opening.v1 and is_unreadable(happening):  # Sente's clients read a 200 everywhere
+            answer = worker.hub.run(worker.receiver.posted, opening, incoming, size)
+            if opening.v1 and is_unreadable(incoming):  # Sente's clients read a 200 everywhere
                 raise Refused(
                     400,
                     "the message cannot be read: POST one [event callback], packed by the packer"

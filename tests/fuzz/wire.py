@@ -3,7 +3,7 @@
     python -m tests.fuzz.wire --count 1000000
 
 Each input is a message of a client, damaged as tests/fuzz/packers.py damages texts, and read as the
-server reads it. Whatever it was, it must come out as one of the five happenings, shaped as the
+server reads it. Whatever it was, it must come out as one of the five kinds, shaped as the
 server takes them for granted; and an event that was read must survive being said again.
 """
 
@@ -65,21 +65,21 @@ CURSOR_BITS = [*"0123456789abcdef:+,. -\0é٣", "e7f3:", "1042", "9" * 16, "9" *
 
 def check(composer: Composer, text: str) -> bool:
     """Whether *text* was more than a bad package; anything that is not as it must be raises."""
-    happening = read_message(composer, text)
-    if isinstance(happening, Batched):
-        assert len(happening.events) <= BATCHED
-        for received in happening.events:
+    incoming = read_message(composer, text)
+    if isinstance(incoming, Batched):
+        assert len(incoming.events) <= BATCHED
+        for received in incoming.events:
             assert received.cb is None
             check_received(received)
-    elif isinstance(happening, Received):
-        check_received(happening)
-        say_again(composer, happening)
-        return happening.event.id != BAD_PACKAGE
-    elif isinstance(happening, Answered):
-        assert type(happening.id) is str
-        assert happening.error is None or type(happening.error) is str
+    elif isinstance(incoming, Received):
+        check_received(incoming)
+        say_again(composer, incoming)
+        return incoming.event.id != BAD_PACKAGE
+    elif isinstance(incoming, Answered):
+        assert type(incoming.id) is str
+        assert incoming.error is None or type(incoming.error) is str
     else:
-        assert isinstance(happening, Pinged | Ponged)
+        assert isinstance(incoming, Pinged | Ponged)
     return True
 
 

@@ -96,8 +96,8 @@ class Front:
         try:
             opening = self._open(request)
             server.clients.check_may_act(opening)
-            happening, size = read_sized(opening.composer, request.data)
-            answer = self._hub.run(server.receiver.posted, opening, happening, size)
+            incoming, size = read_sized(opening.composer, request.data)
+            answer = self._hub.run(server.receiver.posted, opening, incoming, size)
         except Refused as refused:
             return _refusal(refused)
         return Answer(200, body(answer)) if isinstance(answer, str | bytes) else answer

@@ -46,7 +46,7 @@ def session(
     *, v1: bool = False, offset: int = 0, keeps: bool = False, rules: Rules = RULES, **how: Any
 ) -> ServerSession:
     one = ServerSession("ann", "c-1", composer(**how), rules, NOW, v1=v1, offset=offset)
-    one.keeps = keeps
+    one.retain_until_ack = keeps
     return one
 
 
@@ -106,7 +106,7 @@ def test_no_text_at_all_breaks_the_reading_of_a_cursor(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "happening"),
+    ("text", "incoming"),
     [
         ('[[:chat/say {:a 1}] "c1"]', Received(Event(Keyword("chat/say"), {"a": 1}), "c1")),
         ("[[:chat/say 1] nil]", Received(Event(Keyword("chat/say"), 1))),
@@ -153,8 +153,8 @@ def test_no_text_at_all_breaks_the_reading_of_a_cursor(text: str) -> None:
         ("", Received(Event(BAD_PACKAGE, ""))),
     ],
 )
-def test_what_a_message_means(text: str, happening: object) -> None:
-    assert read_message(composer(), text) == happening
+def test_what_a_message_means(text: str, incoming: object) -> None:
+    assert read_message(composer(), text) == incoming
 
 
 def test_the_application_sees_a_kibibyte_of_a_bad_package() -> None:
@@ -170,7 +170,7 @@ def test_a_string_is_an_id_in_json_only() -> None:
 
 
 @given(st.text() | st.binary())
-def test_whatever_a_client_sends_is_a_happening(data: str | bytes) -> None:
+def test_whatever_a_client_sends_means_something(data: str | bytes) -> None:
     read_message(composer(), data)
 
 
@@ -356,21 +356,21 @@ def test_one_of_ours_that_falls_behind_lets_its_pushes_go_and_keeps_its_replies(
     one.deliver(push(11, "x" * 4000))
     one.say('[1 "c"]')
     assert one.deliver(push(12, "x" * 4000))
-    assert (one.behind, one.queued, one.acked) == (True, 10, 10)
+    assert (one.needs_replay, one.queued, one.acked) == (True, 10, 10)
     assert taken(one) == ['[1 "c"]']
     assert not one.deliver(push(13))  # history has it
     one.caught_up([push(11), push(12)], end=12, more=True)
-    assert one.behind
+    assert one.needs_replay
     assert taken(one) == ['[[[:a/b nil] [:a/b nil]] nil "e7f3:11,+1"]']
     one.caught_up([push(13)], end=20, more=False)
-    assert (one.behind, one.queued) == (False, 20)
+    assert (one.needs_replay, one.queued) == (False, 20)
     assert taken(one) == ['[[[:a/b nil]] nil "e7f3:13"]']
 
 
 def test_one_large_event_alone_is_never_too_much() -> None:
     one = session(v1=True)
     assert one.deliver(push(1, "x" * 10_000))
-    assert not one.behind
+    assert not one.needs_replay
 
 
 def test_what_history_gives_and_live_events_give_is_taken_once() -> None:
@@ -386,7 +386,7 @@ def test_a_client_that_has_more_than_we_thought_goes_on_from_there() -> None:
     for offset in (1, 2, 3):
         one.deliver(push(offset))
     one.resume(2)
-    assert not one.behind
+    assert not one.needs_replay
     assert answered(one) == '[[[:a/b nil]] nil "e7f3:3"]'
 
 
@@ -397,7 +397,7 @@ def test_a_client_that_has_less_than_we_sent_is_given_it_from_history() -> None:
     taken(one)
     one.deliver(push(3))
     one.resume(1)
-    assert (one.behind, one.acked, one.queued, one.outbox) == (True, 1, 1, None)
+    assert (one.needs_replay, one.acked, one.queued, one.outbox) == (True, 1, 1, None)
 
 
 def test_a_gap_is_told_to_ours_and_skipped_for_sentes() -> None:
@@ -405,7 +405,7 @@ def test_a_gap_is_told_to_ours_and_skipped_for_sentes() -> None:
     for one in (ours, sentes):
         one.deliver(push(5))
         one.gap(100)
-        assert (one.behind, one.queued) == (False, 100)
+        assert (one.needs_replay, one.queued) == (False, 100)
         assert one.deliver(push(101))
     assert taken(ours) == ['[[[:chsk/gap nil] [:a/b nil]] nil "e7f3:100,+1"]']
     assert taken(sentes) == ["[[[:a/b nil]] nil]"]
@@ -443,7 +443,7 @@ def test_who_has_all_need_not_be_given_it_again() -> None:
     resting, waiting = session(offset=5), session(offset=5)
     waiting.deliver(push(7))
     for one in (resting, waiting):
-        one.settle(20)
+        one.advance_to(20)
         one.fall_behind()
     assert (resting.queued, waiting.queued) == (20, 5)
 
@@ -562,7 +562,7 @@ def test_whatever_gets_lost_ours_see_each_event_once_and_in_order(
     def leaving() -> list[str]:
         if polls:
             one.resume(client.cursor)  # every poll brings its cursor
-        if one.behind and not one.outbox:
+        if one.needs_replay and not one.outbox:
             pushes, end, more = page(history, one.queued, page_size)
             one.caught_up(pushes, end, more=more)
         if not polls:

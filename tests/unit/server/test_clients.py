@@ -359,7 +359,7 @@ def test_a_new_epoch_is_a_gap_for_every_client(office: Office) -> None:
 def test_after_a_lapse_every_client_reads_from_history(office: Office) -> None:
     one = office.connect()
     office.clients.resync()
-    assert one.session.behind
+    assert one.session.needs_replay
 
 
 # The end --------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_pushes_outlive_their_transport_and_replies_do_not(scene: Scene) -> None
     one.session.say('["reply" "c1"]')
     one.attach_poller(scene.poller, 3.0)
     assert one.session.outbox == [push]
-    assert one.session.keeps  # until the next poll acknowledges them
+    assert one.session.retain_until_ack  # until the next poll acknowledges them
 
 
 def test_the_latest_opening_counts(scene: Scene) -> None:

@@ -67,7 +67,7 @@ def test_a_control_that_history_gives_again_is_no_news(scene: Scene) -> None:
 def test_clients_read_a_new_topic_from_its_history(scene: Scene) -> None:
     one = scene.connect(offset=5)
     scene.memberships.control("ann", JOINED, "news", 5)
-    assert one.session.behind
+    assert one.session.needs_replay
     assert told(one) == ["wake"]
     assert scene.gaps == []
 
@@ -84,7 +84,7 @@ def test_where_there_is_one_worker_a_topic_was_heard_from_its_beginning() -> Non
     scene = Scene(local=True)
     one = scene.connect(offset=5)
     scene.memberships.control("ann", JOINED, "news", 5)
-    assert not one.session.behind
+    assert not one.session.needs_replay
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ class Scene(Office):
 
     def post(self, text: str, *, work: bool = True, **more: Any) -> Any:
         """A message comes by POST; what answers it, when all is handled."""
-        happening, size = read_sized(COMPOSER, text)
-        answer = self.receiver.posted(self.opening(**more), happening, size)
+        incoming, size = read_sized(COMPOSER, text)
+        answer = self.receiver.posted(self.opening(**more), incoming, size)
         if work:
             self.hub.work()
         return b"".join(answer) if isinstance(answer, Pending) else answer
@@ -197,9 +197,9 @@ def test_a_post_is_refused_while_too_many_events_of_its_client_wait() -> None:
 
 def test_a_post_waits_for_its_handlers_where_half_of_an_inbox_is_full() -> None:
     scene = Scene(max_inbox=4)
-    happening = s.Received(Event(Keyword("a/note"), 1))
-    first = scene.receiver.posted(scene.opening(), happening)
-    second = scene.receiver.posted(scene.opening(), happening)
+    incoming = s.Received(Event(Keyword("a/note"), 1))
+    first = scene.receiver.posted(scene.opening(), incoming)
+    second = scene.receiver.posted(scene.opening(), incoming)
     assert first == "[:chsk/dummy-cb-200 nil]"
     assert isinstance(second, Pending)
 

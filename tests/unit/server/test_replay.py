@@ -71,7 +71,7 @@ def test_a_client_gets_what_it_missed_of_all_its_channels(scene: Scene) -> None:
     session = scene.catch_up()
     assert scene.asked == [({"*": 0, "c:c1:ann": 0, "u:ann": 0, "t:news": 7}, 10)]
     assert texts(scene.one) == ["[:a/b 11]", "[:a/b 12]"]
-    assert (session.behind, session.queued) == (False, 20)
+    assert (session.needs_replay, session.queued) == (False, 20)
     assert scene.counters["recovered"] == 2
     assert told(scene.one) == ["wake"]
 
@@ -87,9 +87,9 @@ def test_the_anonymous_have_a_channel_of_their_own(scene: Scene) -> None:
 
 def test_a_long_history_comes_in_pages(scene: Scene) -> None:
     scene.page(11, end=11, more=True)
-    assert scene.catch_up().behind
+    assert scene.catch_up().needs_replay
     scene.page(12, end=20)
-    assert not scene.catch_up().behind
+    assert not scene.catch_up().needs_replay
     assert texts(scene.one) == ["[:a/b 11]", "[:a/b 12]"]
 
 
@@ -105,7 +105,7 @@ def test_what_is_not_complete_is_a_gap(scene: Scene) -> None:
     scene.pages.append(Page((), 95, False, False))
     session = scene.catch_up()
     assert texts(scene.one) == ["[:chsk/gap nil]"]
-    assert (session.behind, session.start) == (False, 96)  # above all that it may have had
+    assert (session.needs_replay, session.start) == (False, 96)  # above all that it may have had
     assert scene.counters["gaps"] == 1
 
 
@@ -122,7 +122,7 @@ def test_a_page_that_the_client_has_outrun_is_asked_for_again(scene: Scene) -> N
     scene.on_since = lambda: scene.one.session.resume(15)
     session = scene.catch_up()
     assert texts(scene.one) == []
-    assert session.behind
+    assert session.needs_replay
 
 
 def test_controls_of_history_are_done_and_not_delivered(scene: Scene) -> None:

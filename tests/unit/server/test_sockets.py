@@ -150,7 +150,7 @@ def test_a_client_that_is_behind_reads_history_before_it_sends(scene: Scene) -> 
     assert len(link.sent) == 1
     scene.worker.delivery.wake(scene.one)
     assert str(link.sent[1]).startswith("[[[:a/b 1]]")
-    assert not scene.one.session.behind
+    assert not scene.one.session.needs_replay
 
 
 def test_a_socket_whose_events_cannot_be_packed_is_closed(

@@ -83,7 +83,7 @@ class Socket:
         self.owner = Owner()
         self.link = FakeLink()
         self.alive = 0
-        session: Any = SimpleNamespace(alive=self._alive, outbox=None, behind=False)
+        session: Any = SimpleNamespace(alive=self._alive, outbox=None, needs_replay=False)
         connection: Any = SimpleNamespace(session=session, generation=CURRENT)
         link: Any = self.link
         self.websocket: WebSocket[Any] = WebSocket(self.owner, connection, link, 1 << 20)  # type: ignore[arg-type]
