@@ -92,7 +92,7 @@ def _traceback(error: BaseException | None) -> str | None:
     return "\n".join(lines)
 
 
-class Sparse:
+class RateLimitedLogger:
     """Logs each kind of thing once a minute at most, and then how often it came meanwhile.
 
     What a peer can cause at will goes through one of these: a flood of bad requests is no

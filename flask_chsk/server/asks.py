@@ -10,7 +10,7 @@ from typing import Any
 from ..brokers import Broker
 from ..errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
 from ..hub import Hub, Waiter, on_hub
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol import session as s
 from ..protocol.event import assert_event
 from ..protocol.push import CANONICAL
@@ -19,7 +19,7 @@ from .connection import Connection
 from .registry import Registry
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 Client = tuple[str | None, str]
 """The uid and the client id."""
@@ -101,7 +101,7 @@ class Asks:
             if self._budget.full or (leaving and leaving + size > self._max_bytes):
                 self._counters["answers_dropped"] += 1
                 words = "an answer of uid %r was dropped: too many wait for the broker"
-                sparse.warning("dropped", words, client[0])
+                rate_limited.warning("dropped", words, client[0])
                 return True
             self._count(client, size)
             self.hub.background(self._tell_asker, name, client, answer, size)
@@ -143,7 +143,7 @@ class Asks:
             self._broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
         except ChskError as error:
             words = "an answer of uid %r did not get through: %s"
-            sparse.warning("lost", words, client[0], error)
+            rate_limited.warning("lost", words, client[0], error)
         finally:
             self.hub.call(self._count, client, -size)
 

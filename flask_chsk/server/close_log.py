@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol import session as s
 
 log = logger(__name__)
@@ -24,7 +24,7 @@ class CloseLog:
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
-        self._sparse = Sparse(log)
+        self._sparse = RateLimitedLogger(log)
 
     def note(self, uid: str | None, code: int, reason: str) -> None:
         """A client of *uid* is told to go with *code* and *reason*."""

@@ -11,7 +11,7 @@ from .. import forks
 from ..errors import BrokerError, PackError
 from ..hub import SLICE, Hub, Waiter, on_hub
 from ..interrupts import from_signal
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..printable import error_line
 from ..protocol.event import Event
 from ..transports.budget import MemoryBudget
@@ -22,7 +22,7 @@ from .router import Channel, EventMessage, Handler, RefusedByParse, Router
 from .twice import imported_again
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 
 MOST_NAMED = 8  # ids in a line of the log
@@ -53,26 +53,26 @@ class SignedOut(Exception):
 class Inbox:
     """Events of one client (or a user's comings and goings) that wait for their handlers."""
 
-    __slots__ = ("beside", "bytes", "jobs", "key", "paused", "running")
+    __slots__ = ("bytes", "concurrent_running", "jobs", "key", "paused", "running")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.jobs: deque[Job] = deque()
         self.running = False  # a worker handles them, one after another
-        self.beside = 0  # events whose concurrent handlers run
+        self.concurrent_running = 0  # events whose concurrent handlers run
         self.bytes = 0  # that all these hold
         self.paused: Transport | None = None
 
     @property
     def waiting(self) -> int:
         """Events that wait or run."""
-        return len(self.jobs) + self.beside
+        return len(self.jobs) + self.concurrent_running
 
 
 class Job:
     """One event and the handler that takes it."""
 
-    __slots__ = ("channel", "ev", "handler", "request", "size", "then", "unless")
+    __slots__ = ("channel", "ev", "handler", "is_handled_elsewhere", "on_done", "request", "size")
 
     def __init__(
         self,
@@ -80,17 +80,19 @@ class Job:
         handler: Handler | None,
         channel: ReplyChannel | None,
         request: Any,
-        then: Callable[[], object] | None = None,
+        on_done: Callable[[], object] | None = None,
         size: int = 0,
-        unless: Callable[[], bool] | None = None,
+        is_handled_elsewhere: Callable[[], bool] | None = None,
     ) -> None:
         self.ev = ev
         self.handler = handler
         self.channel = channel
         self.request = request
-        self.then = then
+        self.on_done = on_done
         self.size = size  # bytes that it holds, with what goes with it
-        self.unless = unless  # says that another process has it; may block
+        self.is_handled_elsewhere = (
+            is_handled_elsewhere  # says that another process has it; may block
+        )
 
 
 class Dispatcher:
@@ -168,7 +170,7 @@ class Dispatcher:
             inbox.paused = None
 
     @on_hub
-    def take(
+    def submit(
         self,
         event: Event,
         uid: Uid,
@@ -177,39 +179,39 @@ class Dispatcher:
         request: KeptRequest | None,
         transport: Transport | None = None,
         size: int = 0,
-        then: Callable[[], object] | None = None,
-        unless: Callable[[], bool] | None = None,
+        on_done: Callable[[], object] | None = None,
+        is_handled_elsewhere: Callable[[], bool] | None = None,
     ) -> None:
         """Take a client's event in; *transport* is not read while too many wait.
 
         :param size: bytes that it holds, besides what each event does.
-        :param then: called when later events may be handled: after its handler, or now where
+        :param on_done: called when later events may be handled: after its handler, or now where
             that waits for nobody.
-        :param unless: asked in the worker; where it says True there is nothing to handle.
+        :param is_handled_elsewhere: asked before the handler runs; where it says True none does.
         """
         handler = self._router.find(event.id)
         if handler is None and event.id.startswith("chsk/ws-p"):
-            if then is not None:
-                then()
+            if on_done is not None:
+                on_done()
             return  # keep-alive reaches only a handler for its very id
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
         if handler is not None and handler.concurrent:
             size += RUNNING_BYTES  # however many there are
-            if then is not None:
-                then()
-                then = None
-        job = Job(ev, handler, channel, request, then, EVENT_BYTES + size, unless)
+            if on_done is not None:
+                on_done()
+                on_done = None
+        job = Job(ev, handler, channel, request, on_done, EVENT_BYTES + size, is_handled_elsewhere)
         self._enqueue((uid, client_id), job, transport)
 
     @on_hub
-    def take_own(
-        self, event: Event, uid: str, generation: int, way: Channel, then: Callable[[], object]
+    def submit_own(
+        self, event: Event, uid: str, generation: int, way: Channel, on_done: Callable[[], object]
     ) -> None:
-        """Take an event of ours in, about a user; *then* runs after its handler."""
+        """Take an event of ours in, about a user; *on_done* runs after its handler."""
         ev = EventMessage(event, uid, None, way, generation=generation)
         handler = self._router.find(event.id) or Handler(lambda ev: None)
-        self._enqueue((uid, None), Job(ev, handler, None, None, then), None)
+        self._enqueue((uid, None), Job(ev, handler, None, None, on_done), None)
 
     def _enqueue(self, key: Any, job: Job, transport: Transport | None) -> None:
         inbox = self._inboxes.get(key)
@@ -217,17 +219,17 @@ class Dispatcher:
             inbox = self._inboxes[key] = Inbox(key)
         inbox.bytes += job.size
         self._budget.waiting += job.size
-        beside = job.handler is not None and job.handler.concurrent
-        if beside:
-            inbox.beside += 1
+        concurrent = job.handler is not None and job.handler.concurrent
+        if concurrent:
+            inbox.concurrent_running += 1
         else:
             inbox.jobs.append(job)
         # Before a worker has it: it may be done when `spawn` returns, and nothing resumed after.
         if transport is not None and inbox.paused is None and self._is_full(inbox):
             inbox.paused = transport
             transport.pause()
-        if beside:
-            self.hub.spawn(self._run_beside, inbox, job)
+        if concurrent:
+            self.hub.spawn(self._run_concurrent, inbox, job)
         elif not inbox.running:
             inbox.running = True
             self.hub.spawn(self._run_inbox, inbox)
@@ -251,16 +253,16 @@ class Dispatcher:
         finally:  # whatever ends this worker, the next event finds another
             hub.call(self._rest, inbox)
 
-    def _run_beside(self, inbox: Inbox, job: Job) -> None:
+    def _run_concurrent(self, inbox: Inbox, job: Job) -> None:
         """In a worker: one event, while the client's others go on."""
         try:
             self._run(job)
         finally:
-            self.hub.call(self._rest_beside, inbox, job.size)
+            self.hub.call(self._concurrent_done, inbox, job.size)
 
     @on_hub
-    def _rest_beside(self, inbox: Inbox, size: int) -> None:
-        inbox.beside -= 1
+    def _concurrent_done(self, inbox: Inbox, size: int) -> None:
+        inbox.concurrent_running -= 1
         self._handled(inbox, size)
         self._done_with(inbox)
 
@@ -289,7 +291,7 @@ class Dispatcher:
             self._done_with(inbox)
 
     def _done_with(self, inbox: Inbox) -> None:
-        if inbox.running or inbox.beside:
+        if inbox.running or inbox.concurrent_running:
             return
         self._inboxes.pop(inbox.key, None)
         if not self._inboxes:
@@ -321,8 +323,8 @@ class Dispatcher:
                 self._budget.waiting -= job.size
                 if job.channel is not None:
                     job.channel.closed()
-                if job.then is not None:
-                    job.then()
+                if job.on_done is not None:
+                    job.on_done()
 
     def _run(self, job: Job) -> None:
         """In a worker: run the handler of one event, and see that it is answered."""
@@ -331,7 +333,7 @@ class Dispatcher:
             if self._stopped and channel is not None:
                 channel.closed()
                 return
-            if job.unless is not None and job.unless():
+            if job.is_handled_elsewhere is not None and job.is_handled_elsewhere():
                 return
             if job.handler is None:
                 self._unhandled(ev, channel)
@@ -354,8 +356,8 @@ class Dispatcher:
                 raise
             self._failed(ev, channel, error)
         finally:
-            if job.then is not None:
-                job.then()
+            if job.on_done is not None:
+                job.on_done()
 
     def _reply(self, ev: EventMessage, channel: ReplyChannel, value: Any) -> None:
         try:
@@ -380,7 +382,7 @@ class Dispatcher:
         # One kind for all ids that "*" takes: those are the peer's words.
         kind = f"parse {ev.id}" if ev.id in self._router.handlers else "parse"
         words = "parse of %s refused what uid %r sent: %s (more at DEBUG)"
-        sparse.warning(kind, words, ev.id, ev.uid, type(error).__name__)
+        rate_limited.warning(kind, words, ev.id, ev.uid, type(error).__name__)
         log.debug("parse of %s, uid %r: %s", ev.id, ev.uid, error)  # it quotes the data
         self._answer_error(ev, channel, 400, error_line(error))
 
@@ -388,13 +390,13 @@ class Dispatcher:
         status, message = self._host.explain(error)
         if isinstance(error, BrokerError):
             self._counters["handler_errors"] += 1
-            sparse.warning("broker", "handler of %s, uid %r: %s", ev.id, ev.uid, error)
+            rate_limited.warning("broker", "handler of %s, uid %r: %s", ev.id, ev.uid, error)
         elif status >= 500:
             self._counters["handler_errors"] += 1
             log.error("handler of %s failed, uid %r", ev.id, ev.uid, exc_info=error)
         else:
             words = "%s from uid %r was answered with status %d"
-            sparse.log(logging.INFO, f"status {status}", words, ev.id, ev.uid, status)
+            rate_limited.log(logging.INFO, f"status {status}", words, ev.id, ev.uid, status)
         self._answer_error(ev, channel, status, message)
 
     def _unhandled(self, ev: EventMessage, channel: ReplyChannel | None) -> None:
@@ -409,7 +411,7 @@ class Dispatcher:
             id = str(ev.id)
             words = "no handler for %s (from uid %r): add @chsk.on(%r); %s"
             # One kind, whatever the id: ids are the peer's words.
-            sparse.warning("no handler", words, id, ev.uid, id, _Known(self._router, id))
+            rate_limited.warning("no handler", words, id, ev.uid, id, _Known(self._router, id))
         self._answer_error(ev, channel, 404, f"no handler for {ev.id}")
 
 

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from ..brokers import KEPT_BYTES, KEYS, Broker
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol.push import CANONICAL
 from .connection import Owner
 
-sparse = Sparse(logger(__name__))
+rate_limited = RateLimitedLogger(logger(__name__))
 
 AGAIN = 0.25  # seconds between looks whether another process has replied
 KEPT_REPLY = 16 * 1024  # a larger reply is not kept for a repetition
@@ -143,7 +143,7 @@ class Idempotency:
         self._counters["repeated"] += came
         return came
 
-    def asks_elsewhere(self, owner: Owner, key: str, way: Way) -> Callable[[], bool] | None:
+    def handled_elsewhere(self, owner: Owner, key: str, way: Way) -> Callable[[], bool] | None:
         """What asks whether another worker has the send; None: there is no other.
 
         The result may wait for the broker. It tells *way* the reply of the other worker.
@@ -151,9 +151,9 @@ class Idempotency:
         if self._broker.local:
             return None
         token = self.hub.token(8)
-        return partial(self._handled_elsewhere, name_of(owner), key, way, token)
+        return partial(self._ask_elsewhere, name_of(owner), key, way, token)
 
-    def _handled_elsewhere(self, client: str, key: str, way: Way, token: str) -> bool:
+    def _ask_elsewhere(self, client: str, key: str, way: Way, token: str) -> bool:
         hub, broker = self.hub, self._broker
         until = hub.now() + self._reply_timeout
         try:
@@ -172,7 +172,7 @@ class Idempotency:
                 else:
                     way.expired()
         except BrokerError as error:
-            sparse.warning("claim", "whether a send came before is not known: %s", error)
+            rate_limited.warning("claim", "whether a send came before is not known: %s", error)
             return False  # handlers go on without a broker
         return True
 
@@ -187,7 +187,7 @@ class Idempotency:
         try:
             self._broker.settle(kept.client, kept.key, reply)
         except BrokerError as error:
-            sparse.warning("settle", "a reply will not be given again: %s", error)
+            rate_limited.warning("settle", "a reply will not be given again: %s", error)
 
     @on_hub
     def forget(self, before: float) -> None:

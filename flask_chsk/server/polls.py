@@ -14,7 +14,7 @@ from ..brokers import Broker
 from ..config import Config
 from ..errors import BrokerError, Refused
 from ..hub import Hub, Waiter, on_hub
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol import session as s
 from ..protocol.generations import Generation
 from ..protocol.wire import Composer, Data
@@ -29,7 +29,7 @@ from .registration import BrokerRegistration
 from .registry import Registry
 from .replay import RETRY, History
 
-sparse = Sparse(logger(__name__))
+rate_limited = RateLimitedLogger(logger(__name__))
 
 TAKEOVERS_PER_SECOND = 2  # of one client's parked polls by its own newer ones
 
@@ -310,7 +310,7 @@ class Polls:
             ours = self._broker.take(*connection.key, connection.token, offset)
         except BrokerError as error:
             words = "uid %r cannot be served: %s"
-            sparse.warning("serve", words, connection.session.uid, error)
+            rate_limited.warning("serve", words, connection.session.uid, error)
             self.hub.call(self.hub.timer, RETRY, lambda: self._note_again(connection))
             return
         self.hub.call(self._noted, connection, offset if ours else None)

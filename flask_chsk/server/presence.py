@@ -103,10 +103,10 @@ class Presence:
             # of a crowd that comes that would be the square of it.
             now = self.connected_uids
             before = ConnectedUids(now.ws, now.ajax, now.any - {uid} if online else now.any | {uid})
-            then = partial(self._tell_all, uid, online, before, now)
+            on_done = partial(self._tell_all, uid, online, before, now)
         else:
-            then = partial(self._signal, uid, online)
-        self._dispatcher.take_own(event, uid, generation, self._channel, then)
+            on_done = partial(self._signal, uid, online)
+        self._dispatcher.submit_own(event, uid, generation, self._channel, on_done)
 
     @on_hub
     def sweep(self) -> None:

@@ -21,7 +21,7 @@ class RateLimit(Generic[K]):
         self._limit = limit
         self._buckets: dict[K, tuple[float, float]] = {}  # tokens, and when they were counted
 
-    def take(self, key: K, now: float, count: int = 1) -> int:
+    def take_tokens(self, key: K, now: float, count: int = 1) -> int:
         """Take *count* tokens: 0; where there are fewer none: whole seconds until there are.
 
         A refusal costs nothing, so whoever tries again gets through when the rate allows it. More

@@ -102,13 +102,13 @@ class Receiver:
     ) -> None:
         channel = SocketChannel(self._replies, connection, websocket, received.cb)
         uid, client_id = connection.key
-        unless = None
+        elsewhere = None
         if received.key is not None and connection.session.v1:
             owner = connection.owner
             if self._idempotency.came_before(owner, received.key, channel):
                 return
-            unless = self._idempotency.asks_elsewhere(owner, received.key, channel)
-        self._dispatcher.take(
+            elsewhere = self._idempotency.handled_elsewhere(owner, received.key, channel)
+        self._dispatcher.submit(
             received.event,
             uid,
             client_id,
@@ -116,20 +116,20 @@ class Receiver:
             connection.request,
             websocket,
             size,
-            unless=unless,
+            is_handled_elsewhere=elsewhere,
         )
 
     def _too_fast(self, client: Key, incoming: s.Incoming) -> int:
         """Seconds until a client may send what it sent; 0 where it may now."""
         if isinstance(incoming, s.Pinged | s.Ponged | s.Answered):
-            return self._own.take(client, self.hub.now())
+            return self._own.take_tokens(client, self.hub.now())
         count = len(incoming.events) if isinstance(incoming, s.Batched) else 1
-        return self._events.take(client, self.hub.now(), count)
+        return self._events.take_tokens(client, self.hub.now(), count)
 
     @on_hub
     def address_too_fast(self, address: str | None) -> int:
         """Seconds until *address* may make a request; 0 where it may now."""
-        return self._addresses.take(network_of(address), self.hub.now())
+        return self._addresses.take_tokens(network_of(address), self.hub.now())
 
     @on_hub
     def posted(self, opening: Opening, incoming: s.Incoming, size: int = 0) -> Data | Pending:
@@ -172,7 +172,7 @@ class Receiver:
             # A browser may repeat a POST whose connection broke; its first event tells.
             events = (events[0]._replace(key=f"post {opening.number}"), *events[1:])
         handled = partial(self.hub.call, pending.handled) if opening.v1 else None
-        unless = None
+        elsewhere = None
         for received in events:
             channel = PostChannel(
                 self._replies, opening, pending if received.cb is not None else None
@@ -180,15 +180,17 @@ class Receiver:
             if received.key is not None and opening.v1:  # of a batch, the first event's
                 if self._idempotency.came_before(opening.owner, received.key, channel):
                     return pending if asks else done
-                unless = self._idempotency.asks_elsewhere(opening.owner, received.key, channel)
-            self._dispatcher.take(
+                elsewhere = self._idempotency.handled_elsewhere(
+                    opening.owner, received.key, channel
+                )
+            self._dispatcher.submit(
                 received.event,
                 *client,
                 channel,
                 opening.request,
                 size=size // len(events),
-                then=handled,
-                unless=unless,
+                on_done=handled,
+                is_handled_elsewhere=elsewhere,
             )
         if asks:
             return pending

@@ -12,12 +12,12 @@ from gevent.queue import Empty, Full, Queue
 from .. import forks
 from ..errors import ConfigError
 from ..interrupts import from_signal
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..plain import plain
 from .router import EventMessage
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 
 class RecvQueue:
@@ -39,7 +39,7 @@ class RecvQueue:
             self._queue.put_nowait(ev)
         except Full:
             self.dropped += 1
-            sparse.warning("full", "ch_recv is full (CHSK_RECV_BUF): %s was dropped", ev.id)
+            rate_limited.warning("full", "ch_recv is full (CHSK_RECV_BUF): %s was dropped", ev.id)
             return False
         return True
 

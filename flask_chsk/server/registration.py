@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..brokers import Arrival, Broker
 from ..errors import BrokerError, Refused, UsageError
 from ..hub import Hub, on_hub
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from .connection import Connection, Uid
 from .memberships import Memberships
 from .presence import Presence
@@ -24,7 +24,7 @@ from .replay import RETRY
 from .topics import Topics
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 
 MOVED = 10.0  # seconds for which it is remembered who went to another process
@@ -211,7 +211,7 @@ class BrokerRegistration:
                 quiet=quiet,
             )
         except Refused as error:
-            sparse.warning("again", "uid %r could not be let in again: %s", uid, error)
+            rate_limited.warning("again", "uid %r could not be let in again: %s", uid, error)
             return
         if arrival is None:  # it went elsewhere while we were cut off
             self.hub.call(self._taken_over, uid, client_id, token)
@@ -231,7 +231,7 @@ class BrokerRegistration:
         except UsageError as error:
             why = str(error)
         words = "uid %r is no member of %r any more: %s"
-        sparse.warning("topic", words, uid, topic, why)
+        rate_limited.warning("topic", words, uid, topic, why)
         self.hub.call(self._memberships.lost, uid, topic)
 
     def confirm_socket(self, connection: Connection) -> None:
@@ -250,10 +250,10 @@ class BrokerRegistration:
                 quiet=quiet,
             )
         except BrokerError as error:
-            sparse.warning("claim", "uid %r is known as polling yet: %s", uid, error)
+            rate_limited.warning("claim", "uid %r is known as polling yet: %s", uid, error)
             self._later(self.confirm_socket, connection)
         except Refused as error:
-            sparse.warning("refused", "uid %r stays known as polling: %s", uid, error)
+            rate_limited.warning("refused", "uid %r stays known as polling: %s", uid, error)
         else:
             if arrival is not None:
                 self.hub.call(self._attached, connection, arrival)
@@ -288,7 +288,7 @@ class BrokerRegistration:
             try:
                 generation = self._broker.detach(uid, client_id, token)
             except BrokerError as error:
-                sparse.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
+                rate_limited.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
                 self._later(self._sign_off)
                 return
             if generation:

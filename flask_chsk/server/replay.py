@@ -21,7 +21,7 @@ from ..brokers import (
 )
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol import session as s
 from ..protocol.push import Push
 from ..protocol.session import ServerSession
@@ -29,7 +29,7 @@ from .connection import Connection
 from .delivery import Delivery
 from .topics import Topics
 
-sparse = Sparse(logger(__name__))
+rate_limited = RateLimitedLogger(logger(__name__))
 
 CONTROLS = ("[:chsk/close", "[:chsk/joined", "[:chsk/left")  # done once, not delivered
 RETRY = 1.0  # seconds until history is asked again, after the broker did not answer
@@ -84,7 +84,7 @@ class History:
             self._catch_up(connection)
         except BrokerError as error:
             uid = connection.session.uid
-            sparse.warning("history", "history of uid %r cannot be read: %s", uid, error)
+            rate_limited.warning("history", "history of uid %r cannot be read: %s", uid, error)
             if self._broker.deaf:
                 return  # all ask again once it hears
             self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))

@@ -15,12 +15,12 @@ from flask import Flask, Request
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..values import StrKey
 from .internals import Context, UnroutedContext, current_context
 from .readonly import ReadOnlySession
 
-sparse = Sparse(logger(__name__))
+rate_limited = RateLimitedLogger(logger(__name__))
 
 NO_RESPONSE = (
     "after_this_request(%s): not called, since the handler of %s returns no response; do it in the"
@@ -118,7 +118,7 @@ class EventContext(UnroutedContext, Context):
                 value = fn(value)
             else:
                 name = getattr(fn, "__qualname__", repr(fn))
-                sparse.warning(f"after_this_request in {id}", NO_RESPONSE, name, id)
+                rate_limited.warning(f"after_this_request in {id}", NO_RESPONSE, name, id)
         return response_value(value)
 
     def copy(self) -> EventContext:

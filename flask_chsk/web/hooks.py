@@ -18,7 +18,7 @@ from flask import current_app, session
 from werkzeug.wrappers import Response
 
 from ..errors import ConfigError, Refused, UsageError
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..plain import REMEDY, did_not_run
 from ..protocol.uids import as_uid, is_text
 
@@ -37,7 +37,9 @@ class Hooks:
     authorize: Callable[[], Any] | None = None
     reject: Callable[[], Any] | None = None
     pack_default: Callable[[Any], Any] | None = None
-    sparse: Sparse = field(default_factory=lambda: Sparse(log), init=False, repr=False)
+    rate_limited: RateLimitedLogger = field(
+        default_factory=lambda: RateLimitedLogger(log), init=False, repr=False
+    )
 
     def uid(self) -> str | None:
         """Who is behind the current request; None: nobody known.
@@ -83,7 +85,7 @@ class Hooks:
         if answer is not False:
             kind = f"authorize {type(answer).__name__}"
             words = "authorize returned %s: return True to let in"
-            self.sparse.warning(kind, words, _shown(answer))
+            self.rate_limited.warning(kind, words, _shown(answer))
         return False
 
     def refusal(self) -> Any:

@@ -14,10 +14,10 @@ from flask import Flask, Request
 from flask.sessions import SessionMixin
 
 from ..errors import UsageError
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 # Flask and Flask-Login write these again with each request: nothing is lost.
 REPEATED = {"_permanent", "_fresh"}
@@ -105,7 +105,7 @@ class ReadOnlySession(SessionMixin):
         if self._changed is None:
             self._changed = dict(self._session())
         if key not in REPEATED:
-            sparse.warning(f"session {key}", DROPPED, key)
+            rate_limited.warning(f"session {key}", DROPPED, key)
         return self._changed
 
     def _refuse(self, key: str) -> None:

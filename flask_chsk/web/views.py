@@ -24,7 +24,7 @@ from .. import security
 from ..config import Config
 from ..errors import Refused
 from ..interrupts import from_signal
-from ..logs import Sparse, logger
+from ..logs import RateLimitedLogger, logger
 from ..protocol import generations
 from ..protocol.generations import Generation
 from ..protocol.session import is_unreadable, read_sized
@@ -48,7 +48,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", HandshakeRequest, PostRequest)
 
-sparse = Sparse(logger(__name__))
+rate_limited = RateLimitedLogger(logger(__name__))
 
 # By this key in the environ the test client asks for polls that do not park, and brings no
 # CSRF token. A peer cannot set it: what comes in headers is HTTP_….
@@ -452,7 +452,7 @@ class Endpoint:
     def _refuse(self, refused: Refused) -> BaseResponse:
         status = refused.status
         self.state.count_refusal(status)
-        sparse.warning(
+        rate_limited.warning(
             f"{status} {str(refused).partition(' ')[0]}",  # what follows may be the peer's words
             "%s %s refused with %d: %s",
             request.method,

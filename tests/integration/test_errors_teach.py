@@ -632,7 +632,7 @@ def uid_of_a_test_client_beside_flask_login(case: Case) -> object:
 @pytest.fixture
 def case(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Case:
     for module in (contexts, views, dispatch):  # what another test just logged is new here
-        monkeypatch.setattr(module.sparse, "_kinds", {})
+        monkeypatch.setattr(module.rate_limited, "_kinds", {})
     return Case(caplog)
 
 

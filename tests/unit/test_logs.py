@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from flask_chsk import Chsk, ConfigError
 from flask_chsk.errors import BrokerUnavailable, ReplyError
-from flask_chsk.logs import Sparse, logger
+from flask_chsk.logs import RateLimitedLogger, logger
 from flask_chsk.printable import error_line, masked, printable
 from flask_chsk.publisher import Publisher
 from flask_chsk.server import dispatch
@@ -51,7 +51,7 @@ class Lines(logging.Handler):
 def lines() -> Iterator[Lines]:
     handler, root = Lines(), logging.getLogger("flask_chsk")
     root.addHandler(handler)
-    dispatch.sparse._kinds.clear()  # what other tests logged within the minute
+    dispatch.rate_limited._kinds.clear()  # what other tests logged within the minute
     level = root.level
     root.setLevel(logging.DEBUG)
     yield handler
@@ -159,12 +159,12 @@ def test_every_module_logs_by_such_a_logger() -> None:
                 continue
             owner = ast.unparse(node.func.value)
             assert (owner, node.func.attr) != ("logging", "getLogger"), path
-            if owner in ("log", "sparse"):
-                words = node.args[: 3 if node.func.attr == "log" else 1 + (owner == "sparse")]
+            if owner in ("log", "rate_limited"):
+                words = node.args[: 3 if node.func.attr == "log" else 1 + (owner == "rate_limited")]
                 assert not isinstance(words[-1], ast.JoinedStr), ast.unparse(node)
 
 
-# Sparse ---------------------------------------------------------------------------------
+# RateLimitedLogger ------------------------------------------------------------------------
 
 
 class Clock:
@@ -176,12 +176,12 @@ class Clock:
 
 def test_each_kind_has_one_line_a_minute(lines: Lines) -> None:
     clock = Clock()
-    sparse = Sparse(log, clock)
+    rate_limited = RateLimitedLogger(log, clock)
     for _ in range(5):
-        sparse.warning("a", "%s", "a")
-        sparse.log(logging.INFO, "b", "b")
+        rate_limited.warning("a", "%s", "a")
+        rate_limited.log(logging.INFO, "b", "b")
     clock.now = 60.0
-    sparse.warning("a", "%s", "a")
+    rate_limited.warning("a", "%s", "a")
     assert lines.written == [
         "LOG WARNING a",
         "LOG INFO b",
@@ -191,12 +191,12 @@ def test_each_kind_has_one_line_a_minute(lines: Lines) -> None:
 
 def test_kinds_that_a_peer_makes_up_share_a_line(lines: Lines) -> None:
     clock = Clock()
-    sparse = Sparse(log, clock)
+    rate_limited = RateLimitedLogger(log, clock)
     for number in range(10_000):
-        sparse.warning(f"kind {number}", "%d", number)
-    assert len(lines.written) == Sparse.KINDS + 1
+        rate_limited.warning(f"kind {number}", "%d", number)
+    assert len(lines.written) == RateLimitedLogger.KINDS + 1
     clock.now = 60.0
-    sparse.warning("new", "new")
+    rate_limited.warning("new", "new")
     assert lines.written[-1] == "LOG WARNING new"
 
 

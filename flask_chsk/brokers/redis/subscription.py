@@ -18,7 +18,7 @@ from gevent.monkey import get_original
 
 from ... import forks
 from ...errors import BrokerUnavailable, UnpackError
-from ...logs import Sparse, logger
+from ...logs import RateLimitedLogger, logger
 from ...protocol.backoff import exp_backoff
 from ..contract import EVERYONE, Listener, pubsub_of
 from .calls import FAILURES, AnswerTimeout, Connection, Redis
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ...hub import Hub, Waiter
 
 log = logger(__name__)
-sparse = Sparse(log)
+rate_limited = RateLimitedLogger(log)
 
 DEAF = 8.0  # seconds without a probe heard, after which the subscription is made anew
 AGREE = 1.0  # seconds for a subscription to hear of an epoch that other connections met
@@ -260,7 +260,7 @@ class Subscription:
             except (ValueError, IndexError, TypeError, KeyError, UnpackError) as error:
                 self._counters["malformed"] += 1
                 words = "a malformed message in Redis was refused: %r"
-                sparse.warning("malformed", words, error)
+                rate_limited.warning("malformed", words, error)
             except Exception:
                 log.exception("error in a delivery")
 
@@ -279,7 +279,7 @@ class Subscription:
         number, _, data = data.partition(b" ")
         if not understood(int(number)):
             self._counters["foreign"] += 1
-            sparse.warning(
+            rate_limited.warning(
                 "foreign",
                 "a message with schema %d was refused, this worker has %d: see docs/broker",
                 int(number),

@@ -13,7 +13,7 @@ import pytest
 
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.hub import Hub
-from flask_chsk.logs import Sparse
+from flask_chsk.logs import RateLimitedLogger
 from flask_chsk.protocol.session import Answered
 from flask_chsk.server import asks as module
 from flask_chsk.server.asks import Asks
@@ -59,7 +59,7 @@ class Process:
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
-    monkeypatch.setattr(module, "sparse", Sparse(module.log))
+    monkeypatch.setattr(module, "rate_limited", RateLimitedLogger(module.log))
     made: Process = gevent.spawn(Process).get()  # in a greenlet, as a gevent server's
     yield made
     made.broker.there.set()

@@ -13,7 +13,7 @@ from gevent import GreenletExit, Timeout
 from flask_chsk.errors import PackError
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.event import Event
-from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, sparse
+from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, rate_limited
 from flask_chsk.server.replies import ReplyChannel
 from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
 from flask_chsk.transports.budget import MemoryBudget
@@ -136,13 +136,13 @@ class Bench:
             signed_out=lambda *client: self.signed_out.append(client),
         )
         self.handlers.on("a/b")(lambda ev: self.seen.append(ev.data))
-        self.handlers.on("a/beside", concurrent=True)(lambda ev: self.seen.append(ev.data))
+        self.handlers.on("a/concurrent", concurrent=True)(lambda ev: self.seen.append(ev.data))
 
     def take(
         self, data: Any = None, *, id: str = "a/b", client: tuple[str, str] = ANN, **more: Any
     ) -> Back:
         back = Back()
-        self.dispatcher.take(
+        self.dispatcher.submit(
             Event(Keyword(id), data),
             *client,
             more.get("channel", back),
@@ -173,7 +173,7 @@ def test_clients_have_workers_of_their_own_and_so_have_concurrent_handlers() -> 
     bench = Bench()
     bench.take(1)
     bench.take(2, client=BOB)
-    bench.take(3, id="a/beside")
+    bench.take(3, id="a/concurrent")
     assert len(bench.workers.given) == 3
     assert (bench.dispatcher.waiting(ANN), bench.dispatcher.waiting(BOB)) == (2, 1)
     bench.work()
@@ -206,7 +206,7 @@ def test_a_users_comings_and_goings_are_handled_in_turn_with_what_follows_them()
     bench = Bench()
     for id in ("chsk/uidport-open", "chsk/uidport-close"):
         bench.handlers.on(id)(lambda ev: bench.seen.append(f"{ev.id} {ev.generation}"))
-        bench.dispatcher.take_own(
+        bench.dispatcher.submit_own(
             Event(Keyword(id), "ann"), "ann", 7, Back(), lambda: bench.seen.append("then")
         )
     bench.work()
@@ -231,7 +231,7 @@ def test_a_full_inbox_stops_the_reading_until_it_is_half_empty() -> None:
 def test_concurrent_events_count_too() -> None:
     bench, socket = Bench(max_inbox=2), Socket()
     for _ in range(2):
-        bench.take(id="a/beside", transport=socket)
+        bench.take(id="a/concurrent", transport=socket)
     assert not socket.reading
     bench.work()
     assert socket.reading
@@ -260,7 +260,7 @@ def test_an_event_that_is_handled_at_once_leaves_nothing_paused() -> None:
         bench.work()
 
     bench.workers.spawn = at_once  # type: ignore[method-assign]
-    for id in ("a/b", "a/beside"):
+    for id in ("a/b", "a/concurrent"):
         bench.take(1, id=id, transport=socket)
         assert socket.reading
     assert bench.seen == [1, 1]
@@ -295,7 +295,7 @@ def test_a_handler_that_fails_is_answered_and_the_next_runs(error: BaseException
     assert (bench.seen, bench.counters["handler_errors"], bench.budget.waiting) == (["next"], 1, 0)
 
 
-@pytest.mark.parametrize("id", ["a/ends", "a/ends-beside"])
+@pytest.mark.parametrize("id", ["a/ends", "a/ends-concurrent"])
 def test_a_signal_that_hits_a_handler_leaves_the_clients_others_handled(
     id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +303,7 @@ def test_a_signal_that_hits_a_handler_leaves_the_clients_others_handled(
     monkeypatch.setattr("flask_chsk.server.dispatch.from_signal", lambda error: True)
 
     @bench.handlers.on("a/ends")
-    @bench.handlers.on("a/ends-beside", concurrent=True)
+    @bench.handlers.on("a/ends-concurrent", concurrent=True)
     def ends(ev: EventMessage) -> None:
         raise SystemExit
 
@@ -337,7 +337,7 @@ def test_an_event_without_a_handler_is_told_so() -> None:
 def test_the_log_names_the_ids_that_have_handlers(
     ids: list[str], known: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sparse._kinds.clear()
+    rate_limited._kinds.clear()
     bench = Bench()
     bench.router.handlers.clear()
     for id in ids:
@@ -354,7 +354,7 @@ def test_the_log_names_the_ids_that_have_handlers(
 def test_the_log_says_that_the_script_runs_twice(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sparse._kinds.clear()
+    rate_limited._kinds.clear()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     bench = Bench()
     bench.take(id="chat/say")

@@ -74,7 +74,7 @@ class Worker:
         """What becomes of a send: repeated here, handled elsewhere, or handled here."""
         if self.idempotency.came_before(ANN, key, way):
             return "repeated"
-        elsewhere = self.idempotency.asks_elsewhere(ANN, key, way)
+        elsewhere = self.idempotency.handled_elsewhere(ANN, key, way)
         return "elsewhere" if elsewhere is not None and elsewhere() else "handled"
 
     def reply(self, way: Way, piece: str) -> None:

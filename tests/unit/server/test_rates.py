@@ -30,17 +30,17 @@ def test_one_host_has_all_addresses_of_its_64_bits(
 
 def test_a_burst_passes_then_what_the_rate_gives() -> None:
     limit: RateLimit[str] = RateLimit((5.0, 10))
-    assert [limit.take("a", 0.0) for _ in range(12)] == [0] * 10 + [1] * 2
-    assert limit.take("b", 0.0) == 0  # has its own
-    assert limit.take("a", 0.1) == 1
-    assert limit.take("a", 0.5) == 0
+    assert [limit.take_tokens("a", 0.0) for _ in range(12)] == [0] * 10 + [1] * 2
+    assert limit.take_tokens("b", 0.0) == 0  # has its own
+    assert limit.take_tokens("a", 0.1) == 1
+    assert limit.take_tokens("a", 0.5) == 0
 
 
 def test_several_count_at_once_and_more_than_a_burst_never_passes() -> None:
     limit: RateLimit[str] = RateLimit((5.0, 10))
-    assert limit.take("a", 0.0, 11) == 1
-    assert limit.take("a", 2.0, 10) == 0
-    assert limit.take("a", 2.0) == 1
+    assert limit.take_tokens("a", 0.0, 11) == 1
+    assert limit.take_tokens("a", 2.0, 10) == 0
+    assert limit.take_tokens("a", 2.0) == 1
 
 
 @pytest.mark.parametrize("limit", [(1.0, 1), (1.0, 100), (0.01, 1), (0.001, 50), (100.0, 7)])
@@ -51,7 +51,7 @@ def test_who_waits_as_told_gets_through(limit: tuple[float, int]) -> None:
     now = 0.0
     for count in (burst, 1, burst // 2 or 1, burst):
         until = now + count / rate + rates.WAIT
-        while wait := bucket.take("a", now, count):
+        while wait := bucket.take_tokens("a", now, count):
             assert 1 <= wait <= rates.WAIT
             now += wait
         assert now <= until
@@ -59,15 +59,15 @@ def test_who_waits_as_told_gets_through(limit: tuple[float, int]) -> None:
 
 def test_without_a_limit_nobody_is_too_fast_and_nothing_is_kept() -> None:
     limit: RateLimit[str] = RateLimit(None)
-    assert limit.take("a", 0.0, 10**9) == 0
+    assert limit.take_tokens("a", 0.0, 10**9) == 0
     assert limit._buckets == {}
 
 
 def test_the_bucket_that_was_used_longest_ago_goes_where_there_are_too_many() -> None:
     limit: RateLimit[int] = RateLimit((1.0, 1))
     for key in range(rates.MOST):
-        limit.take(key, 0.0)
-    assert limit.take(0, 0.0) == 1
-    limit.take(-1, 0.0)
-    assert limit.take(0, 0.0) == 1  # was used just now
-    assert limit.take(1, 0.0) == 0  # forgotten
+        limit.take_tokens(key, 0.0)
+    assert limit.take_tokens(0, 0.0) == 1
+    limit.take_tokens(-1, 0.0)
+    assert limit.take_tokens(0, 0.0) == 1  # was used just now
+    assert limit.take_tokens(1, 0.0) == 0  # forgotten

@@ -48,14 +48,14 @@ from flask_chsk.testing import ChskTestClient
 from flask_chsk.web import internals as flask_internals
 from flask_chsk.web.contexts import EventContext, HandshakeRequest, PostRequest
 from flask_chsk.web.internals import UnroutedContext
-from flask_chsk.web.readonly import ReadOnlySession, sparse
+from flask_chsk.web.readonly import ReadOnlySession, rate_limited
 
 PACKAGE = Path(__file__).parents[3] / "flask_chsk"
 
 
 @pytest.fixture(autouse=True)
 def _each_warning_is_new() -> None:
-    sparse._kinds.clear()
+    rate_limited._kinds.clear()
 
 
 @pytest.fixture
