@@ -90,9 +90,7 @@ class Job:
         self.request = request
         self.on_done = on_done
         self.size = size  # bytes that it holds, with what goes with it
-        self.is_handled_elsewhere = (
-            is_handled_elsewhere  # says that another process has it; may block
-        )
+        self.is_handled_elsewhere = is_handled_elsewhere  # by another worker; may block
 
 
 class Dispatcher:
