@@ -42,7 +42,6 @@ extras["dev"] = [
     "ruff>=0.17.6,<0.18",
     "setuptools>=65.5",
     "types-gevent>=26.4",
-    "types-psutil>=7.0",
     "wheel>=0.43",
 ]
 

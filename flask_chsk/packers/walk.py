@@ -25,15 +25,14 @@ LIKE_KEYWORD = re.compile(
 class WalkingPacker(BuiltinPacker[Data]):
     """Writes a value part by part; a subclass says what is written for each.
 
-    Plain string keys become keywords where all plain string keys of their map could: a
-    reader of the other side finds ``:text`` where a Python application says ``"text"``.
+    The plain string keys of a map become keywords, unless one of them cannot.
     """
 
-    # What is written for a value of these types, the zone of datetimes looked at before.
+    # What is written for values of these types. Datetimes have been given a zone before.
     scalars: Mapping[type, Callable[[Any], Data]]
-    # The same for keys, where that differs: a map with keys of other types is a composite one.
+    # What is written for keys, where it differs. A map with a key of another type is composite.
     key_scalars: Mapping[type, Callable[[Any], Data]] | None = None
-    # A plain string key as a keyword; None: it cannot be one.
+    # What is written for a plain string key as a keyword; None where it cannot be one.
     name_key: Callable[[str], Data | None]
 
     def __init__(
@@ -111,7 +110,7 @@ class WalkingPacker(BuiltinPacker[Data]):
         scalars = self._scalars
         write_keyword, write_str = scalars[Keyword], self.name_key
         parts: list[Any] = []
-        names = 0  # how many keys were written before a string that cannot be a keyword
+        names = 0  # keys before the first string that cannot be a keyword: written once more
         simple = True
         for key, item in value.items():
             kind = type(key)
@@ -141,7 +140,7 @@ class WalkingPacker(BuiltinPacker[Data]):
     def _keys(
         self, keys: Iterable[Any], depth: int
     ) -> tuple[list[Data], Callable[[list[Data]], Data]]:
-        """All *keys* of a map, which are not all names, and what makes the map of its parts."""
+        """What is written for *keys*, of any types, and the function that joins their map."""
         keys = [*map(self._native_key, keys)]
         scalars: Mapping[type, Callable[[Any], Data]] = self._scalars
         join = self._map
