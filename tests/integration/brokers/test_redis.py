@@ -48,10 +48,11 @@ Start = Callable[..., Ears]
 
 @pytest.fixture
 def pair(start: Start, redis_url: str) -> tuple[Ears, Ears]:
-    """Two processes of one cluster."""
+    """Two processes of one cluster; each hears what is said to it alone, and to all."""
     one, two = start(redis_url), start(redis_url)
-    one.broker.ready()
-    two.broker.ready()
+    for ears in (one, two):
+        ears.broker.ready()
+        ears.broker.listen()
     return one, two
 
 
