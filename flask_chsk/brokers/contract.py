@@ -205,7 +205,8 @@ class Broker(Protocol):
     ) -> int | None:
         """Give an event (canonical EDN) its offset and send it on its way.
 
-        None where *channel* is of a user or client that is not there, but for :func:`is_close`.
+        None where *channel* is of a user or client that is not there, and was not within the
+        window, but for :func:`is_close`.
 
         :param flush: it waits for no window, nor does what is before it.
 

@@ -24,6 +24,7 @@ from .contract import (
     Arrival,
     Listener,
     Page,
+    client_channel,
     control,
     is_close,
     too_many_clients,
@@ -149,7 +150,8 @@ class MemoryBroker:
         self._forgotten = 0  # the last offset of all histories that are gone
         self._histories: dict[str, History] = {}
         self._clients: dict[str | None, dict[str, Client]] = {}  # user -> client id -> client
-        self._grace: dict[str, float] = {}  # user gone -> until when events are kept for them
+        # Channel of a user or client who is gone -> until when its events are kept
+        self._grace: dict[str, float] = {}
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
         self._sends = Sends(max(config.recovery_seconds, KEY_SECONDS))
@@ -217,13 +219,13 @@ class MemoryBroker:
     def _is_there(self, channel: str, now: float) -> bool:
         kind, _, rest = channel.partition(":")
         if kind == "u":
-            return rest in self._clients or self._grace.get(rest, 0.0) > now
-        if kind == "c":
+            there = rest in self._clients
+        elif kind == "c":
             client_id, _, uid = rest.partition(":")
-            return client_id in self._clients.get(uid or None, ()) or (
-                self._grace.get(uid, 0.0) > now
-            )
-        return True
+            there = client_id in self._clients.get(uid or None, ())
+        else:
+            return True
+        return there or self._grace.get(channel, 0.0) > now
 
     def _drain(self) -> None:
         if self._draining:
@@ -300,7 +302,7 @@ class MemoryBroker:
                 return Arrival(opening, first, {}, cursor=cursor)
             if held is None or held.kind != kind:
                 self._tell_watcher()
-            self._grace.pop(uid, None)
+            self._grace.pop(user_channel(uid), None)
             generation = self._next_generation() if first else 0
             topics = dict(self._topics.get(uid, ()))
             return Arrival(opening, first, topics, generation, cursor=cursor)
@@ -321,13 +323,15 @@ class MemoryBroker:
             if clients is None or client is None or client.token != token:
                 return 0
             del clients[client_id]
+            until = self._clock() + self._config.recovery_seconds
+            self._grace[client_channel(uid, client_id)] = until
             if uid is not None:
                 self._tell_watcher()
             if clients:
                 return 0
             del self._clients[uid]
             if uid is not None:
-                self._grace[uid] = self._clock() + self._config.recovery_seconds
+                self._grace[user_channel(uid)] = until
             return self._next_generation()
 
     def join(self, uid: str, topic: str) -> bool:
@@ -438,8 +442,8 @@ class MemoryBroker:
         oldest = now - self._config.recovery_seconds
         with self._lock:
             self._sends.forget(now)
-            for uid in [uid for uid, until in self._grace.items() if until <= now]:
-                del self._grace[uid]
+            for channel in [one for one, until in self._grace.items() if until <= now]:
+                del self._grace[channel]
             for channel, history in list(self._histories.items()):
                 if history.until <= now:
                     del self._histories[channel]

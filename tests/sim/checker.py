@@ -168,8 +168,6 @@ class PageSeen:
     def is_owed(self, event: Published) -> bool:
         if event.control or event.but == (self.uid, self.client_id):
             return False
-        if event.channel.startswith("c:") and not event.kept:
-            return False  # a client that returns is not told of it: to be mended
         return self.listens_to(event) and not self.has_left(event)
 
     def may_get(self, event: Published) -> bool:

@@ -174,6 +174,7 @@ local function drop(m, uid, id, token, of)
   if t ~= token or (of and of ~= worker) then return 0 end
   redis.call('HDEL', ckey, id)
   redis.call('HDEL', base .. 'w:' .. worker, id .. ':' .. uid)
+  if m.window > 0 then redis.call('SET', base .. 'a:' .. id .. ':' .. uid, 1, 'PX', m.window) end
   count(kind, uid, -1)
   if redis.call('HLEN', ckey) > 1 then return 0 end
   redis.call('DEL', ckey)
@@ -331,7 +332,8 @@ if kind == 'u:' then
 elseif kind == 'c:' then
   local id, uid = string.match(channel, '^c:([^:]*):?(.*)$')
   if redis.call('HEXISTS', base .. 'c:' .. uid, id) == 0
-    and redis.call('EXISTS', base .. 'g:' .. uid) == 0 and not young(m) then return false end
+    and redis.call('EXISTS', base .. 'a:' .. id .. ':' .. uid, base .. 'g:' .. uid) == 0
+    and not young(m) then return false end
 end
 local o = append(m, channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 redis.call('SET', base .. 'r:' .. ARGV[6], ARGV[7] .. ' ' .. o, 'PX', 60000)

@@ -63,6 +63,23 @@ def test_who_is_not_there_gets_nothing(broker: Broker) -> None:
     assert broker.publish(client_channel("ann", "1"), "[:a/b 1]") is None
 
 
+@pytest.mark.parametrize("uid", [None, "ann"])
+def test_events_to_a_client_that_went_are_kept_for_its_return(
+    broker: Broker, uid: str | None
+) -> None:
+    other = broker.attach(uid, "other")
+    arrival = broker.attach(uid, "1")
+    assert other is not None
+    assert arrival is not None
+    channel = client_channel(uid, "1")
+    start = broker.publish(channel, "[:a/b 1]") or 0
+    broker.detach(uid, "1", arrival.token)
+    kept = broker.publish(channel, "[:a/b 2]")
+    page = broker.since({channel: 0}, start, PAGE)
+    assert (page.complete, shown(page.pushes)) == (True, [(channel, "[:a/b 2]", kept)])
+    assert broker.publish(client_channel(uid, "never-here"), "[:a/b 3]") is None
+
+
 def test_events_are_delivered_in_the_order_of_their_offsets(ears: Ears) -> None:
     broker = ears.broker
     broker.attach("ann", "1")
