@@ -20,7 +20,7 @@ from ..errors import ChannelClosed, ConfigError, ReplyError, ReplyTimeout
 from ..packers import PackDefault, Packer
 from ..plain import plain
 from ..protocol.backoff import exp_backoff
-from ..protocol.event import assert_event, is_event
+from ..protocol.event import Event, assert_event, is_event
 from ..protocol.session import CLOSED, ERROR, TIMEOUT, cb_success
 from ..protocol.wire import WIRES, Composer
 from .dispatch import Dispatcher, EventMsg, Handler, PendingReply, RecvQueue, Watcher
@@ -245,13 +245,14 @@ class ChannelSocket:
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
         """
+        checked = assert_event(event)  # before its data passes for a timeout
         if isinstance(timeout, Mapping):
             timeout, cb = _send_options(timeout)
-        return self._send(event, timeout, cb, key)
+        return self._send(checked, timeout, cb, key)
 
     def _send(
         self,
-        event: Any,
+        event: Event,
         timeout: float | None,
         cb: Any,
         key: str | bool | None,
@@ -263,7 +264,7 @@ class ChannelSocket:
         if key and cb is None:
             cb = _ignore
         timeout = REPLY if timeout is None else seconds("timeout", timeout)
-        outgoing = session.pack(assert_event(event), cb, timeout, key=key or None, waits=waits)
+        outgoing = session.pack(event, cb, timeout, key=key or None, waits=waits)
         return self._engine.decide(session.send, outgoing) and not outgoing.lost
 
     def request(self, event: Any, timeout: float = REPLY, *, key: str | bool | None = None) -> Any:
@@ -278,7 +279,7 @@ class ChannelSocket:
         """
         self._engine.may_block("request")
         pending = PendingReply()
-        self._send(event, timeout, pending, key, waits=True)
+        self._send(assert_event(event), timeout, pending, key, waits=True)
         pending.flag.wait()
         reply, details = pending.reply, pending.details
         if cb_success(reply):

@@ -86,6 +86,13 @@ def test_a_subclass_may_have_options_of_its_own() -> None:
         Quiet(quite=True)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("call", ["send", "request"])
+def test_data_beside_the_event_is_no_timeout(call: str) -> None:
+    chsk = ChannelSocket(URL, connect=False)
+    with pytest.raises(BadEvent, match=r'an event is one argument, \["chat/say", data\], not'):
+        getattr(chsk, call)("chat/say", {"text": "hi"})
+
+
 def test_none_counts_as_left_out(server: TestServer) -> None:
     given: dict[str, Any] = {"packer": None, "backoff": None, "chsk_url": None, "auth": None}
     with ChannelSocket(server.url, **given) as chsk:
