@@ -221,8 +221,10 @@ class ThreadGroup:
             self._members[key] = None
 
         def main() -> None:
-            me = self._members[key] = gevent.getcurrent()
-            forks.stay_behind(me)
+            # In no local variable: a traceback that is kept would keep it, and at the end of the
+            # thread greenlet would look through all objects of the process.
+            self._members[key] = gevent.getcurrent()
+            forks.stay_behind(self._members[key])
             try:
                 fn()
             except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from queue import Empty
 
 import gevent
@@ -135,3 +136,19 @@ def test_a_thread_with_an_idle_hub_waits_for_another_thread() -> None:
     flag = Flag()
     threading.Timer(0.05, flag.set).start()
     assert flag.wait()
+
+
+def test_a_traceback_that_is_kept_keeps_no_greenlet() -> None:
+    threads, greenlets, errors = ThreadGroup(), [], []
+
+    def fail() -> None:
+        greenlets.append(weakref.ref(gevent.getcurrent()))
+        try:
+            raise OSError
+        except OSError as error:
+            errors.append(error)
+
+    threads.start("to fail", fail)
+    assert threads.join(WAIT)
+    eventually(lambda: greenlets[0]() is None)
+    assert errors[0].__traceback__.tb_frame.f_back is not None
