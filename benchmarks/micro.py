@@ -47,7 +47,7 @@ def outbox(clients: int, batch: int) -> Callable[[], object]:
             for push in pushes:
                 session.deliver(push)
         for session in sessions:
-            session.take(_encode, shared)
+            session.drain(_encode, shared)
 
     return deliver
 

@@ -213,7 +213,7 @@ class Hub:
         else:
             self.loop.run_callback_threadsafe(self._turn, fn, args)
 
-    def soon(self, fn: Callable[..., object], *args: Any) -> None:
+    def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
         """Run *fn* on the owning thread after what it is doing now."""
         if _get_ident() == self._ident:
             self.loop.run_callback(self._turn, fn, args)
@@ -298,7 +298,7 @@ class Hub:
         else:
             self.spawn(fn, *args)
 
-    def breathe(self) -> None:
+    def yield_to_loop(self) -> None:
         """In a worker: let the sockets have a turn."""
         if not self.native_threads:
             gevent.sleep(0)
@@ -397,7 +397,7 @@ class _ParentsHub(Hub):
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Nothing."""
 
-    soon = spawn = background = call
+    call_soon = spawn = background = call
 
     def run(self, fn: Callable[..., T], *args: Any) -> T:
         forks.stay()

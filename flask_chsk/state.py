@@ -193,7 +193,7 @@ class State:
         hub.run(self._watch_worker, worker)
         atexit.register(_end, weakref.ref(worker), os.getpid())
         # Applications come and go in tests; their channel sockets go with them.
-        weakref.finalize(self.app, hub.soon, worker.retire).atexit = False
+        weakref.finalize(self.app, hub.call_soon, worker.retire).atexit = False
         return worker
 
     def _watch_worker(self, server: Worker) -> None:

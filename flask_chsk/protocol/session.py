@@ -395,7 +395,7 @@ class ServerSession:
         else:
             self.acked = self.queued = now_offset
 
-    def take(self, encode: Encode, frames: dict[Any, bytes]) -> bytes:
+    def drain(self, encode: Encode, frames: dict[Any, bytes]) -> bytes:
         """What leaves a WebSocket now: whole frames, about a page of them, in order.
 
         Consecutive pushes share a frame. *frames* keeps frames of this tick, so that

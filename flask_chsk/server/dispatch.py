@@ -246,7 +246,7 @@ class Dispatcher:
                         if job.size or inbox.paused is not None:
                             hub.call(self._handled, inbox, job.size)
                     if hub.now() >= until:
-                        hub.breathe()
+                        hub.yield_to_loop()
                         break
         finally:  # whatever ends this worker, the next event finds another
             hub.call(self._rest, inbox)

@@ -85,7 +85,7 @@ class Sockets:
         if one.needs_replay and not one.outbox:
             self._history.catch_up(connection)  # wakes it again if it has to wait
         try:
-            return one.take(frame, self._delivery.frames)
+            return one.drain(frame, self._delivery.frames)
         except BaseException as error:
             self._clients.unsendable(connection, websocket, error)
             return b""

@@ -236,7 +236,7 @@ class Parked:
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the process the loop may be gone
-            self._abandon(self._requests.hub.soon)
+            self._abandon(self._requests.hub.call_soon)
 
     def _abandon(self, call: Callable[..., object]) -> None:
         if not self._answered:

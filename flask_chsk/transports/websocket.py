@@ -135,7 +135,7 @@ class WebSocket(Generic[C]):
     def resume(self) -> None:
         self._full = False
         if self._waiting is not None:
-            self._owner.hub.soon(self._go_on)
+            self._owner.hub.call_soon(self._go_on)
         elif not self._closing:
             self._link.resume()
 
@@ -215,7 +215,7 @@ class WebSocket(Generic[C]):
                 self._waiting = messages[taken:]
                 self._link.pause()
                 if not self._full:
-                    hub.soon(self._go_on)
+                    hub.call_soon(self._go_on)
                 break
         self._answer_pings()
         if self._waiting is None and self._reader.failed is not None:

@@ -203,7 +203,7 @@ class SimHub(Hub):
 
     background = spawn
 
-    def breathe(self) -> None:
+    def yield_to_loop(self) -> None:
         self.loop.run_callback(getcurrent().switch)
         self.gevent_hub.switch()
 

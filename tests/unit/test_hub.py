@@ -101,7 +101,7 @@ def test_a_call_from_a_foreign_thread_wakes_a_hub_that_sleeps(process: Process) 
     process.foreign(lambda: process.hub.call(came.set))
     assert came.wait(LONG)
     later = process.event()
-    process.foreign(lambda: process.hub.soon(later.set))
+    process.foreign(lambda: process.hub.call_soon(later.set))
     assert later.wait(LONG)
 
 
@@ -110,7 +110,7 @@ def test_soon_is_after_what_runs_now(process: Process) -> None:
     order: list[str] = []
 
     def now() -> None:
-        process.hub.soon(order.append, "soon")
+        process.hub.call_soon(order.append, "soon")
         process.hub.call(order.append, "now")
 
     process.hub.run(now)
@@ -241,7 +241,7 @@ def test_a_job_from_the_loop_begins_at_once() -> None:
             order.append("after")
             done.set()
 
-        hub.soon(on_loop)
+        hub.call_soon(on_loop)
         assert done.wait(LONG)
         assert order == ["job", "after"]
 

@@ -79,7 +79,7 @@ class Subscription:
     def start(self) -> None:
         """Begin to listen; from the thread of the hub."""
         if self._cooperative:
-            self._hub.call(self._hub.soon, gevent.spawn, self._run)
+            self._hub.call(self._hub.call_soon, gevent.spawn, self._run)
         else:
             get_original("_thread", "start_new_thread")(self._run, ())
 

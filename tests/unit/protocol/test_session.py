@@ -60,7 +60,7 @@ def line(message: Data) -> bytes:
 
 
 def taken(one: ServerSession) -> list[str]:
-    return one.take(line, {}).decode().splitlines()
+    return one.drain(line, {}).decode().splitlines()
 
 
 def answered(one: ServerSession) -> str | None:
@@ -277,7 +277,7 @@ def test_equal_batches_are_packed_once() -> None:
         one = session()
         for each in pushes:
             one.deliver(each)
-        assert one.take(encode, frames) == b"[[[:a/b nil] [:a/b nil]] nil]\n"
+        assert one.drain(encode, frames) == b"[[[:a/b nil] [:a/b nil]] nil]\n"
     assert packed == ["[[[:a/b nil] [:a/b nil]] nil]"]
 
 
@@ -293,7 +293,7 @@ def test_a_frame_is_not_shared_by_those_who_want_it_otherwise() -> None:
     }
     for one in dresses.values():
         one.deliver(each)
-    assert list(dresses) == [one.take(line, frames).decode().strip() for one in dresses.values()]
+    assert list(dresses) == [one.drain(line, frames).decode().strip() for one in dresses.values()]
 
 
 def test_replies_to_a_socket_that_is_gone_are_forgotten_and_pushes_are_not() -> None:

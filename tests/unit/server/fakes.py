@@ -69,12 +69,12 @@ class FakeHub:
     def run(self, fn: Callable[..., Any], *args: Any) -> Any:
         return fn(*args)
 
-    def soon(self, fn: Callable[..., object], *args: Any) -> None:
+    def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
         self.later.append(lambda: fn(*args))
 
-    spawn = background = soon
+    spawn = background = call_soon
 
-    def breathe(self) -> None: ...
+    def yield_to_loop(self) -> None: ...
 
     def waiter(self) -> Waiter:
         return Waiter()

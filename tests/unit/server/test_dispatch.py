@@ -41,7 +41,7 @@ class Workers:
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
 
-    def breathe(self) -> None: ...
+    def yield_to_loop(self) -> None: ...
 
     def waiter_here(self) -> Told:
         return Told()

@@ -57,7 +57,7 @@ class Owner:
     def now(self) -> float:
         return self.time
 
-    def soon(self, fn: Callable[[], object]) -> None:
+    def call_soon(self, fn: Callable[[], object]) -> None:
         self.later.append(fn)
 
     def run_later(self) -> None:
