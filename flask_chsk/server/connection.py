@@ -282,7 +282,7 @@ class Connection:
     # a page has several links --------------------------------------------------------------
 
     def greet(self, begins_at: int) -> None:
-        """A handshake tells the page where it begins; 0: it goes on from its own cursor."""
+        """A handshake tells the page where it begins, or goes on."""
         self._begins_at = begins_at
 
     def confirm(self, cursor: int) -> None:
