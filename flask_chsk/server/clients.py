@@ -250,7 +250,7 @@ class Clients:
         if connection is None:
             connection = self._begin(opening, kind, arrival, cursor, watermark)
         else:
-            if connection.is_overtaken(opening, cursor):
+            if connection.is_overtaken(opening, kind, cursor):
                 # The session stays as it is, since the page's other link may tell the page that
                 # it has everything up to `acked`.
                 cursor = connection.session.acked

@@ -290,11 +290,12 @@ class Connection:
         if cursor >= self._begins_at:
             self._begins_at = 0
 
-    def is_overtaken(self, opening: Opening, cursor: int | None) -> bool:
+    def is_overtaken(self, opening: Opening, kind: str, cursor: int | None) -> bool:
         """Whether another link of the same page was faster than the request of *opening*.
 
         That request knows less of the page than the session does.
 
+        :param kind: of the request: ``"ws"``, ``"ajax"`` or ``"poll"``.
         :param cursor: of the request; None where it does not hold, as that of another user.
         """
         one = self.session
@@ -303,7 +304,9 @@ class Connection:
         if opening.cursor is None:
             return True  # it was made before the page had a cursor
         polls = self.poller is not None and not self._begins_at
-        return polls and (cursor is None or cursor <= one.acked)
+        if cursor is None:
+            return polls and kind == "ws"  # a poll is the latest that the page asked for
+        return polls and cursor <= one.acked
 
     # what else changes ---------------------------------------------------------------------
 

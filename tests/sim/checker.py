@@ -7,8 +7,9 @@
 3. **Presence alternates.** Of a user are told: came, went, came, …, each with a higher generation;
    and in the end what was told last is true.
 
-Also: a send is handled once at most, each send that wants a reply gets one in the end, and nothing
-is logged as an error.
+Also: a send is handled once at most, each send that wants a reply gets one in the end, each ask
+ends, a worker that takes the place of another costs each page one gap, and nothing is logged as an
+error.
 
 The checker knows what was published and what each page's application heard. It looks into neither
 the server nor the session, but for the cursor, which the server is told too.
@@ -69,6 +70,7 @@ class Checker:
         self._offsets: list[int] = []
         self._by_number: dict[int, Published] = {}
         self._handled: dict[int, int] = {}
+        self._asks: dict[int, None] = {}
         self.left: dict[tuple[str | None, str], int] = {}  # when a user left a topic last
         self._here: dict[str, tuple[bool, int]] = {}  # user -> came, generation
         self.say: Callable[[str], object] = lambda text: None
@@ -101,6 +103,16 @@ class Checker:
     def was_handled(self, number: int) -> bool:
         return number in self._handled
 
+    def asks(self, number: int) -> None:
+        self._asks[number] = None
+
+    def answered(self, number: int, answer: Any) -> None:
+        """*answer* is the number that was asked, or the name of an error."""
+        del self._asks[number]
+        self.say(f"{number} was answered with {answer}")
+        if answer not in (number, "NoClient", "ClientGone", "AskTimeout"):
+            self.violated(f"{number} was answered with {answer}")
+
     def presence(self, uid: str, came: bool, generation: int) -> None:
         before, last = self._here.get(uid, (False, 0))
         word = "came" if came else "went"
@@ -123,6 +135,8 @@ class Checker:
         """
         for page in self.pages:
             page.at_the_end()
+        if self._asks:
+            self.violated(f"asks have not ended: {list(self._asks)}")
         told = {uid for uid, (came, _) in self._here.items() if came}
         if told != set(connected):
             self.violated(f"told to be there: {sorted(told)}; there are: {sorted(connected)}")

@@ -165,7 +165,7 @@ MUTANTS = [
     Mutant(
         "a WebSocket that comes late resets the session of its page's polls",
         "server.clients Clients._register",
-        "if connection.is_overtaken(opening, cursor):",
+        "if connection.is_overtaken(opening, kind, cursor):",
         "if False:",
     ),
 ]

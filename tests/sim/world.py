@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from greenlet import greenlet
+
 from flask_chsk.brokers.contract import (
     ANONYMOUS,
     EVERYONE,
@@ -23,6 +25,7 @@ from flask_chsk.brokers.contract import (
 from flask_chsk.brokers.memory import MemoryBroker
 from flask_chsk.client.session import AT_REST
 from flask_chsk.config import Config
+from flask_chsk.errors import ChskError
 from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import Host
 from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
@@ -69,16 +72,16 @@ class World:
         self.rng = rng = random.Random(f"world {seed}")
         self.lines: list[str] = []
         self.hub = SimHub(random.Random(f"hub {seed}"), slow=rng.choice((0.0, 0.0, 0.0, 0.0005)))
+        self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
+        self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
         self.config = self._draw_config()
         limits = Limits(
             self.config.recovery_seconds, self.config.recovery_events, self.config.recovery_bytes
         )
         self.checker = Checker(lambda: self.hub.wall(), limits)
         self.checker.say = self.say
-        self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
-        self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
         self.capacity = rng.choice((1_000, 16_000, 1_000_000))  # bytes of the network
-        self.router = self._handlers()._router
+        self.workers = 0  # that were started
         self.pages: list[Page] = []
         self.wires: list[tuple[Page, Wire]] = []
         self.offline: dict[Page, None] = {}
@@ -91,6 +94,7 @@ class World:
     def _draw_config(self) -> Config:
         rng = self.rng
         window = rng.choice((30.0, 120.0, 120.0))
+        slow = self.slowest + self.dawdles >= 1.0  # then polls do not follow each other in time
         return Config(
             recovery_seconds=window,
             lp_timeout=min(20.0, window / 4),
@@ -100,18 +104,20 @@ class World:
             send_buf_ws=rng.choice((0.0, 0.03, 0.5)),
             send_buf_ajax=rng.choice((0.1, 2.0)),
             close_grace_ws=rng.choice((0.5, 2.5)),
-            close_grace_ajax=rng.choice((1.0, 5.0)),
+            close_grace_ajax=5.0 if slow else rng.choice((1.0, 5.0)),
             max_inbox=rng.choice((2, 128)),
         )
 
     def _start_worker(self) -> None:
-        host: Host = Application(self.router)
+        self.workers += 1
+        router = self._handlers(self.workers)._router
+        host: Host = Application(router)
         broker = MemoryBroker(self.config)
-        self.server = Worker(self.config, broker, self.router, host, self.hub)
+        self.server = Worker(self.config, broker, router, host, self.hub)
         self.server.start()
         self.front = Front(self.hub, self.server, self._dawdle)
 
-    def _handlers(self) -> Handlers:
+    def _handlers(self, worker: int) -> Handlers:
         handlers = Handlers()
 
         @handlers.on("sim/note")
@@ -128,15 +134,17 @@ class World:
 
         @handlers.on("chsk/uidport-open")
         def came(ev: EventMessage) -> None:
-            self._presence(ev, True)
+            self._presence(worker, ev, True)
 
         @handlers.on("chsk/uidport-close")
         def went(ev: EventMessage) -> None:
-            self._presence(ev, False)
+            self._presence(worker, ev, False)
 
         return handlers
 
-    def _presence(self, ev: EventMessage, came: bool) -> None:
+    def _presence(self, worker: int, ev: EventMessage, came: bool) -> None:
+        if worker != self.workers:
+            return  # it ends, and what it knows ends with it
         self.say(f"{ev.data} {'came' if came else 'went'}")
         self.checker.presence(ev.data, came, ev.generation or 0)
 
@@ -446,11 +454,42 @@ class World:
         self.say(f"the worker stalls for {seconds:.1f} s")
         self.hub.loop.time += seconds
 
+    def restart(self) -> None:
+        """The worker drains and ends; another takes its place, with a broker of its own."""
+        self.say("the worker restarts")
+        old, wires = self.server, [wire for _, wire in self.wires]
+        old.drain()
+        self._start_worker()
+        self.checker.worker_ended()
+        self.hub.later(3.0, self._worker_ends, old, wires)
+
+    def _worker_ends(self, worker: Worker, wires: list[Wire]) -> None:
+        worker.retire()
+        for wire in wires:
+            wire.break_off(1.0, server_hears=True, client_hears=True)
+
+    # asking --------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """The application asks a user's pages."""
+        asking = greenlet(self._ask, self.hub.gevent_hub)
+        self.hub.loop.run_callback(asking.switch, self.rng.choice(USERS), next(self._numbers))
+
+    def _ask(self, uid: str | None, number: int) -> None:
+        self.say(f"{uid or 'nobody'} is asked {number}")
+        self.checker.asks(number)
+        self._control(ANONYMOUS if uid is None else user_channel(uid))
+        try:
+            answer = self.server.asks.ask(uid, [Keyword("sim/ask"), number], None, 5.0)
+        except ChskError as error:
+            answer = type(error).__name__
+        self.checker.answered(number, answer)
+
     def answer(self, page: Page, ask_id: str, event: Event) -> None:
         """A page's application answers what the server asks."""
-        self.hub.later(
-            self.rng.random() * 3.0, page.do, partial(page.session.answer, value=1), ask_id
-        )
+        seconds = self.rng.random() * 3.0
+        answer = partial(page.session.answer, value=event.data)
+        self.hub.later(seconds, page.awake, page.do, answer, ask_id)
 
     # the end -------------------------------------------------------------------------------
 
@@ -508,6 +547,8 @@ ACTIONS_AND_WEIGHTS: list[tuple[Callable[[World], object], float]] = [
     (World.close, 1),
     (World.sign_out, 1),
     (World.worker_stalls, 1),
+    (World.restart, 0.5),
+    (World.ask, 3),
 ]
 ACTIONS = [action for action, _ in ACTIONS_AND_WEIGHTS]
 WEIGHTS = [weight for _, weight in ACTIONS_AND_WEIGHTS]

@@ -179,3 +179,36 @@ def test_nothing_is_due_of_a_client_that_is_forgotten(scene: Scene) -> None:
     one.forget()
     assert one.due(6.0) is None
     assert scene.deadlines.checked == []
+
+
+def asking(scene: Scene, cursor: str | None) -> Opening:
+    """A request of the same page."""
+    return Opening("ann", "c1", COMPOSER, v1=True, digest=scene.connection.digest, cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cursor", "overtaken"),
+    [
+        ("ws", 5, True),  # made before the polls came to 10
+        ("ws", 15, False),
+        ("ws", None, True),  # of another user, before the page signed in
+        ("poll", None, False),  # the latest request of a page whose user changed
+    ],
+)
+def test_a_request_of_a_page_that_polls_may_be_overtaken(
+    scene: Scene, kind: str, cursor: int | None, overtaken: bool
+) -> None:
+    scene.bring_to(State.BETWEEN_POLLS)
+    scene.connection.session.resume(10)
+    opening = asking(scene, f"e:{cursor or 7}")
+    assert scene.connection.is_overtaken(opening, kind, cursor) is overtaken
+    scene.connection.greet(10)  # a handshake, of which it is not known that it arrived
+    assert scene.connection.is_overtaken(opening, kind, cursor) is False
+    scene.connection.confirm(10)
+    assert scene.connection.is_overtaken(opening, kind, cursor) is overtaken
+
+
+def test_a_request_that_knows_no_cursor_is_overtaken_by_any_other(scene: Scene) -> None:
+    assert scene.connection.is_overtaken(asking(scene, None), "ws", None) is True
+    stranger = Opening("ann", "c1", COMPOSER, v1=True, digest="another page")
+    assert scene.connection.is_overtaken(stranger, "ws", None) is False
