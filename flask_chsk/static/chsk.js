@@ -35,6 +35,7 @@ const PROBE_MS = 3_000; // for a pong when the user looks at the page
 const REQUESTS = 1000; // that wait for the connection
 const RETRY_AFTER_S = 60; // the most that a server's Retry-After counts
 const RECV_BYTES = 4_194_304; // that chRecv keeps: as much as the server keeps for a client
+const SLACK_MS = 5_000; // that a poll may take longer than the server lets it wait
 const STABLE_MS = 5_000;
 const TICK_MS = 5_000;
 const UPGRADE_MS = 30_000; // from Ajax to the next try of a WebSocket; doubles up to the cap
@@ -363,7 +364,7 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
   /** @type {any} */
   const res = { success: false, status: null, error: null, content: null };
   try {
-    const form = body === undefined && /post/i.test(method);
+    const form = !body && /post/i.test(method);
     const answer = await fetch(form ? url : withQuery(url, params), {
       method,
       headers,
@@ -408,9 +409,8 @@ export function ajaxCall(url, opts, callback) {
   const binary = opts.respType === "binary";
   http(opts.fetch ?? fetch, url, { ...opts, binary, read, signal: abort.signal }).then((res) => {
     const { status, content } = res;
-    const empty = content === "" || content?.byteLength === 0;
     if (!status && res.error === "exception") res.error = "http-error";
-    if (empty && status < 300 && status !== 204) {
+    if ((content === "" || content?.byteLength === 0) && status < 300 && status !== 204) {
       Object.assign(res, { success: false, error: "no-content", content: null });
     }
     guarded(() => callback(res));
@@ -890,7 +890,7 @@ export class ChannelSocket {
 
   /** For tests: as if the network had cut the connection. */
   breakConnection() {
-    for (const link of this.#link ? [this.#link] : [...this.#trials.keys()]) {
+    for (const link of this.#link ? [this.#link] : this.#trials.keys()) {
       link.end(3001);
       this.#closed(link, { reason: UNEXPECTED });
     }
@@ -918,7 +918,7 @@ export class ChannelSocket {
     if (code) link?.end(code);
     this.#endTrials();
     this.#link = null;
-    this.#last = link ?? this.#last;
+    if (link) this.#last = link;
     this.#steps.stop("retry");
     this.#steps.stop("upgrade");
     for (const item of this.#pending.values()) {
@@ -1076,10 +1076,10 @@ export class ChannelSocket {
       this.#resume = undefined; // it belongs to the old id
     }
     const turn = this.#turn;
-    const spread = Number(/spread=(\d+)/.exec(message ?? "")?.[1] ?? 2) * 1000;
+    const [, spread = 2] = /spread=(\d+)/.exec(message ?? "") ?? [];
     const ms =
       (renamed ? null : retryAfterMs) ??
-      (renew ? 0 : code === 1012 ? Math.random() * spread : this.#backoff());
+      (renew ? 0 : code === 1012 ? Math.random() * 1000 * Number(spread) : this.#backoff());
     if (turn !== this.#turn) return; // `backoff` called connect(), disconnect() …
     this.#set({ status: "waiting", udtNextReconnect: udt + ms });
     this.#steps.later("retry", ms, () => this.#attempt());
@@ -1173,7 +1173,7 @@ export class ChannelSocket {
         params: { cursor: this.#here(), n: ++this.#polls, "handshake?": asks ? 1 : null },
         timeoutMs: Math.max(
           this.#opts.lpTimeoutMs,
-          (this.#owner.server["lp-timeout-ms"] ?? 0) + 5000,
+          (this.#owner.server["lp-timeout-ms"] ?? 0) + SLACK_MS,
         ),
         signal,
       });
@@ -1224,6 +1224,7 @@ export class ChannelSocket {
     const { epoch, offsets } = cursorOf(third);
     // The offset of a frame without events: there is no event for this client up to it.
     if (!events.length && epoch === this.#cursor.epoch) this.#advance(epoch, offsets[0]);
+    if (cb === PING) this.#deliver(["chsk/ws-pong"]);
     if (cb != null) return this.#reply(this.#pending.get(cb), value, third);
     if (plain(value) === "chsk/ws-ping") {
       this.#say(["chsk/ws-pong"]);
@@ -1258,14 +1259,14 @@ export class ChannelSocket {
       case "chsk/ask":
         return this.#steps.call(() => this.#answer(data));
     }
-    this.#deliver(asEvent(event), true, bytes);
+    this.#deliver(asEvent(event), plain(id) !== "chsk/gap", bytes);
   }
 
   /** @param {Link} link @param {any} data */
   #handshake(link, [uid, csrf, handshakeData = null, server]) {
     const { everOpened, open } = this.#state;
     const { cursor, resume, recovered } = (this.#owner.server = server ?? {});
-    this.#resume = resume ?? this.#resume;
+    if (resume) this.#resume = resume;
     // Where it is recovered, missed events follow, with offsets above our own cursor.
     if (cursor && !recovered) {
       const { epoch, offsets } = cursorOf(cursor);
@@ -1286,7 +1287,7 @@ export class ChannelSocket {
       handshakeData,
     });
     this.#deliver(["chsk/handshake", [this.#uid, csrf, handshakeData]]);
-    if (recovered === false) this.#deliver(["chsk/gap"], true);
+    if (recovered === false) this.#deliver(["chsk/gap"]);
     if (open) return;
     for (const item of this.#offline.splice(0)) {
       if (item.uid === undefined || item.uid === this.#uid) this.#transmit(item);
@@ -1312,10 +1313,12 @@ export class ChannelSocket {
 
   /** @param {string} id */
   #handlersOf(id) {
-    return this.#handlers.get(id) ?? this.#handlers.get("*");
+    // Keep-alive is only for handlers of that very id.
+    return this.#handlers.get(id) ?? (/^chsk\/ws-/.test(id) ? [] : this.#handlers.get("*"));
   }
 
-  /** Give an event to the handlers of its id, else to those of "*", else to `chRecv`.
+  /** Give an event to the handlers of its id, else to those of "*", else to `chRecv`; it is wrapped
+   * there where it was `pushed`.
    * @param {any[]} event @param {boolean} [pushed] @param {number} [bytes] */
   #deliver([key, ...data], pushed, bytes) {
     const id = plain(key);
@@ -1403,8 +1406,9 @@ export class ChannelSocket {
       ...ajaxOpts,
       ...more,
       method,
-      params: this.#params(more.params),
+      params: this.#params({ ...ajaxOpts.params, ...more.params }),
       headers: {
+        ...ajaxOpts.headers,
         ...headers,
         "X-Chsk-Secret": this.#secret,
         ...(this.#resume && { "X-Chsk-Resume": this.#resume }),
@@ -1416,7 +1420,9 @@ export class ChannelSocket {
     });
     if (answer.foreign) {
       if (answer.success) this.#deliver(["chsk/bad-package", answer.content]);
-      const content = `${this.#path} is answered by ${answer.foreign}: exempt it from what redirects to a login`;
+      const content =
+        `${this.#path} is answered by ${answer.foreign}: ` +
+        "exempt it from what redirects to a login";
       // The first time it may be a proxy's page, for a moment.
       if (this.#foreign++) return { error: "foreign", content, retryAfterMs: FOREIGN_MS };
       log("error", `${content}, or look at what stands between`);
