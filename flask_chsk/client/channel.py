@@ -33,6 +33,7 @@ from .options import (
     Credentials,
     Token,
     assert_known,
+    count,
     handler_id,
     positive,
     seconds,
@@ -131,8 +132,9 @@ class ChannelSocket:
         endpoint = Endpoint(
             url, session, credentials, http, lock, lp_timeout, chsk_url, ajax_opts, params, headers
         )
-        ch_recv = recv_buf if isinstance(recv_buf, RecvQueue) else RecvQueue(recv_buf)
-        self._dispatcher = Dispatcher(threads, ch_recv, wrap_recv)
+        if not isinstance(recv_buf, RecvQueue):
+            recv_buf = RecvQueue(count("recv_buf", recv_buf, 1))
+        self._dispatcher = Dispatcher(threads, recv_buf, wrap_recv)
         self._engine = Engine(session, endpoint, self._dispatcher, threads, lock)
         self._name = endpoint.shown
         if connect:

@@ -7,6 +7,7 @@ holds up nothing else. Nothing here connects.
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -24,6 +25,7 @@ from .waiting import Flag, ThreadGroup
 log = logger(__name__)
 
 ASK = 10.0  # seconds for a function of the application to return a token
+CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as good as for ever
 
 Token = str | Callable[[], str | None] | None
@@ -47,6 +49,16 @@ def positive(name: str, given: Any) -> float:
     if not seconds(name, given) > 0:
         raise ConfigError(f"{name} is in seconds, and more than 0: not {given!r}")
     return seconds(name, given)
+
+
+def count(name: str, given: Any, least: int) -> int:
+    """*given* as a number of things, at least *least*.
+
+    :raises ConfigError: for anything else.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ConfigError(f"{name} is a number, and at least {least}: not {given!r}")
+    return given
 
 
 def token(name: str, given: Any) -> str | None:
@@ -118,12 +130,16 @@ def session_options(
     """
     if type not in ("auto", "ws", "ajax"):
         raise ConfigError(f'type is "auto", "ws" or "ajax", not {type!r}')
+    if client_id is not None and not (
+        isinstance(client_id, str) and CLIENT_ID.fullmatch(client_id)
+    ):
+        raise ConfigError(f"client_id is 1 to 64 of A-Za-z0-9_-, not {client_id!r}")
     return Options(
         type=type,  # type: ignore[arg-type]
         ws_kalive=positive("ws_kalive", ws_kalive),
-        ws_ping_timeout=ws_ping_timeout,
-        connect_timeout=connect_timeout,
-        offline_queue=offline_queue,
+        ws_ping_timeout=positive("ws_ping_timeout", ws_ping_timeout),
+        connect_timeout=positive("connect_timeout", connect_timeout),
+        offline_queue=count("offline_queue", offline_queue, 0),
         backoff=checked_backoff(backoff or exp_backoff),
         client_id=client_id,
     )

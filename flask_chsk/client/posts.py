@@ -162,6 +162,8 @@ class Posts:
             if (foreign := self._endpoint.foreign(answer)) is not None:
                 details = {"status": answer.status, "message": foreign.message}
                 owner.post_failed(first, ERROR, details)
+                if answer.status == 200:  # a bad package to the application
+                    owner.post_answered(first, self._endpoint.message_of(answer))
                 return
             if answer.status == 200:
                 owner.post_answered(first, self._endpoint.message_of(answer))

@@ -200,6 +200,7 @@ class ClientSession:
         try:
             value, _, details = self.composer.read(data)
         except UnpackError as error:
+            self._tell_bad_package(data)
             value, details = ERROR, {"status": None, "message": f"no reply: {error}"}
         self.requests.reply(outgoing, value, details)
 
@@ -417,11 +418,7 @@ class ClientSession:
         """No link is left: wait for the next attempt, or rest."""
         udt = self._udt(now)
         verdict = self._policy.judge(how, now)
-        last_close: dict[str, Any] = {"udt": udt, "reason": verdict.reason}
-        message = how.message or how.reason or how.error
-        more = {"code": how.code, "status": how.status, "message": message or None}
-        last_close.update((key, value) for key, value in more.items() if value is not None)
-        self._set(last_close=last_close)
+        self._set(last_close=_close(how, udt, verdict.reason))
         if verdict.status != "waiting":
             self._rest(verdict.status)
             return
@@ -457,8 +454,7 @@ class ClientSession:
         try:
             frame = self.composer.read(data)
         except UnpackError:
-            shown = data if isinstance(data, str) else data.decode("latin-1")
-            self._emit(Deliver(Event(BAD_PACKAGE, shown[:BAD_PACKAGE_SHOWN])))
+            self._tell_bad_package(data)
             return ERROR
         if link is self.link:
             self._sign_of_life(link, now)
@@ -467,6 +463,10 @@ class ClientSession:
             self._receive_on_trial(link, frame, len(data), now)
         value = frame[0]
         return str(value) if isinstance(value, str) else None
+
+    def _tell_bad_package(self, data: Data) -> None:
+        shown = data if isinstance(data, str) else data.decode("latin-1")
+        self._emit(Deliver(Event(BAD_PACKAGE, shown[:BAD_PACKAGE_SHOWN])))
 
     def _receive_on_trial(
         self, link: Link, frame: tuple[Any, Any, Any], size: int, now: float
@@ -627,8 +627,7 @@ class ClientSession:
         udt = self._udt(now)
         if how.error is not None:
             self._set(last_ws_error={"udt": udt, "error": how.error})
-        close = {"udt": udt, "code": how.code, "reason": how.reason, "clean": how.clean}
-        self._set(last_ws_close=close)
+        self._set(last_ws_close=_close(how, udt, how.why))
 
     def _set(self, **changes: Any) -> None:
         old = self.state
@@ -640,6 +639,19 @@ class ClientSession:
 
     def _udt(self, now: float) -> int:
         return int((now + self.wall) * 1000)
+
+
+def _close(how: LinkClosed, udt: int, reason: str) -> dict[str, Any]:
+    """How a link ended, as the state shows it: with what is known."""
+    close = {
+        "udt": udt,
+        "reason": reason,
+        "code": how.code,
+        "status": how.status,
+        "message": how.message or how.reason or how.error or None,
+        "retry_after_ms": None if how.retry_after is None else round(how.retry_after * 1000),
+    }
+    return {name: value for name, value in close.items() if value is not None}
 
 
 def _events(value: Any) -> list[list[Any]]:

@@ -46,6 +46,11 @@ URL = "http://127.0.0.1:1/chsk"
         ({"ws_kalive": "25"}, "ws_kalive is in seconds, and at least 0: not '25'"),
         ({"lp_timeout": nan}, "lp_timeout is in seconds, and at least 0: not nan"),
         ({"lp_kalive": -1}, "lp_timeout is in seconds, and at least 0: not -1"),
+        ({"connect_timeout": 0}, "connect_timeout is in seconds, and more than 0: not 0"),
+        ({"ws_ping_timeout": None}, "ws_ping_timeout is in seconds, and at least 0: not None"),
+        ({"client_id": "a b"}, "client_id is 1 to 64 of A-Za-z0-9_-, not 'a b'"),
+        ({"recv_buf": 0}, "recv_buf is a number, and at least 1: not 0"),
+        ({"offline_queue": "9"}, "offline_queue is a number, and at least 0: not '9'"),
     ],
 )
 def test_an_option_that_cannot_be_is_named(given: dict[str, Any], line: str) -> None:

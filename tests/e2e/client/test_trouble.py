@@ -196,7 +196,7 @@ def test_the_code_of_a_close_frame_is_told(
         eventually(lambda: chsk.state["status"] == status and chsk.state["ever_opened"])
     state = chsk.state
     assert (state["last_close"]["reason"], state["last_close"]["code"]) == (reason, code)
-    assert (state["last_ws_close"]["code"], state["last_ws_close"]["clean"]) == (code, True)
+    assert (state["last_ws_close"]["reason"], state["last_ws_close"]["code"]) == ("clean", code)
 
 
 # POSTs ----------------------------------------------------------------------------------
