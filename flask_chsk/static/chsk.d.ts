@@ -117,8 +117,12 @@ export interface Options {
   params?: { [name: string]: string | number | boolean | null | undefined };
   /** More headers, of Ajax requests only: a WebSocket has none. */
   headers?: { [name: string]: string };
-  /** What every Ajax request begins with: `{ withCredentials: true }` for another origin. */
-  ajaxOpts?: { withCredentials?: boolean };
+  /** Of Ajax requests only: `withCredentials: true` sends cookies to another origin. */
+  ajaxOpts?: {
+    withCredentials?: boolean;
+    params?: Options["params"];
+    headers?: { [name: string]: string };
+  };
   /** Milliseconds of silence after which a WebSocket is pinged: 25000. */
   wsKaliveMs?: number;
   /** Least time that a poll has: 25000; longer where the server holds polls for longer. */
@@ -151,16 +155,18 @@ export interface SendOptions<Reply = any> {
   flush?: boolean;
 }
 
-/** What the client tells of itself, in the seed's shapes. */
+/** Events of the client itself, in the seed's shapes. */
 export interface Internal {
   "chsk/state": State;
   "chsk/handshake": readonly [uid: string | null, csrf: string | null, data: any];
   /** Events were missed for good: load afresh what was built from them. */
   "chsk/gap": undefined;
+  /** The server's ping, and the answer to ours; only for handlers of these very ids. */
   "chsk/ws-ping": undefined;
-  /** What could not be read. */
+  "chsk/ws-pong": undefined;
+  /** A message that could not be read. */
   "chsk/bad-package": any;
-  /** What was pushed, and is no event. */
+  /** A value that was pushed and is no event. */
   "chsk/bad-event": any;
 }
 
@@ -180,11 +186,11 @@ export class ChannelSocket<
   readonly clientId: string;
   /** A snapshot; every change makes a new one. */
   readonly state: State;
-  /** What no handler took. */
+  /** Events that no handler took. */
   readonly chRecv: RecvChannel;
 
-  /** Call `fn` for events of this id; `"*"`: for those that no other takes. Its value, or its
-   * promise's, answers where the server asked. Returns the undo.
+  /** Call `fn` for events of this id; `"*"`: for those without another handler. Where the server
+   * asked, the value of `fn`, or of its promise, is the answer. Returns the undo.
    * @throws BadEvent: for an id without a namespace. */
   on<Id extends keyof (Push & Internal) & string>(
     id: Id,
@@ -195,7 +201,7 @@ export class ChannelSocket<
   /** Call `fn` on every change of state; returns the undo. */
   watch(fn: (old: State, now: State) => void): () => void;
 
-  /** Whether it left, or waits in line.
+  /** Whether it left, or waits for the connection.
    * @throws BadEvent, PackError: before anything is sent. */
   send(event: EventOf<Calls>): boolean;
   send<Id extends keyof Calls & string>(
@@ -221,8 +227,8 @@ export class ChannelSocket<
   /** Inject an event, as if it had been pushed. */
   put(event: Event): void;
 
-  /** Open, where it is closed, and wait no longer, where it waits for the next attempt (once a
-   * second at most). */
+  /** Open it where it is closed; end the wait where it waits for the next attempt, once a second
+   * at most. */
   connect(): void;
   /** Drop the connection, and open again at once: after a login or a logout. */
   reconnect(): void;
@@ -234,15 +240,15 @@ export class ChannelSocket<
   breakConnection(): void;
 }
 
-/** A buffer of event-msgs that forgets the oldest when it is full, over `limit` or 4 MiB of what
- * came, and counts them. */
+/** A buffer of event-msgs. When it is full, with `limit` of them or 4 MiB, it drops the oldest and
+ * counts these. */
 export class RecvChannel implements AsyncIterable<EventMsg> {
   constructor(limit: number);
   readonly dropped: number;
   put(ev: EventMsg): void;
   /** The next; undefined once it is closed and empty. */
   take(): Promise<EventMsg | undefined>;
-  /** What comes, while `going()`. */
+  /** All items, until it is closed and empty, or `going()` is false. */
   items(going?: () => boolean): AsyncGenerator<EventMsg, void, void>;
   close(): void;
   [Symbol.asyncIterator](): AsyncGenerator<EventMsg, void, void>;
@@ -277,7 +283,7 @@ export function ednPacker(options?: { keywords?: "string" | "object" }): Packer<
 
 // The seed's functions ------------------------------------------------------------------
 
-/** Options, and what they were called before. */
+/** Options, with their older names. */
 export interface SeedOptions extends Options {
   /** @deprecated `clientId` */
   clientUuid?: string;
@@ -312,7 +318,7 @@ export function chskSend(
 export function chskReconnect(chsk: ChannelSocket<any, any>): void;
 export function chskDestroy(chsk: ChannelSocket<any, any>): void;
 
-/** Call `handler` with each event-msg, one after another; returns the stop. */
+/** Call `handler` with each event-msg, one after another; returns a function that stops this. */
 export function startChskRouter(
   chRecv: RecvChannel,
   handler: (ev: EventMsg) => any,
@@ -368,7 +374,7 @@ export function asEvent(x: unknown): Event;
 /** @throws BadEvent */
 export function assertEvent(x: unknown): Event;
 export function isEventMsg(x: unknown): x is EventMsg;
-/** Whether a reply is a real one. */
+/** Whether a reply is the server's. */
 export function cbSuccess<Reply>(reply: Reply | Failure): reply is Reply;
 /** Whether it is a Failure. */
 export function cbError<Reply>(reply: Reply | Failure): reply is Failure;

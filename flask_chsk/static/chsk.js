@@ -81,7 +81,7 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  * A transport, in use or on trial.
  * @typedef {object} Link
  * @property {"ws" | "ajax"} type
- * @property {number} confirmationsLeft until it is trusted: the handshake, over a WebSocket a pong
+ * @property {number} awaited confirmations until it is trusted: the handshake, then a WebSocket's pong
  * @property {boolean} [busy] messages that it took are still leaving
  * @property {() => void} start
  * @property {(item: Outgoing) => boolean} send whether it takes the message
@@ -509,7 +509,7 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
   /** @type {Link} */
   const link = {
     type: "ws",
-    confirmationsLeft: 2,
+    awaited: 2,
     start() {
       const { url, protocols } = owner.upgrade();
       try {
@@ -627,7 +627,7 @@ function ajaxLink(owner, { batch }) {
   /** @type {Link} */
   const link = {
     type: "ajax",
-    confirmationsLeft: 1,
+    awaited: 1,
     start: pollAll,
     send(item) {
       if (queue.length >= POST_QUEUE) return false;
@@ -1008,7 +1008,7 @@ export class ChannelSocket {
       );
     }
     this.#steps.later("upgrade", this.#upgradeMs, () => this.#try("ws"));
-    this.#upgradeMs = Math.min(this.#upgradeMs * 2, UPGRADE_CAP_MS);
+    this.#upgradeMs = Math.min(2 * this.#upgradeMs, UPGRADE_CAP_MS);
   }
 
   /** A link ended by itself: choose the next transport.
@@ -1115,8 +1115,8 @@ export class ChannelSocket {
         // the same cursor, and no event is lost or doubled.
         buffered.push([frame, bytes]);
         const ids = eventsOf(value).map((event) => plain(event?.[0]));
-        if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) link.confirmationsLeft--;
-        if (!link.confirmationsLeft) {
+        if (cb === PING || /chsk\/(handshake|close)/.test(String(ids))) link.awaited--;
+        if (!link.awaited) {
           this.#confirm(link);
           for (const [frame, bytes] of buffered) this.#receive(link, frame, bytes);
         }
@@ -1168,7 +1168,7 @@ export class ChannelSocket {
 
     poll: (link, signal) => {
       // Without a handshake the server leaves alone a WebSocket that it may have of us already.
-      const asks = this.#trials.has(link) && (this.#trials.size < 2 || this.#state.everOpened);
+      const asks = this.#trials.has(link) && (this.#state.everOpened || this.#trials.size < 2);
       return this.#http("get", {
         params: { cursor: this.#here(), n: ++this.#polls, "handshake?": asks ? 1 : null },
         timeoutMs: Math.max(
@@ -1346,7 +1346,7 @@ export class ChannelSocket {
       throw error;
     }
     // A character is at most three bytes: only a message that may be too large is measured.
-    if (packed.length * 3 > limit && new Blob([packed]).size > limit) {
+    if (packed.length > limit / 3 && new Blob([packed]).size > limit) {
       throw new PackError(`data: over the ${limit} bytes that the server takes`);
     }
     return packed;
@@ -1383,7 +1383,7 @@ export class ChannelSocket {
 
   #here() {
     const { epoch, offset } = this.#cursor;
-    return epoch && `${epoch}:${offset}`;
+    return epoch && epoch + ":" + offset;
   }
 
   /** @param {any} [more] */
@@ -1467,10 +1467,10 @@ export class ChannelSocket {
   /** Notice what ends a wait, and what says that the connection may be dead. */
   #listen() {
     const tick = () => {
-      const began = Date.now();
+      const late = Date.now() + 2 * TICK_MS;
       this.#steps.later("tick", TICK_MS, () => {
         tick();
-        if (Date.now() - began > 2 * TICK_MS) this.#wake(true); // the machine slept
+        if (Date.now() > late) this.#wake(true); // the machine slept
       });
     };
     tick();

@@ -2,9 +2,12 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
+
+import { world } from "./fakes.mjs";
 
 const STATIC = fileURLToPath(new URL("../../flask_chsk/static/", import.meta.url));
 const HERE = fileURLToPath(new URL(".", import.meta.url));
@@ -73,12 +76,24 @@ describe("the types", () => {
     compile(t, "--module", "esnext", "--allowJs", "--checkJs", `${STATIC}chsk.js`));
 
   it("name what there is", async (t) => {
-    const [chsk, { readFile }] = await Promise.all([
-      import("../../flask_chsk/static/chsk.js"),
-      import("node:fs/promises"),
-    ]);
+    const chsk = await import("../../flask_chsk/static/chsk.js");
     const text = await readFile(`${STATIC}chsk.d.ts`, "utf8");
     const typed = [...text.matchAll(/^export (?:function|class|const) (\w+)/gm)].map((m) => m[1]);
     assert.deepEqual(typed.sort(), Object.keys(chsk).sort());
+  });
+
+  it("name all that can be reached from a channel socket and its chRecv", async (t) => {
+    const { chsk } = await world(t);
+    const text = await readFile(`${STATIC}chsk.d.ts`, "utf8");
+    for (const [name, object] of [
+      ["ChannelSocket", chsk],
+      ["RecvChannel", chsk.chRecv],
+    ]) {
+      const [, body] = new RegExp(`^export class ${name}\\b[^]*?\\{\n([^]*?)^\\}`, "m").exec(text);
+      const typed = [...body.matchAll(/^ {2}(?:readonly )?([a-zA-Z]+)[(:<]/gm)].map((m) => m[1]);
+      const proto = Object.getOwnPropertyNames(Object.getPrototypeOf(object));
+      const reached = new Set([...Object.getOwnPropertyNames(object), ...proto]);
+      assert.deepEqual([...new Set(typed)].sort(), [...reached].sort());
+    }
   });
 });

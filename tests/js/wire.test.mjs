@@ -356,6 +356,13 @@ describe("over Ajax", () => {
     assert.equal(post, undefined);
   });
 
+  it("adds the params and headers of ajaxOpts", async (t) => {
+    const ajaxOpts = { params: { a: 1 }, headers: { "X-App": "2", "X-Other": "3" } };
+    const { get } = await overAjax(t, { ajaxOpts, params: { b: 2 }, headers: { "X-App": "1" } });
+    assert.deepEqual([get.params.a, get.params.b], ["1", "2"]);
+    assert.deepEqual([get.headers["X-App"], get.headers["X-Other"]], ["1", "3"]);
+  });
+
   it("batches no more than the server says", async (t) => {
     const handshake = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :max-batch 2}]] nil]';
     const { chsk, posts } = await overAjax(t, { handshake });
@@ -518,6 +525,31 @@ describe("the application", () => {
         ["chsk/recv", ["a/x", 3]],
       ],
     );
+  });
+
+  it("gets a gap from chRecv as the client's own event", async (t) => {
+    const { chsk, socket } = await overWs(t, { handshake: '[[:chsk/handshake ["ann" nil nil {:recovered false}]] nil]' });
+    socket.says("[[[:chsk/gap]] nil]");
+    chsk.destroy();
+    const told = [];
+    for await (const ev of chsk.chRecv) if (ev.id !== "chsk/state") told.push(ev.id);
+    assert.deepEqual(told, ["chsk/handshake", "chsk/gap", "chsk/gap"]);
+  });
+
+  it("is told of keep-alive only where it asks for it by name", async (t) => {
+    const { chsk, socket, tick } = await overWs(t);
+    const [all, pongs] = [[], []];
+    socket.says("[:chsk/ws-ping nil]");
+    chsk.on("*", (ev) => all.push(ev.id));
+    chsk.on("chsk/ws-pong", (ev) => pongs.push(ev.id));
+    socket.says("[:chsk/ws-ping nil]");
+    await tick(25_000);
+    socket.says('["pong" "ping"]');
+    assert.deepEqual([all, pongs], [[], ["chsk/ws-pong"]]);
+    const taken = [];
+    chsk.destroy();
+    for await (const ev of chsk.chRecv) taken.push(ev.id);
+    assert.equal(taken.includes("chsk/ws-ping"), false);
   });
 
   it("iterates over events until the socket is destroyed", async (t) => {

@@ -743,7 +743,7 @@ def test_an_answer_to_a_post_that_is_rubbish_is_an_error() -> None:
     world.open()
     _, outgoing = world.send(["chat/say"], cb=print)
     world.session.post_answered(outgoing, "<html>")
-    assert world.told() == [("chat/say", "chsk/error")]
+    assert world.told() == [("chsk/bad-package", "<html>"), ("chat/say", "chsk/error")]
 
 
 @pytest.mark.parametrize("packer", ["edn", "json"])
