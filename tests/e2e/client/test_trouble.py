@@ -82,6 +82,7 @@ def test_in_a_captive_portal_both_transports_are_tried(connect: Connect) -> None
             "reason": "unexpected",
             "message": f"{server.url} is answered by a page of HTML: exempt it from what redirects"
             " to a login",
+            "retry_after_ms": 15_000,
         }
     assert ["Upgrade: websocket" in head for head in server.heads] == [True, False]
 
