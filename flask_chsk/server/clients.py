@@ -217,7 +217,7 @@ class Clients:
                 self._registration.detach(uid, client_id, arrival.token)
             return
         if arrival.token:
-            connection.token = arrival.token  # by which the broker knows it
+            connection.register(arrival.token)  # by which the broker knows it
         if connection.state is State.ABSENT:
             self.schedule_check(connection, self.hub.now() + FIRST_CHECK)
 
@@ -259,14 +259,13 @@ class Clients:
         self._missed_closes.pop(opening.owner, None)  # the next close that it hears is later
         number = connection.opened(
             opening,
+            kind,
             None if arrival.trial else arrival.token,
             watermark if self._broker.local or not current else arrival.offset,
             now,
         )
         if not current:
             self._registration.reattach(quiet=True, only=connection)
-        if kind == "ws":
-            connection.request = opening.request
         self.schedule_check(connection, now + FIRST_CHECK)
         if arrival.first:
             self._presence.user_presence_changed(opening.uid, True, arrival.generation)
@@ -324,7 +323,7 @@ class Clients:
             connection.lose(self.hub.now())
         if opening.v1 and (cursor is None or not one.v1):
             self._start_at(one, watermark)
-            connection.gap_due = False
+            connection.take_gap()
         elif cursor is not None and cursor > watermark:
             one.resume_unknown(cursor)  # forged, or from another process: history knows
         elif cursor is not None:
@@ -398,7 +397,7 @@ class Clients:
             uid = connection.session.uid
             with self._presence.noting(uid):
                 self._registry.move(uid, connection.kind, kind)
-                connection.kind = kind
+                connection.count_as(kind)
         self.schedule_check(connection, self.hub.now() + min(self._config.ws_kalive, FIRST_CHECK))
 
     @on_hub
@@ -467,10 +466,7 @@ class Clients:
     @on_hub
     def schedule_check(self, connection: Connection, when: float) -> None:
         """See that a connection's deadlines are checked by *when*, at the latest."""
-        if connection.gone:
-            return  # its last events leave as it is closed
-        if connection.next_check_at is None or when < connection.next_check_at:
-            connection.next_check_at = when
+        if connection.check_by(when):
             self.hub.deadline(connection, when)
 
     @on_hub

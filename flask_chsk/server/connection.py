@@ -152,7 +152,6 @@ class Connection:
         "_begins_at",
         "_deadlines",
         "asked",
-        "catching",
         "digest",
         "flushed",
         "gap_due",
@@ -160,7 +159,6 @@ class Connection:
         "kind",
         "lost_at",
         "next_check_at",
-        "noting",
         "openings",
         "request",
         "served",
@@ -195,10 +193,8 @@ class Connection:
         self._begins_at = 0  # where a handshake let the page begin; 0: a poll has confirmed it
         # Of reading history (replay.py):
         self.gap_due = False  # the client missed what it was not known to be owed
-        self.catching = False  # a page is being read
         # Of a poller without a cursor (polls.py):
         self.served = 0  # the broker knows that it is served up to here
-        self.noting = False  # the broker is being told
 
     def __repr__(self) -> str:
         return f"<Connection of {self.session.uid!r}: {self.state.value}>"
@@ -310,9 +306,10 @@ class Connection:
 
     # what else changes ---------------------------------------------------------------------
 
-    def opened(self, opening: Opening, token: str | None, since: int, now: float) -> int:
+    def opened(self, opening: Opening, kind: str, token: str | None, since: int, now: float) -> int:
         """Another handshake or poll of the client was let in; its number.
 
+        :param kind: of the request: ``"ws"``, ``"ajax"`` or ``"poll"``.
         :param token: of this opening, at the broker; None: the one before holds.
         :param since: its offset.
         """
@@ -321,11 +318,35 @@ class Connection:
         self.asked = opening.asked.offset
         self.since = since
         self.openings += 1
+        if kind == "ws":
+            self.request = opening.request
         if token is not None:
-            self.token = token
+            self.register(token)
         if self.state is State.ABSENT:
             self.lost_at = now
         return self.openings
+
+    def register(self, token: str) -> None:
+        """The broker knows the client by *token* now."""
+        self.token = token
+
+    def count_as(self, kind: str) -> None:
+        """The registry counts the client as one on this kind of transport."""
+        self.kind = kind
+
+    def owe_gap(self) -> None:
+        """The client missed something that it was not known to be owed."""
+        self.gap_due = True
+        self.session.fall_behind()
+
+    def take_gap(self) -> bool:
+        """Whether the client is owed a gap; it is no more."""
+        due, self.gap_due = self.gap_due, False
+        return due
+
+    def note_served(self, offset: int) -> None:
+        """The broker knows that the client, which keeps no cursor, is served up to *offset*."""
+        self.served = offset
 
     def begin_epoch(self, rules: Rules) -> None:
         """The broker counts anew: offsets from before mean nothing."""
@@ -342,6 +363,13 @@ class Connection:
         if now - self.flushed < window:
             return False
         self.flushed = now
+        return True
+
+    def check_by(self, when: float) -> bool:
+        """See to a check by *when*; False: there is one before, or nothing to check any more."""
+        if self.gone or (self.next_check_at is not None and self.next_check_at <= when):
+            return False
+        self.next_check_at = when
         return True
 
     def due(self, now: float) -> float | None:

@@ -63,6 +63,7 @@ class Polls:
         self._delayed_closes = delayed_closes
         self._close_log = close_log
         self._counters = counters
+        self._noting: set[Connection] = set()  # up to where these are served, the broker is told
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: the answer that is there, or what will be told it; from any thread.
@@ -213,7 +214,7 @@ class Polls:
         poller = None if connection is None else connection.poller
         if connection is None or poller is None or not poller.waits(waiter):
             return None
-        if connection.noting and not at_once:
+        if connection in self._noting and not at_once:
             return None
         poller.abandon(waiter)
         self.note_rest(connection)
@@ -267,7 +268,7 @@ class Polls:
     def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
         """What tells a parked poll that its client is to go."""
         one, generation = connection.session, connection.generation
-        noted = self._broker_keeps_cursor(connection) and connection.noting
+        noted = self._broker_keeps_cursor(connection) and connection in self._noting
         if code == s.RESTART and noted and one.page():
             return None  # events are being noted for this poll: they answer it
         self._close_log.note(one.uid, code, reason)
@@ -290,8 +291,8 @@ class Polls:
         poll goes on behind them, in whatever process. The transport is woken when they are noted.
         """
         page = connection.session.page()
-        if page and page[-1].offset > connection.served and not connection.noting:
-            connection.noting = True
+        if page and page[-1].offset > connection.served and connection not in self._noting:
+            self._noting.add(connection)
             self.hub.background(self._note, connection, page[-1].offset)
 
     @on_hub
@@ -299,10 +300,10 @@ class Polls:
         """An empty poll ended: a cursor that the broker keeps must not go stale."""
         one = connection.session
         now = self.hub.now()
-        if one.v1 or self._broker.local or connection.noting:
+        if one.v1 or self._broker.local or connection in self._noting:
             return
         if one.renew_rest(self._broker.watermark(), now):
-            connection.noting = True
+            self._noting.add(connection)
             self.hub.background(self._note, connection, one.acked)
 
     def _note(self, connection: Connection, offset: int) -> None:
@@ -317,11 +318,11 @@ class Polls:
 
     @on_hub
     def _noted(self, connection: Connection, offset: int | None) -> None:
-        connection.noting = False
+        self._noting.discard(connection)
         if offset is None:
             self._clients.taken_over(*connection.key, connection.token)
             return
-        connection.served = max(connection.served, offset)
+        connection.note_served(max(connection.served, offset))
         if self._is_away(connection):
             if connection.served > connection.session.acked:
                 self._take_back(connection)
@@ -331,7 +332,7 @@ class Polls:
     @on_hub
     def _note_again(self, connection: Connection) -> None:
         """The broker did not answer: it may have noted the events, or not."""
-        connection.noting = False
+        self._noting.discard(connection)
         if self._is_away(connection):
             self._take_back(connection)
         elif connection.transport is not None:
@@ -343,8 +344,8 @@ class Polls:
 
     def _take_back(self, connection: Connection) -> None:
         """The poll that events were noted for is gone: they are for the next one."""
-        connection.served = connection.session.acked
-        connection.noting = True
+        self._noting.add(connection)
+        connection.note_served(connection.session.acked)
         self.hub.background(self._note, connection, connection.served)
 
     def end_of(self, connection: Connection) -> Data:

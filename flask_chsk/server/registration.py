@@ -264,7 +264,7 @@ class BrokerRegistration:
         if arrival.first:
             self._presence.user_presence_changed(uid, True, arrival.generation)
         if not connection.gone:
-            connection.token = arrival.token
+            connection.register(arrival.token)
             if uid is not None:
                 self._memberships.take(uid, arrival, complete=True)
         else:  # it went in between

@@ -53,6 +53,7 @@ class History:
         """:param control: does what a control says to one client."""
         self.hub = hub
         self._control = control
+        self._reading: set[Connection] = set()  # whose next page is being read
         self._broker = broker
         self._topics = topics
         self._delivery = delivery
@@ -64,9 +65,9 @@ class History:
 
         With a broker in this process at once; else the transport is woken when it came.
         """
-        if connection.catching:
+        if connection in self._reading:
             return
-        connection.catching = True
+        self._reading.add(connection)
         if self._broker.local:
             self._catch_up(connection)
         else:
@@ -77,7 +78,7 @@ class History:
             if not self.next_page(connection):
                 self.hub.run(self.gap, connection)
         finally:
-            connection.catching = False
+            self._reading.discard(connection)
 
     def _catch_up_and_wake(self, connection: Connection) -> None:
         try:
@@ -108,8 +109,7 @@ class History:
             # While it was read the client came back with another cursor, or joined a topic:
             # what is between is not in this page. It is still behind, and asks again.
             return True
-        if not page.complete or connection.gap_due:
-            connection.gap_due = False
+        if connection.take_gap() or not page.complete:
             now = self._broker.watermark()
             # Above all that the client may have had from any process, or it would not hear of it.
             one.start_at(now if self._broker.local else max(now, page.end + 1))
@@ -136,8 +136,7 @@ class History:
     @on_hub
     def owe_gap(self, connection: Connection) -> None:
         """See that a client is told that it missed something, when the broker said where it is."""
-        connection.gap_due = True
-        connection.session.fall_behind()
+        connection.owe_gap()
 
     def _channels(self, one: ServerSession) -> dict[str, int]:
         uid = one.uid

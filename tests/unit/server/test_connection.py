@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
@@ -25,7 +26,13 @@ from flask_chsk.server.connection import (
 from flask_chsk.transports.longpoll import Poller
 
 COMPOSER = Composer(packers.make("edn"), WIRES["1.21"])
-PAGE = Path(__file__).parents[3] / "docs/internals.rst"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/internals.rst"
+FILES = sorted(
+    path
+    for folder in ("server", "transports", "web")
+    for path in (ROOT / "flask_chsk" / folder).glob("*.py")
+)
 
 
 class Deadlines:
@@ -94,6 +101,32 @@ def test_methods_follow_the_table(scene: Scene, state: State, change: Change) ->
         assert scene.connection.state is after
 
 
+def outside_writes(tree: ast.AST) -> Iterator[str]:
+    """Fields of connections and sessions that something else than they themselves assigns."""
+    fields = {*Connection.__slots__, *ServerSession.__slots__}
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            for one in target.elts if isinstance(target, ast.Tuple) else [target]:
+                if isinstance(one, ast.Attribute) and one.attr in fields:
+                    owner = ast.unparse(one.value)
+                    if owner.rpartition(".")[2] in ("connection", "one", "known", "session"):
+                        yield ast.unparse(one)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_connections_and_sessions_are_changed_by_their_methods_only(path: Path) -> None:
+    assert list(outside_writes(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_writes_from_outside_are_found() -> None:
+    source = "connection.lost_at, x = 1, 2\none.acked += 1\nself.session.v1 = True\nself.kind = 2"
+    found = list(outside_writes(ast.parse(source)))
+    assert found == ["connection.lost_at", "one.acked", "self.session.v1"]
+
+
 def test_the_documentation_shows_the_table() -> None:
     assert indent(transition_table(), "   ") in PAGE.read_text(encoding="utf-8")
 
@@ -144,15 +177,15 @@ def test_pushes_outlive_their_transport_and_replies_do_not(scene: Scene) -> None
 def test_the_latest_opening_counts(scene: Scene) -> None:
     one = scene.connection
     opening = Opening("ann", "c1", COMPOSER, digest="d")
-    assert one.opened(opening, "first", 10, 2.0) == 1
-    assert one.opened(opening, None, 20, 3.0) == 2
+    assert one.opened(opening, "ws", "first", 10, 2.0) == 1
+    assert one.opened(opening, "ws", None, 20, 3.0) == 2
     assert (one.token, one.since, one.lost_at) == ("first", 20, 3.0)
     assert one.owner == ("ann", "c1", "d")
 
 
 def test_a_new_epoch_forgets_offsets(scene: Scene) -> None:
     one = scene.connection
-    one.opened(Opening("ann", "c1", COMPOSER), "token", 10, 2.0)
+    one.opened(Opening("ann", "c1", COMPOSER), "ws", "token", 10, 2.0)
     one.served, one.gap_due = 5, True
     one.begin_epoch(Rules(epoch="f"))
     assert (one.since, one.served, one.gap_due, one.session.queued) == (0, 0, False, 0)

@@ -151,4 +151,4 @@ def test_with_the_broker_in_this_process_nothing_waits() -> None:
     scene.page(11, end=20)
     scene.history.catch_up(scene.one)
     assert texts(scene.one) == ["[:a/b 11]"]
-    assert not scene.one.catching
+    assert not scene.one.session.needs_replay
