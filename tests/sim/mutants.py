@@ -153,7 +153,7 @@ MUTANTS = [
     Mutant(
         "a gap is taken for a page",
         "server.replay History._take_page",
-        "if not page.complete or connection.gap_due:",
+        "if connection.take_gap() or not page.complete:",
         "if False:",
     ),
     Mutant(
