@@ -1,4 +1,4 @@
-"""One client of this worker, the states that its connection has, and how it asked to be let in."""
+"""One client of this worker: how it asked to be let in, and the states of its connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Owner = tuple[Uid, str, str]
 
 
 class Asked(NamedTuple):
-    """When it was asked who somebody is: a later close concerns them, however late they come in."""
+    """When a request asked the application who its user is. A later close applies to that user."""
 
     offset: int = 0
     lapses: int = 0  # how often this process may have missed a close
@@ -43,7 +43,7 @@ class KeptRequest(Protocol):
 
 @dataclass(frozen=True)
 class Opening:
-    """A checked handshake, poll or POST: who it is and what they speak."""
+    """A checked handshake, poll or POST: whose it is, and what its client speaks."""
 
     uid: Uid
     client_id: str
@@ -86,7 +86,7 @@ class Entered(NamedTuple):
 class State(Enum):
     """What carries a client's messages now."""
 
-    ABSENT = "absent"  # nothing: it was let in just now, or its WebSocket is gone
+    ABSENT = "absent"  # nothing: the client was let in just now, or its WebSocket is gone
     WS = "ws"  # a WebSocket
     PARKED = "parked"  # a poll that waits
     BETWEEN_POLLS = "between_polls"  # the last poll was answered
@@ -201,12 +201,12 @@ class Connection:
 
     @property
     def key(self) -> Key:
-        """What it is found by."""
+        """The key of the registry."""
         return self.session.uid, self.session.client_id
 
     @property
     def owner(self) -> Owner:
-        """Whose keyed sends these are."""
+        """Whose keyed sends its are, in the idempotency cache."""
         return self.session.uid, self.session.client_id, self.digest
 
     @property

@@ -1,7 +1,7 @@
 """Remembers what was decided of clients while they are being let in; on the hub.
 
-From "who is this" to its registration a client has no connection here yet. A close, or a topic that
-is joined meanwhile, concerns it all the same.
+A request first asks the application who its user is. The client has no connection here until it is
+registered, but a close or a join that comes in between applies to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Controls:
         self._pending: dict[str, list[list[Push]]] = {}  # user (or client) -> what came since
 
     def asked(self, watermark: int) -> Asked:
-        """Now, before somebody is asked for."""
+        """The present moment, for a request that is about to ask who its user is."""
         return Asked(watermark, self.lapses)
 
     def buffer(self, who: str) -> list[Push]:

@@ -1,7 +1,7 @@
 """From a published event to the transports: who gets it, and when what they have leaves.
 
-An event goes into the outbox of each receiver at once, so that order holds. It leaves at once
-where nothing left for a window's length, and else with all that gathers until the window ends
+An event goes into the outbox of each receiver at once, so that order holds. It is sent at once if
+nothing was sent during the last window; otherwise with all that gathers until the window ends
 (docs/protocol.rst, "Pushes"). A crowd is served in slices, between which the hub does other work.
 """
 
@@ -22,7 +22,7 @@ from .topics import Topics
 
 
 class Delivery:
-    """What is to leave from this process; on the hub."""
+    """Puts events into outboxes and wakes transports; on the hub."""
 
     def __init__(
         self,

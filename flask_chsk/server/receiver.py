@@ -61,8 +61,8 @@ class Receiver:
         self._addresses: RateLimit[str | None] = RateLimit(config.rate_per_address)
         rate = config.rate
         self._events: RateLimit[Key] = RateLimit(rate)
-        # Of the protocol's own messages our clients send some at each opening, and answers as many
-        # as they are asked for: they take no event's place.
+        # Our clients send some messages of the protocol at each opening, and an answer to each
+        # question. These have a limit of their own, so they leave the events' tokens alone.
         own = rate and (max(rate[0], OWN_RATE[0]), max(rate[1], OWN_RATE[1]))
         self._own: RateLimit[Key] = RateLimit(own)
 
@@ -133,12 +133,13 @@ class Receiver:
 
     @on_hub
     def posted(self, opening: Opening, incoming: s.Incoming, size: int = 0) -> Data | Pending:
-        """A message came by POST: its answer, or what will be told it.
+        """A message came by POST: its answer, or a body that waits for it.
 
-        Our clients send the next when the answer begins. Where that may reach another process
-        it begins after the handlers; here, where too many events wait.
+        Our clients send the next POST when the answer begins. The next POST may reach another
+        worker; then the answer begins after the handlers, so that order holds. With one worker it
+        waits for them where half of the inbox is full.
 
-        Who may post in the name of this client was asked before
+        The caller has checked that this request may act for the client
         (:meth:`~flask_chsk.server.clients.Clients.check_may_act`).
 
         :param size: bytes that it holds, with what is kept of its request.

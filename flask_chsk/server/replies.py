@@ -94,7 +94,7 @@ class ReplyChannel(Channel):
 
     def error(self, status: int, message: str) -> None:
         composer = self.composer
-        # It may quote what the client sent, by whatever packer: half of a character, too.
+        # It may quote what the client sent, even half of a surrogate pair.
         message = message.encode("utf-8", "backslashreplace").decode()
         third = composer.piece({"status": status, "message": message}) if self.v1 else None
         self._settle(composer.piece(s.ERROR), third)
@@ -190,18 +190,18 @@ class Expiry:
 class Pending:
     """The answer to a POST, as the body of its HTTP answer: its head leaves first.
 
-    A client of ours takes the head as leave to go on, and lets its next POST go, which may reach
-    another process: so the head waits until the handlers of this one are done. The reply may
-    come sooner, or be a deferred one and come much later.
+    When the head arrives, a client of ours sends its next POST, which may reach another worker. So
+    the head leaves when the handlers of this POST are done. The reply may come sooner, or, if it
+    is deferred, much later.
     """
 
     __slots__ = ("_answer", "_asked", "_head", "_hub", "_left", "_otherwise", "_seconds")
 
     def __init__(self, hub: Hub, asked: bool, otherwise: bytes, seconds: float, left: int) -> None:
         """
-        :param asked: whether a reply is.
-        :param otherwise: the answer where there is none after *seconds*.
-        :param left: events that are to be handled.
+        :param asked: whether the client asked for a reply.
+        :param otherwise: the answer if there is no reply after *seconds*.
+        :param left: the number of events to be handled.
         """
         self._hub = hub
         self._asked = asked
@@ -212,7 +212,7 @@ class Pending:
         self._left = left
 
     def handled(self) -> None:
-        """One of the events was; on the hub."""
+        """One of the events was handled; on the hub."""
         self._left -= 1
         if not self._left:
             self._head.set(b"" if self._asked else self._otherwise)

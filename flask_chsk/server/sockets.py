@@ -51,8 +51,8 @@ class Sockets:
         """The socket of a client that was let in was taken over: greet it."""
         clients, connection = self._clients, entered.connection
         if clients.sent_away or not entered.is_latest:
-            # Closed in between, or its client gave it up and opened another: what left by this
-            # one would be missed by that.
+            # The client was closed meanwhile, or opened another socket: that one would miss what
+            # leaves by this one.
             code, why = (
                 (s.RESTART, clients.spread) if clients.sent_away else (s.TRY_LATER, REPLACED)
             )
@@ -65,14 +65,14 @@ class Sockets:
         polls = connection.poller is not None or not connection.token
         on_trial = polls and entered.opening.v1
         if on_trial:
-            # Its polls go on until it has said something here: a proxy may let the upgrade
-            # through and nothing after it.
+            # The client polls until it has sent something here: some proxies let the upgrade
+            # through, and nothing after it.
             clients.try_socket(connection, websocket)
         else:
             clients.attach_socket(connection, websocket)
         try:
             websocket.start(greeting, leftover, on_trial=on_trial)
-        except BaseException:  # its link is closed, and tells nobody: it was not listened to yet
+        except BaseException:  # the link is closed, and has no receiver yet to tell
             self.lost(connection, websocket)
             raise
 
@@ -83,7 +83,7 @@ class Sockets:
         """The frames that may leave now."""
         one = connection.session
         if one.needs_replay and not one.outbox:
-            self._history.catch_up(connection)  # wakes it again if it has to wait
+            self._history.catch_up(connection)  # may wait, and then wakes the transport
         try:
             return one.drain(frame, self._delivery.frames)
         except BaseException as error:

@@ -1,9 +1,9 @@
-"""What peers have sent and no handler has taken yet, counted over a whole process.
+"""Limits the memory that messages of all peers of a process take before a handler runs.
 
-One peer's limits are its own: a message, an inbox. Thousands of peers who each stay within them
-could still fill the memory, with messages that never end or with events that wait. Here both are
-counted together: what arrives by its bytes, what waits by what it holds once it is read. It
-refuses to know what the bytes mean, and holds none of them.
+Each peer has limits of its own, for a message and an inbox. Thousands of peers that keep within
+them could still fill the memory, with unfinished messages or with waiting events. This budget
+counts both: unfinished messages by their bytes, waiting events by what they hold once they are
+read. It does not know what the bytes mean, and holds none of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Arrival(Protocol):
-    """Something of which a part has come."""
+    """An unfinished message."""
 
     def give_up(self) -> None:
-        """Let go of what has come: too much is arriving in this process."""
+        """Drop what has come: too much is arriving in this process."""
 
 
 class MemoryBudget:
@@ -34,7 +34,7 @@ class MemoryBudget:
 
     @property
     def bytes(self) -> int:
-        """All there is."""
+        """The bytes of both."""
         return self._arrived + self.waiting
 
     @property
@@ -43,10 +43,10 @@ class MemoryBudget:
         return self.bytes >= self._limit
 
     def arriving(self, arrival: Arrival, size: int) -> None:
-        """*arrival* holds *size* bytes by now; 0: no more.
+        """*arrival* holds *size* bytes now; 0: it has ended.
 
-        Over the limit the largest is given up, one after another: whoever sends what honest
-        peers send is not the largest.
+        Above the limit the largest unfinished messages are dropped, one after another. Those of
+        honest peers are not the largest.
         """
         self._arrived += size - self._arriving.pop(arrival, 0)
         if size:

@@ -94,7 +94,7 @@ class WebSocket(Generic[C]):
     def start(self, handshake: Data, leftover: bytes, *, on_trial: bool) -> None:
         """Send the handshake, then listen.
 
-        :param on_trial: what waits leaves by the client's polls, until it says something here.
+        :param on_trial: the client polls until it sends something here, so what waits is not sent.
         """
         self._link.write(frame(handshake))
         if not on_trial:
@@ -184,9 +184,9 @@ class WebSocket(Generic[C]):
             self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
-        """Look at *messages*, until the inbox is full or other sockets must have their turn.
+        """Handle *messages*, until the inbox is full or other sockets must have their turn.
 
-        One read can hold thousands: the rest waits then, and nothing more is read.
+        One read can hold thousands. The rest then waits, and nothing more is read.
         """
         owner, client = self._owner, self._client
         hub = owner.hub
@@ -234,8 +234,8 @@ class WebSocket(Generic[C]):
         pings = self._pings
         if pings is None:
             return
-        # RFC 6455 5.5.3: the most recent ping will do. So pongs cannot pile up, neither for a
-        # peer that reads nothing nor out of one read with thousands of pings.
+        # RFC 6455 5.5.3: answering the most recent ping is enough. So pongs cannot pile up for a
+        # peer that reads nothing, or after a read of thousands of pings.
         if self._link.stalled_since is not None:
             del pings[:-1]
             return
@@ -247,7 +247,7 @@ class WebSocket(Generic[C]):
         self.wake()
 
     def give_up(self) -> None:
-        """What is arriving, here and elsewhere, is too much: let go of it."""
+        """Drop the unfinished message: too much is arriving in this worker."""
         self._arriving = False
         self._reader = FrameReader("server", 0)
         self.end(session.TRY_LATER, "too much is arriving: try later")
