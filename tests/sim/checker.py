@@ -256,9 +256,10 @@ class PageSeen:
                 checker.violated(f"{self.name} begins anew, and nobody told it to")
             self.at, self.epoch = offset, epoch
         else:
-            if not another and epoch == self.epoch:
-                # The link may have begun before the page heard more by another one.
-                self._gap_has_a_reason(min(self.at, _read(session.link.cursor)[1]))
+            # The link may have begun before the page heard more by another one.
+            begun_in, begun_at = _read(session.link.cursor)
+            if not another and epoch == self.epoch == begun_in:
+                self._gap_has_a_reason(min(self.at, begun_at))
             self.at, self.epoch = offset, epoch
             self.must_be_told = "the handshake said so"
         if offset > checker.clock() * 1e6 + 1e6:
