@@ -1,4 +1,4 @@
-"""What the broker is told of a poll's answer, step by step."""
+"""A client's polls, GET after GET, and what the broker is told of their answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.errors import BrokerUnavailable
+from flask_chsk.errors import BrokerUnavailable, Refused
 from flask_chsk.protocol.push import Push
+from flask_chsk.server.connection import State
 from flask_chsk.server.polls import Polls
 from flask_chsk.transports.longpoll import Poller
 
-from .fakes import FakeHub, Site, Waiter
+from .fakes import FakeHub, Office, Site, Waiter
 
 
 class Scene(Site):
@@ -149,3 +150,95 @@ def test_a_poll_ends_though_the_broker_does_not_answer(scene: Scene) -> None:
     scene.step()
     scene.step()
     assert scene.noted == [2, 1]
+
+
+# GETs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def shake(office: Office, **more: Any) -> str:
+    answer = office.worker.polls.get(office.opening(**more), True)
+    assert isinstance(answer, bytes)
+    return answer.decode()
+
+
+def poll(office: Office, number: int = 0, **more: Any) -> Any:
+    one = office.registry.get("ann", "c1")
+    given = {"number": number, "trusted": True, "cursor": ""}
+    if one is not None:
+        given["cursor"] = f"{office.broker.epoch}:{one.session.acked}"
+    return office.worker.polls.get(office.opening(**{**given, **more}), False)
+
+
+def test_a_handshake_is_answered_at_once(office: Office) -> None:
+    assert shake(office).startswith('[[:chsk/handshake ["ann"')
+    [one] = office.registry
+    assert one.state is State.BETWEEN_POLLS
+
+
+def test_a_poll_parks_until_there_is_an_event(office: Office) -> None:
+    shake(office)
+    waiter = poll(office)
+    [one] = office.registry
+    assert one.state is State.PARKED
+    office.worker.sending.send("ann", ["a/b", 1])
+    assert waiter.value.startswith(b"[[[:a/b 1]] nil")
+    assert one.state is State.BETWEEN_POLLS
+
+
+def test_a_poll_is_answered_with_what_waits(office: Office) -> None:
+    shake(office)
+    office.worker.sending.send("ann", ["a/b", 1])
+    office.hub.sleep(1.0)  # its window
+    assert poll(office).startswith(b"[[[:a/b 1]] nil")
+
+
+def test_a_newer_poll_ends_the_older_one(office: Office) -> None:
+    shake(office)
+    older, newer = poll(office, 0), poll(office, 1)
+    assert older.value.startswith(b"[:chsk/timeout nil")
+    assert newer.value is None
+
+
+def test_an_older_poll_that_comes_late_leaves_the_newer_one(office: Office) -> None:
+    shake(office)
+    newer = poll(office, 1)
+    assert poll(office, 0).startswith(b"[:chsk/timeout nil")
+    assert newer.value is None
+
+
+def test_polls_that_chase_each_other_are_refused(office: Office) -> None:
+    shake(office)
+    for number in range(3):
+        poll(office, number)
+    with pytest.raises(Refused) as refused:
+        poll(office, 3)
+    assert refused.value.status == 429
+    assert office.worker.counters["takeovers_refused"] == 1
+
+
+def test_a_poll_of_a_client_on_a_websocket_ends(office: Office) -> None:
+    office.connect()
+    assert poll(office) == b"[:chsk/timeout nil]"
+
+
+def test_a_poll_of_a_client_that_was_closed_says_so(office: Office) -> None:
+    shake(office)
+    office.broker.publish("u:ann", '[:chsk/close {:code 4005 :reason "signed out"}]')
+    assert poll(office) == b'[[[:chsk/close {:code 4005 :reason "signed out"}]] nil]'
+
+
+def test_a_poll_in_a_worker_that_ends_is_sent_elsewhere(office: Office) -> None:
+    shake(office)
+    office.worker.drain()
+    assert b"1012" in poll(office)
+    assert office.worker.counters["closed_1012"] == 1
+
+
+def test_a_poll_with_a_cursor_from_nowhere_is_told_of_a_gap(office: Office) -> None:
+    shake(office)
+    assert b"[:chsk/gap nil]" in poll(office, cursor="otherepoch:5")
