@@ -291,7 +291,7 @@ class ServerSession:
     def fall_behind(self) -> None:
         """Let waiting pushes go; history gives them again."""
         self._drop_pushes()
-        self.queued = self.acked
+        self.queued = self._covered(self.acked)
         self.needs_replay = True
 
     def _drop_pushes(self) -> None:
@@ -299,6 +299,11 @@ class ServerSession:
         rest = [x for x in self.outbox or () if not isinstance(x, Push) or not x.channel]
         self.outbox = rest or None
         self.outbox_bytes = sum(x.size if isinstance(x, Push) else len(x) for x in rest)
+
+    def _covered(self, offset: int) -> int:
+        """*offset*, or the one of a gap that waits: nothing before it is owed any more."""
+        gaps = [x.offset for x in self.outbox or () if isinstance(x, Push) and not x.channel]
+        return max(offset, *gaps) if gaps else offset
 
     def drop_outbox(self) -> int:
         """Let everything go that waits; how many pushes and messages those were."""
@@ -340,7 +345,8 @@ class ServerSession:
         """Begin where a client says it is that we know nothing of: history has the rest."""
         self._drop_pushes()
         self.given = 0
-        self.acked = self.queued = offset
+        self.acked = offset
+        self.queued = self._covered(offset)
         self.start = 0
         self.needs_replay = True
 

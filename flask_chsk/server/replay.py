@@ -117,7 +117,8 @@ class History:
         pushes: list[Push] = []
         for push in page.pushes:
             if not push.text.startswith(CONTROLS):
-                pushes.append(push)
+                if self._is_owed(one, push):
+                    pushes.append(push)
             elif push.offset > connection.since:  # perhaps this process heard nothing then
                 self._control(push, connection)
         if self._position(one) != position:
@@ -125,6 +126,13 @@ class History:
         self._counters["recovered"] += len(pushes)
         one.caught_up(pushes, page.end, more=page.more)
         return True
+
+    def _is_owed(self, one: ServerSession, push: Push) -> bool:
+        """False for an event of a topic from after its user had left it."""
+        kind, _, topic = push.channel.partition(":")
+        if kind != "t" or one.uid is None:
+            return True
+        return self._topics.was_member(one.uid, topic, push.offset)
 
     @on_hub
     def gap(self, connection: Connection) -> None:
@@ -145,6 +153,6 @@ class History:
             channels[ANONYMOUS] = 0
         else:
             channels[user_channel(uid)] = 0
-            for topic, joined in self._topics.of(uid).items():
+            for topic, joined in self._topics.to_read(uid, one.queued).items():
                 channels[topic_channel(topic)] = joined
         return channels

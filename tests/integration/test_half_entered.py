@@ -113,10 +113,11 @@ def test_a_failure_in_the_middle_undoes_what_was_done(
 ) -> None:
     server.broker.join("ann", "topic")
     owner, name = broken(server)
+    first = opening(app)  # it waits for the subscription, which is not to break
     with monkeypatch.context() as patch:
         patch.setattr(type(owner), name, breaks)
         with pytest.raises(Broken):
-            server.clients.enter(opening(app), "ws")
+            server.clients.enter(first, "ws")
     eventually(lambda: is_gone(server))
     entered = server.clients.enter(opening(app), "ws")
     assert entered is not None

@@ -123,3 +123,32 @@ def test_who_is_let_in_before_a_topic_of_theirs_is_heard_misses_nothing_of_it(si
     extras = site.hello("ann", "c2")
     site.server.sending.publish("news", ["test/item", 1])
     assert site.poll("ann", "c2", extras) == [["test/item", 1]]
+
+
+@pytest.mark.parametrize("broker", ["memory", "redis"])
+def test_a_membership_that_began_and_ended_between_two_polls_gives_its_events(
+    broker: str, request: pytest.FixtureRequest, prefix: str
+) -> None:
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    url = "memory://"
+    if broker == "redis":
+        url = f"{request.getfixturevalue('redis_url')}?prefix={prefix}"
+    chsk = Chsk(app, broker_url=url)
+    with app.app_context():
+        ann = chsk.test_client(uid="ann")
+        bob = chsk.test_client(uid="bob")
+        chsk.join("bob", "news")
+        chsk.publish("news", ["news/item", "before"])
+        chsk.join("ann", "news")
+        chsk.publish("news", ["news/item", 1])
+        chsk.publish("news", ["news/item", 2])
+        chsk.leave("ann", "news")
+        chsk.publish("news", ["news/item", "after"])
+        chsk.broadcast(["all/done"])
+        eventually(lambda: ["all/done", None] in ann.received)
+        assert [event[1] for event in ann.received] == [1, 2, None]
+        eventually(lambda: ["all/done", None] in bob.received)
+        assert [event[1] for event in bob.received] == ["before", 1, 2, "after", None]
+    server = app.extensions["chsk"].server()
+    server.hub.run(server.retire)

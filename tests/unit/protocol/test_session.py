@@ -582,3 +582,12 @@ def test_whatever_gets_lost_ours_see_each_event_once_and_in_order(
             history.append(push(len(history) + 1, data))
             one.deliver(history[-1])
     assert client.seen == [each.offset for each in history]
+
+
+def test_before_a_gap_that_waits_nothing_is_owed() -> None:
+    """Its client is not told twice of what it missed once."""
+    one = session(v1=True, offset=10)
+    one.gap(100)
+    one.resume(10)
+    assert (one.needs_replay, one.queued) == (True, 100)
+    assert taken(one) == ['[[[:chsk/gap nil]] nil "e7f3:100"]']

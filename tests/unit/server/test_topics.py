@@ -52,3 +52,38 @@ def test_where_offsets_begin_anew_members_stay() -> None:
     topics.restart(3)
     assert (dict(topics.of("ann")), topics.snapshot()) == ({"news": 3}, {"ann": ["news"]})
     assert topics.joined("ann", "sports", 10)
+
+
+def test_a_membership_that_has_ended_is_still_to_be_read() -> None:
+    topics = Topics(window=120)
+    topics.joined("ann", "news", 10)
+    topics.left("ann", "news", 20)
+    assert topics.to_read("ann", 15) == {"news": 10}
+    assert topics.to_read("ann", 20) == {}
+    owed = [offset for offset in (9, 10, 11, 20, 21) if topics.was_member("ann", "news", offset)]
+    assert owed == [11, 20]
+
+
+def test_two_memberships_are_read_from_the_first_on_and_nothing_between_is_owed() -> None:
+    topics = Topics(window=120)
+    topics.joined("ann", "news", 10)
+    topics.left("ann", "news", 20)
+    topics.joined("ann", "news", 30)
+    assert topics.to_read("ann", 5) == {"news": 10}
+    assert topics.to_read("ann", 25) == {"news": 30}
+    assert [topics.was_member("ann", "news", offset) for offset in (15, 25, 35)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_memberships_that_ended_are_forgotten_with_the_window_and_the_user() -> None:
+    topics = Topics(window=1)
+    topics.joined("ann", "news", 1)
+    topics.left("ann", "news", 2)
+    topics.joined("ann", "sports", 3)
+    topics.left("ann", "sports", 3 * SECOND)
+    assert topics.to_read("ann", 0) == {"sports": 3}
+    topics.gone("ann")
+    assert topics.to_read("ann", 0) == {}
