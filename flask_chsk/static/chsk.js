@@ -81,7 +81,8 @@ const FINAL = { 1000: "clean", 4001: "replaced", 4005: "signed-out" };
  * A transport, in use or on trial.
  * @typedef {object} Link
  * @property {"ws" | "ajax"} type
- * @property {number} awaited confirmations until it is trusted: the handshake, then a WebSocket's pong
+ * @property {number} awaited what must come until it is trusted: the handshake, and the pong of a
+ *   WebSocket
  * @property {boolean} [busy] messages that it took are still leaving
  * @property {() => void} start
  * @property {(item: Outgoing) => boolean} send whether it takes the message
@@ -152,7 +153,8 @@ function assertUrl(url) {
   throw new TypeError(`must return a URL, not ${url}`);
 }
 
-/** The names of `opts`, those that are most like `name` first. @param {any} opts @param {string} name */
+/** The names of `opts`, those that are most like `name` first.
+ * @param {any} opts @param {string} name */
 function nearest(opts, name) {
   const likeness = (/** @type {string} */ one) =>
     [...one].filter((_, i) => name.includes(one.slice(i, i + 3))).length;
@@ -194,7 +196,8 @@ const named = (name, error) => new TypeError(`${name}: ${error?.message ?? error
 /** Whether `x` is what `chRecv` gives. @param {any} x */
 export const isEventMsg = (x) => isEvent(x?.event);
 
-/** Whether a reply is the server's: not chsk/closed, chsk/timeout or chsk/error. @param {any} reply */
+/** Whether a reply is the server's: not chsk/closed, chsk/timeout or chsk/error.
+ * @param {any} reply */
 export const cbSuccess = (reply) => ![CLOSED, TIMEOUT, ERROR].includes(plain(reply));
 
 /** Whether a reply is one of these three. @param {any} reply */
@@ -383,7 +386,8 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     // A login page, a captive portal or a proxy's own page: not the answer of a channel socket.
     const html = /html/.test(res.contentType);
     if (answer.redirected ? html || !answer.ok : answer.ok && html) {
-      res.foreign = answer.redirected ? `a redirect to ${answer.url.split("?")[0]}` : "a page of HTML";
+      const [where] = answer.url.split("?");
+      res.foreign = answer.redirected ? `a redirect to ${where}` : "a page of HTML";
     }
     if (!answer.ok) res.error = answer.status;
   } catch (error) {
@@ -402,8 +406,8 @@ export function ajaxCall(url, opts, callback) {
   const abort = new AbortController();
   /** @param {any} res */
   const read = (res) => {
-    const [type] = /** @type {any} */ (/edn|json|text|binary|$/.exec(opts.respType + res.contentType));
-    const packer = /** @type {any} */ ({ edn, json })[type];
+    const known = /^text|^binary|edn|json|$/.exec(opts.respType + res.contentType);
+    const packer = /** @type {any} */ ({ edn, json })[/** @type {any} */ (known)[0]];
     if (packer) res.content = packer.unpack(res.content);
   };
   const binary = opts.respType === "binary";
@@ -993,10 +997,11 @@ export class ChannelSocket {
     this.#refusals = 0;
     this.#openedAt = Date.now();
     if (auto && this.#lastType !== link.type) remembered(this.#path, (this.#lastType = link.type));
-    if (!auto || link.type === "ws") this.#upgradeMs = this.#shortLived ? this.#upgradeMs : UPGRADE_SOON_MS;
-    // A WebSocket that began before Ajax had a cursor would skip what is missed here.
-    else if (size) this.#try("ws");
-    else if (this.#opts.WebSocket) this.#upgradeLater();
+    if (auto && link.type === "ajax") {
+      // A WebSocket that began before Ajax had a cursor would skip what is missed here.
+      if (size) this.#try("ws");
+      else if (this.#opts.WebSocket) this.#upgradeLater();
+    } else if (!this.#shortLived) this.#upgradeMs = UPGRADE_SOON_MS;
   }
 
   #upgradeLater() {
@@ -1029,7 +1034,7 @@ export class ChannelSocket {
     const blocked = ws && this.#opts.type === "auto" && !decided;
     let fallBack = blocked && !this.#ajaxClosed;
     if (trial) {
-      if (code === 4001) this.#upgradeMs = UPGRADE_SOON_MS; // our own poll replaced it: it had worked
+      if (code === 4001) this.#upgradeMs = UPGRADE_SOON_MS; // our own poll replaced it: it works
       if (this.#link) return this.#upgradeLater(); // the application goes on over Ajax
       if (this.#trials.size) {
         if (!ws) this.#ajaxClosed = how;
@@ -1136,7 +1141,8 @@ export class ChannelSocket {
     // Ask the page, or the application, for tokens and URLs; returns what went wrong.
     renew: async () => {
       const { csrfToken = meta()?.csrfToken, auth: bearer, chskUrl, location } = this.#opts;
-      const url = (/** @type {boolean} */ websocket) => () => chskUrl(this.#path, location, websocket);
+      const url = (/** @type {boolean} */ websocket) => () =>
+        chskUrl(this.#path, location, websocket);
       this.#asking = true;
       const asked = Promise.all([
         this.#option("csrfToken", csrfToken, assertToken),
@@ -1238,7 +1244,8 @@ export class ChannelSocket {
     });
   }
 
-  /** Move the cursor; false where the event came before. @param {any} epoch @param {number} offset */
+  /** Move the cursor; false where the event came before.
+   * @param {any} epoch @param {number} offset */
   #advance(epoch, offset) {
     const here = this.#cursor;
     if (epoch === here.epoch && offset <= /** @type {number} */ (here.offset)) return false;
@@ -1515,7 +1522,8 @@ const sendOptions = (a, b) => (typeof a === "object" && a ? a : { timeoutMs: a, 
 /** @param {any} event */
 const message = (event) => ({ id: event[0], data: event[1], event });
 
-/** The events in a message's value: a vector of them, or one. @param {any} value @returns {any[][]} */
+/** The events in a message's value: a vector of them, or one.
+ * @param {any} value @returns {any[][]} */
 const eventsOf = (value) =>
   !Array.isArray(value) || !value.length ? [] : Array.isArray(value[0]) ? value : [value];
 

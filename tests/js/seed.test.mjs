@@ -212,6 +212,23 @@ describe("ajaxCall", () => {
     assert.equal(resp.content, "[1]");
   });
 
+  it("reads each type as what it is, where respType does not say", async () => {
+    for (const respType of [undefined, "auto"]) {
+      for (const [type, content] of [
+        ["application/edn", [1]],
+        ["text/edn", [1]],
+        ["application/json; charset=utf-8", [1]],
+        ["text/plain", "[1]"],
+        [undefined, "[1]"],
+      ]) {
+        const body = new TextEncoder().encode("[1]"); // bytes, so that Node adds no type
+        const headers = type && { "content-type": type };
+        const [, resp] = await call({ respType }, () => new Response(body, { headers }));
+        assert.deepEqual(resp.content, content, type);
+      }
+    }
+  });
+
   it("tells what went wrong", async () => {
     const [, gone] = await call({}, () => new Response("gone", { status: 410 }));
     const [, odd] = await call({ respType: "json" }, () => new Response("{"));
