@@ -69,7 +69,7 @@ class Checker:
         self.published: list[Published] = []
         self._offsets: list[int] = []
         self._by_number: dict[int, Published] = {}
-        self._handled: dict[int, int] = {}
+        self._handled: dict[int, list[str | None]] = {}  # send -> as whose
         self._asks: dict[int, None] = {}
         self.left: dict[tuple[str | None, str], int] = {}  # when a user left a topic last
         self._here: dict[str, tuple[bool, int]] = {}  # user -> came, generation
@@ -95,10 +95,12 @@ class Checker:
         self._offsets.append(event.offset)
         self._by_number[event.number] = event
 
-    def handled(self, number: int) -> None:
-        count = self._handled[number] = self._handled.get(number, 0) + 1
-        if count > 1:
-            self.violated(f"send {number} was handled {count} times")
+    def handled(self, number: int, uid: str | None) -> None:
+        """:param uid: by the request's cookie; a key holds for one user."""
+        users = self._handled.setdefault(number, [])
+        if uid in users:
+            self.violated(f"send {number} was handled twice")
+        users.append(uid)
 
     def was_handled(self, number: int) -> bool:
         return number in self._handled
@@ -173,9 +175,11 @@ class PageSeen:
     epoch: str = ""
     at: int = 0  # nothing at or below this offset is owed
     heard: bool = False  # a handshake
+    somebody_since: int = 0  # the offset from which on it was who it is
     fresh: bool = True  # it may begin at now: it is new, or was told to begin anew
     over: bool = False
     must_be_told: str = ""  # of a gap, because
+    just_told: bool = False  # of one, and no event came since
     sends: dict[str, int] = field(default_factory=dict)  # by the id of what waits for a reply
     gaps: list[int] = field(default_factory=list)  # offsets of gaps on their way to it
 
@@ -237,6 +241,7 @@ class PageSeen:
             elif sent.epoch == self.epoch and sent.offset <= self.at:
                 checker.violated(f"{self.name} got event {number} twice, late or from before")
             else:
+                self.just_told = False
                 self._advance(sent.offset, f"event {number}")
 
     def _shaken(self, uid: str | None, session: Any) -> None:
@@ -256,14 +261,18 @@ class PageSeen:
                 checker.violated(f"{self.name} begins anew, and nobody told it to")
             self.at, self.epoch = offset, epoch
         else:
-            # The link may have begun before the page heard more by another one.
+            # The link may have begun before the page heard more by another one, in another epoch
+            # or as somebody else.
             begun_in, begun_at = _read(session.link.cursor)
-            if not another and epoch == self.epoch == begun_in:
+            same = not another and epoch == self.epoch == begun_in
+            if same and begun_at >= self.somebody_since:
                 self._gap_has_a_reason(min(self.at, begun_at))
             self.at, self.epoch = offset, epoch
             self.must_be_told = "the handshake said so"
         if offset > checker.clock() * 1e6 + 1e6:
             checker.violated(f"{self.name} begins in the future")
+        if another:
+            self.somebody_since = offset
         self.uid, self.client_id = uid, session.client_id
         self.heard, self.fresh = True, False
 
@@ -271,11 +280,14 @@ class PageSeen:
         checker = self.checker
         if self.must_be_told:
             self.must_be_told = ""
+            self.just_told = True
             checker.say(f"{self.name} is told of a gap")
             return
         offsets = [offset for offset in self.gaps if offset > self.at]
         checker.say(f"{self.name} is told of a gap while it is open")
-        self._gap_has_a_reason(self.at)
+        if not self.just_told:  # twice in a row costs the application nothing
+            self._gap_has_a_reason(self.at)
+        self.just_told = True
         if not offsets:
             checker.violated(f"{self.name} is told of a gap that no server told")
             return
