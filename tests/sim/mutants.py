@@ -162,10 +162,4 @@ MUTANTS = [
         "one.resume(cursor)",
         "one.start_at(watermark)",
     ),
-    Mutant(
-        "a WebSocket that comes late resets the session of its page's polls",
-        "server.clients Clients._register",
-        "if connection.is_overtaken(opening, kind, cursor):",
-        "if False:",
-    ),
 ]
