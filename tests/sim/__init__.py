@@ -13,6 +13,7 @@ callbacks and greenlets, the network, HTTP, Flask, and what users do.
 ``world.py``    what may happen, drawn from a seed; and the end, when the network heals
 ``checker.py``  what must hold in every history
 ``mutants.py``  faults in one line each, which the checker has to find
+``test_found``  what seeds have found, as short histories in which nothing is by chance
 ==============  =================================================================================
 
 ``python -m pytest tests/sim`` plays 100 histories of 200 steps. ``COUNT=10000`` plays more of

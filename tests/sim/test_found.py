@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from flask_chsk.brokers.contract import user_channel
+from flask_chsk.server.connection import Connection
 
 from .client import Page
-from .world import World, errors_are_violations
+from .world import Violated, World, errors_are_violations
 
 
 class Quiet(World):
@@ -79,3 +80,14 @@ def test_a_websocket_that_began_before_polls_does_not_reset_their_session(world:
     world.run(0.2)
     world.publish_to_ann()  # waits for the window's end, when the WebSocket's request is let in
     world.run(25.0)
+
+
+@pytest.mark.parametrize("world", [{"send_buf_ajax": 3.0}], indirect=True)
+def test_the_checker_finds_that_such_a_session_is_reset(
+    world: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "is_overtaken", lambda *args: False)
+    with pytest.raises(Violated, match="missed event 2"):
+        test_a_websocket_that_began_before_polls_does_not_reset_their_session(world)
+    world.checker.violations.clear()
+    world.pages[0].unload()
