@@ -445,6 +445,15 @@ class Hangup:
         if not said:
             _logged(self._fn, self._args)
 
+    def peer_is_gone(self) -> bool:
+        """Whether the peer has hung up, be it that the loop has yet to say so."""
+        try:
+            return not _peek(self._fileno)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def stop(self) -> None:
         """Watch no longer."""
         self._watcher.stop()
@@ -453,7 +462,7 @@ class Hangup:
 
 def _peek(fileno: int) -> bytes:
     """The next byte that a socket has to read, which stays there; nothing at its end."""
-    native = _NativeSocket(fileno=fileno)
+    native = _NativeSocket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)  # asks nothing of it
     try:
         return native.recv(1, MSG_PEEK | DONT_WAIT)
     finally:

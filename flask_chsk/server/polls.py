@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 from ..brokers import Broker
@@ -228,11 +229,11 @@ class Polls:
             poller.abandon(waiter)
 
     @on_hub
-    def look_at(self, key: Key, waiter: Waiter, sock: socket.socket) -> None:
+    def look_at(self, key: Key, waiter: Waiter, peer_is_gone: Callable[[], bool]) -> None:
         """See that the peer of a poll is there before it is answered."""
         poller = self._poller(key)
         if poller is not None:
-            poller.look_at(waiter, sock)
+            poller.look_at(waiter, peer_is_gone)
 
     def _poller(self, key: Key) -> Poller[Connection] | None:
         connection = self._registry.get(*key)
@@ -323,19 +324,21 @@ class Polls:
             self._clients.taken_over(*connection.key, connection.token)
             return
         connection.note_served(max(connection.served, offset))
-        if self._is_away(connection):
-            if connection.served > connection.session.acked:
-                self._take_back(connection)
-        elif connection.transport is not None:
-            connection.transport.wake()
+        self._wake(connection)
+        if self._is_away(connection) and connection.served > connection.session.acked:
+            self._take_back(connection)
 
     @on_hub
     def _note_again(self, connection: Connection) -> None:
         """The broker did not answer: it may have noted the events, or not."""
         self._noting.discard(connection)
-        if self._is_away(connection):
+        self._wake(connection)
+        if self._is_away(connection) and connection not in self._noting:
             self._take_back(connection)
-        elif connection.transport is not None:
+
+    def _wake(self, connection: Connection) -> None:
+        """Answer the poll, or find that its peer is gone."""
+        if connection.transport is not None and not self._is_away(connection):
             connection.transport.wake()
 
     @staticmethod

@@ -10,6 +10,7 @@ import _socket
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from ..hub import DONT_WAIT, Hub, Waiter
@@ -63,7 +64,7 @@ class Requests(Protocol):
     def abandon(self, key: Key, waiter: Waiter) -> None:
         """The peer of a poll went away."""
 
-    def look_at(self, key: Key, waiter: Waiter, sock: socket.socket) -> None:
+    def look_at(self, key: Key, waiter: Waiter, peer_is_gone: Callable[[], bool]) -> None:
         """See that the peer of a poll is there before it is answered."""
 
 
@@ -71,7 +72,7 @@ class Poller(Generic[C]):
     """The transport of a client between and during its polls."""
 
     __slots__ = (
-        *("_client", "_owner", "_sock", "_waiter"),
+        *("_client", "_owner", "_peer_is_gone", "_waiter"),
         *("number", "takeover_window", "takeovers"),
     )
 
@@ -83,7 +84,7 @@ class Poller(Generic[C]):
         self._owner = owner
         self._client = client
         self._waiter: Waiter | None = None
-        self._sock: socket.socket | None = None  # its request's, where nothing watches it
+        self._peer_is_gone: Callable[[], bool] | None = None  # of its request
         self.number = -1  # of the last poll of a client that counts them
         self.takeovers = 0  # polls that released a parked one, in this second
         self.takeover_window = 0.0
@@ -100,12 +101,12 @@ class Poller(Generic[C]):
     def park(self, waiter: Waiter) -> None:
         """Let a request wait; none waits."""
         self._waiter = waiter
-        self._sock = None
+        self._peer_is_gone = None
 
-    def look_at(self, waiter: Waiter, sock: socket.socket) -> None:
+    def look_at(self, waiter: Waiter, peer_is_gone: Callable[[], bool]) -> None:
         """See that the peer of *waiter* is there before it is answered."""
         if self._waiter is waiter:
-            self._sock = sock
+            self._peer_is_gone = peer_is_gone
 
     def wake(self) -> None:
         self._answer(last=False)
@@ -114,7 +115,7 @@ class Poller(Generic[C]):
         self._answer(last=True)
 
     def _answer(self, last: bool) -> None:
-        if self._waiter is not None and self._sock is not None and _hung_up(self._sock):
+        if self._waiter is not None and self._peer_is_gone is not None and self._peer_is_gone():
             self.abandon(self._waiter)
         if self._waiter is not None:
             data = self._owner.outgoing(self._client, self, last)
@@ -124,7 +125,7 @@ class Poller(Generic[C]):
     def give(self, data: bytes) -> None:
         """Answer the parked request, if there is one."""
         waiter, self._waiter = self._waiter, None
-        self._sock = None
+        self._peer_is_gone = None
         if waiter is not None:
             waiter.set(data)
             self._owner.unparked(self._client, self)
@@ -132,7 +133,7 @@ class Poller(Generic[C]):
     def abandon(self, waiter: Waiter) -> None:
         """The request of *waiter* is gone."""
         if self._waiter is waiter:
-            self._waiter = self._sock = None
+            self._waiter = self._peer_is_gone = None
             self._owner.unparked(self._client, self)
 
     def end(self, code: int, reason: str = "") -> None:
@@ -209,8 +210,10 @@ class Parked:
         sock, self._sock = self._sock, None
         # Not before: while it is read, and no longer, the server keeps the socket open.
         hangup = None if sock is None else hub.watch_hangup(sock, waiter.set, b"")
-        if hangup is None and sock is not None:
-            hub.call(requests.look_at, self._key, waiter, sock)
+        if sock is not None:
+            # A watch tells it in a later turn of the loop: events may come before.
+            gone = partial(_hung_up, sock) if hangup is None else hangup.peer_is_gone
+            hub.call(requests.look_at, self._key, waiter, gone)
         try:
             data = waiter.wait(self._seconds)
         finally:

@@ -275,6 +275,10 @@ class Call:
         self._hangups.append((fn, args))
         return self
 
+    def peer_is_gone(self) -> bool:
+        """Never known before the watch says so."""
+        return False
+
     def stop(self) -> None:
         """Watch no longer."""
         self._hangups.clear()

@@ -452,6 +452,22 @@ def test_a_job_that_gives_another_runs_it_after_itself(clock: Clock) -> None:
     assert order == ["first", "still first", "second"]
 
 
+def test_a_peer_that_hung_up_is_known_to_be_gone_before_the_loop_says_so() -> None:
+    def test() -> None:
+        ours, theirs = socket.socketpair()
+        told: list[str] = []
+        with ours:
+            hangup = Hub().watch_hangup(ours, told.append, "gone")
+            assert hangup is not None
+            assert not hangup.peer_is_gone()
+            theirs.close()
+            assert (hangup.peer_is_gone(), told) == (True, [])
+            gevent.sleep(0.01)
+            assert told == ["gone"]
+
+    gevent.spawn(test).get(timeout=LONG)
+
+
 def test_a_watch_for_a_hangup_that_is_dropped_closes_nothing() -> None:
     """Its descriptor may have a new owner by then."""
 

@@ -111,6 +111,35 @@ def test_what_was_noted_for_a_poll_that_went_is_for_the_next(scene: Scene) -> No
     assert (scene.noted, poll.value) == ([2, 1, 2], b"[[[:a/b 2]] nil]")
 
 
+def test_a_poll_whose_peer_is_gone_is_given_nothing(scene: Scene) -> None:
+    poll = scene.park()
+    scene.polls.look_at(scene.connection.key, poll, lambda: True)
+    scene.deliver(2)
+    assert (scene.noted, poll.value) == ([], None)
+    poll = scene.park()
+    scene.step()
+    assert (scene.noted, poll.value) == ([2], b"[[[:a/b 2]] nil]")
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_was_noted_for_a_poll_whose_peer_is_gone_is_for_the_next(
+    scene: Scene, away: bool
+) -> None:
+    gone = False
+    poll = scene.park()
+    scene.polls.look_at(scene.connection.key, poll, lambda: gone)
+    scene.deliver(2)
+    gone, scene.away = True, away
+    scene.step()
+    scene.away = False
+    while scene.noted != [2, 1]:
+        scene.step()
+    assert poll.value is None
+    poll = scene.park()
+    scene.step()
+    assert (scene.noted, poll.value) == ([2, 1, 2], b"[[[:a/b 2]] nil]")
+
+
 def test_a_newer_poll_gets_what_was_noted_for_the_older_one(scene: Scene) -> None:
     older = scene.park()
     scene.deliver(2)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 
 from flask_chsk import packers
-from flask_chsk.hub import DONT_WAIT
+from flask_chsk.hub import DONT_WAIT, Hub
 from flask_chsk.protocol.generations import CURRENT
 from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.transports.longpoll import UNDER_WAY, NoAnswer, Parked, Poller
@@ -132,17 +134,11 @@ def test_a_request_that_is_gone_is_parked_no_more(scene: Scene) -> None:
     assert not scene.poller.parked
 
 
-@pytest.mark.skipif(not DONT_WAIT, reason="the peer's end cannot be seen here")
 @pytest.mark.parametrize("hangs_up", [True, False])
 def test_a_request_whose_peer_hung_up_is_not_answered(scene: Scene, hangs_up: bool) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        scene.poller.look_at(scene.waiter, ours)
-        scene.owner.answer = b"events"
-        if hangs_up:
-            theirs.close()
-        scene.poller.wake()
+    scene.poller.look_at(scene.waiter, lambda: hangs_up)
+    scene.owner.answer = b"events"
+    scene.poller.wake()
     assert scene.given == ([] if hangs_up else [b"events"])
     assert not scene.poller.parked
 
@@ -156,6 +152,7 @@ class Requests:
     def __init__(self, expired: bytes | None = None) -> None:
         self.expired = expired
         self.seen: list[Any] = []
+        self.peer_is_gone: Callable[[], bool] | None = None
         self.hub: Any = SimpleNamespace(
             watch_hangup=lambda *args: None,
             call=lambda fn, *args: fn(*args),
@@ -170,8 +167,8 @@ class Requests:
     def abandon(self, key: Any, waiter: Any) -> None:
         self.seen.append("abandon")
 
-    def look_at(self, key: Any, waiter: Any, sock: Any) -> None:
-        self.seen.append("look")
+    def look_at(self, key: Any, waiter: Any, peer_is_gone: Callable[[], bool]) -> None:
+        self.peer_is_gone = peer_is_gone
 
 
 def wait_for(requests: Requests, *values: Any) -> tuple[list[bytes], Waiter]:
@@ -207,14 +204,48 @@ def test_a_body_that_is_dropped_unread_is_abandoned() -> None:
     assert requests.seen == ["abandon"]
 
 
+@pytest.mark.skipif(not DONT_WAIT, reason="the peer's end cannot be seen here")
+def test_where_nothing_is_watched_the_peer_is_looked_at() -> None:
+    requests = Requests()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        list(Parked(requests, ("ann", "1"), Waiter(b"events"), ours, 20.0))
+        assert requests.peer_is_gone is not None
+        assert not requests.peer_is_gone()
+        theirs.close()
+        assert requests.peer_is_gone()
+
+
+def test_a_peer_that_went_before_its_poll_was_parked_is_known_to_be_gone_at_once() -> None:
+    """An event may come before the loop has had a turn, and would be given to nobody."""
+
+    def test() -> None:
+        requests = Requests()
+        requests.hub = hub = Hub()
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with ours:
+            body = Parked(requests, ("ann", "1"), hub.waiter_here(), ours, 30.0)
+            reading = gevent.spawn(list, body)
+            gevent.sleep(0)  # it is parked, and the loop has polled nothing yet
+            assert requests.peer_is_gone is not None
+            assert requests.peer_is_gone()
+            assert reading.get() == [b""]
+            body.close()
+
+    gevent.spawn(test).get(timeout=30)
+
+
 # Where a generation is to get no answer -----------------------------------------------------
 
 
 def parked(sock: socket.socket | None) -> Parked:
     hub = SimpleNamespace(
-        watch_hangup=lambda *args: SimpleNamespace(stop=lambda: None), call=lambda *args: None
+        watch_hangup=lambda *args: SimpleNamespace(stop=lambda: None, peer_is_gone=lambda: False),
+        call=lambda *args: None,
     )
-    requests: Any = SimpleNamespace(hub=hub, abandon=None)
+    requests: Any = SimpleNamespace(hub=hub, abandon=None, look_at=None)
     return Parked(requests, ("ann", "1"), Waiter(NoAnswer(b"-[]")), sock, 1.0)
 
 
