@@ -101,7 +101,7 @@ def test_who_did_not_ask_hears_nothing_of_an_error(wire: Wire) -> None:
 
 
 def test_a_deferred_reply_comes_from_wherever_it_is_given(serve: Callable[..., Wire]) -> None:
-    wire = serve(reply_timeout=60)
+    wire = serve(reply_timeout=50)
     socket, poster = wire.peer("late"), wire.peer("late-post")
     socket.open()
     socket.say("[:test/defer 1]", '"late"')
@@ -124,7 +124,7 @@ def test_after_its_timeout_a_deferred_reply_is_not_sent_any_more(wire: Wire) -> 
 
 
 def test_a_reply_to_a_socket_that_is_gone_goes_nowhere(serve: Callable[..., Wire]) -> None:
-    wire = serve(reply_timeout=60)
+    wire = serve(reply_timeout=50)
     peer = wire.peer("gone")
     peer.open()
     peer.say("[:test/defer 1]", '"late"')
