@@ -110,8 +110,8 @@ class Clients:
             cursor_every=max(config.recovery_seconds / 4, 1.0),
             max_outbox_bytes=config.max_outbox_bytes,
         )
-        # Which of two openings is the later one, several processes cannot tell: a request that
-        # was given up may arrive last. The client that lives comes back.
+        # Workers cannot order two concurrent openings of one client, since an abandoned request may
+        # arrive last. The loser is closed with 1013, and a live client reconnects.
         self._replaced = s.REPLACED if broker.local else s.TRY_LATER
         self._graces = {"ws": config.close_grace_ws, "ajax": config.close_grace_ajax}
         self.draining = False
@@ -120,7 +120,10 @@ class Clients:
     # a request asks to be let in -----------------------------------------------------------
 
     def asked(self) -> Asked:
-        """Now, before somebody is asked for; from any thread, and may wait for the broker."""
+        """The present moment, for a request that is about to ask who its user is.
+
+        From any thread, and may wait for the broker.
+        """
         with suppress(BrokerError):  # said where they would be let in
             self._broker.listen()
         return self.hub.run(lambda: self._controls.asked(self._broker.watermark()))
@@ -207,7 +210,7 @@ class Clients:
 
     @on_hub
     def _half_entered(self, opening: Opening, arrival: Arrival) -> None:
-        """Something failed after the broker let a client in: nobody stays without a way here."""
+        """Undo an entry that failed after the broker let the client in."""
         uid, client_id = opening.uid, opening.client_id
         connection = self._registry.get(uid, client_id)
         if connection is None:
@@ -235,7 +238,7 @@ class Clients:
             raise Refused(503, "try again: the broker was away", retry_after=1)
         now = self.hub.now()
         current = not arrival.epoch or arrival.epoch == self._broker.epoch
-        # Its "now": what went by here before is over, what was sent before it came, too.
+        # Start offset: the client is not owed earlier events.
         watermark = self._broker.watermark()
         if current:
             watermark = max(watermark, arrival.offset)
@@ -317,7 +320,7 @@ class Clients:
         check_may_act(opening.uid, connection.digest, opening.digest)  # as the broker began
         one = connection.session
         if connection.state is State.WS:
-            # From now on nothing leaves by it that the newcomer would miss.
+            # Nothing more leaves by the old socket: the new one would miss it.
             assert connection.transport is not None
             connection.transport.replaced(self._replaced, REPLACED)
             connection.lose(self.hub.now())
@@ -333,7 +336,7 @@ class Clients:
         one.change_composer(opening.composer, opening.v1)
 
     def _start_at(self, one: ServerSession, offset: int) -> None:
-        """Begin at *offset*; what topics had since, this process may not hear yet."""
+        """Begin at *offset*, and read topics from history: the worker may not hear them yet."""
         one.start_at(offset)
         if one.uid is not None and self._memberships.of(one.uid) and not self._broker.local:
             one.fall_behind()
@@ -341,7 +344,7 @@ class Clients:
     def _apply_pending(
         self, connection: Connection, opening: Opening, arrival: Arrival, controls: list[Push]
     ) -> None:
-        """Do what was decided of a client while it was let in."""
+        """Apply closes and joins that came while the client was let in."""
         uid = opening.uid
         mine = (None if uid is None else user_channel(uid), client_channel(*connection.key))
         for push in controls:
@@ -406,7 +409,7 @@ class Clients:
         self._end_trial(connection, websocket)
 
     @on_hub
-    def trust(self, connection: Connection, websocket: Transport) -> bool:
+    def pass_trial(self, connection: Connection, websocket: Transport) -> bool:
         """A message came by a WebSocket on trial: it is the transport from now on.
 
         False: it is on trial no more.
@@ -451,7 +454,7 @@ class Clients:
     def unsendable(
         self, connection: Connection, transport: Transport, error: BaseException
     ) -> None:
-        """A packer failed, an application's own: its client misses something, and others nothing.
+        """A packer of the application failed: close its client only.
 
         :raises BaseException: *error*, where it ends the process.
         """

@@ -26,8 +26,8 @@ rate_limited = RateLimitedLogger(log)
 
 
 MOST_NAMED = 8  # ids in a line of the log
-EVENT_BYTES = 800  # that each event holds which waits: its message, its job, its way back
-RUNNING_BYTES = 12 * 1024  # and one that runs: its greenlet, and the context of its request
+EVENT_BYTES = 800  # that a waiting event holds: its message, its job, its way back
+RUNNING_BYTES = 12 * 1024  # that a running one holds: its greenlet and its request's context
 
 
 class Host(Protocol):
@@ -47,7 +47,7 @@ class Host(Protocol):
 
 
 class SignedOut(Exception):
-    """Whoever opened this connection is not its user any more."""
+    """The session behind a connection belongs to another user by now."""
 
 
 class Inbox:
@@ -143,7 +143,7 @@ class Dispatcher:
 
     @on_hub
     def is_full(self, key: Any) -> bool:
-        """Whether no more should be taken in."""
+        """Whether no more events should be submitted."""
         inbox = self._inboxes.get(key)
         return inbox is not None and self._is_full(inbox)
 
@@ -154,7 +154,7 @@ class Dispatcher:
 
     @on_hub
     def is_half_full(self, key: Any) -> bool:
-        """Whether whoever fills it should wait."""
+        """Whether the client should wait before it sends more."""
         inbox = self._inboxes.get(key)
         return inbox is not None and (
             inbox.waiting >= self._max_inbox // 2 or inbox.bytes >= self._max_bytes // 2
@@ -180,7 +180,7 @@ class Dispatcher:
         on_done: Callable[[], object] | None = None,
         is_handled_elsewhere: Callable[[], bool] | None = None,
     ) -> None:
-        """Take a client's event in; *transport* is not read while too many wait.
+        """Queue a client's event for its handler; *transport* is not read while too many wait.
 
         :param size: bytes that it holds, besides what each event does.
         :param on_done: called when later events may be handled: after its handler, or now where
@@ -191,7 +191,7 @@ class Dispatcher:
         if handler is None and event.id.startswith("chsk/ws-p"):
             if on_done is not None:
                 on_done()
-            return  # keep-alive reaches only a handler for its very id
+            return  # "*" does not take keep-alive messages
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
         if handler is not None and handler.concurrent:
@@ -206,7 +206,7 @@ class Dispatcher:
     def submit_own(
         self, event: Event, uid: str, generation: int, way: Channel, on_done: Callable[[], object]
     ) -> None:
-        """Take an event of ours in, about a user; *on_done* runs after its handler."""
+        """Queue an event about a user, made by the worker; *on_done* runs after its handler."""
         ev = EventMessage(event, uid, None, way, generation=generation)
         handler = self._router.find(event.id) or Handler(lambda ev: None)
         self._enqueue((uid, None), Job(ev, handler, None, None, on_done), None)
@@ -222,7 +222,7 @@ class Dispatcher:
             inbox.concurrent_running += 1
         else:
             inbox.jobs.append(job)
-        # Before a worker has it: it may be done when `spawn` returns, and nothing resumed after.
+        # Before `spawn`: the handler may be done when that returns, and nothing would resume it.
         if transport is not None and inbox.paused is None and self._is_full(inbox):
             inbox.paused = transport
             transport.pause()
@@ -248,7 +248,7 @@ class Dispatcher:
                     if hub.now() >= until:
                         hub.yield_to_loop()
                         break
-        finally:  # whatever ends this worker, the next event finds another
+        finally:  # whatever ends this greenlet, the next event starts another
             hub.call(self._rest, inbox)
 
     def _run_concurrent(self, inbox: Inbox, job: Job) -> None:
@@ -300,7 +300,7 @@ class Dispatcher:
             self._idlers.clear()
 
     def idle(self) -> Waiter:
-        """What is told when no event waits for its handler; from any thread."""
+        """A waiter that is set when no event waits for its handler; from any thread."""
         waiter = self.hub.waiter_here()
 
         def ask() -> None:
@@ -314,7 +314,7 @@ class Dispatcher:
 
     @on_hub
     def stop(self) -> None:
-        """Handle no more: what waits is answered ``:chsk/closed``."""
+        """Handle nothing more, and answer waiting events with ``:chsk/closed``."""
         self._stopped = True
         for inbox in list(self._inboxes.values()):
             while (job := _next(inbox.jobs)) is not None:
@@ -349,7 +349,7 @@ class Dispatcher:
         except RefusedByParse as refused:
             assert refused.__cause__ is not None
             self._refused_by_parse(ev, channel, refused.__cause__)
-        except BaseException as error:  # what ends a handler ends nothing else
+        except BaseException as error:  # an error ends its handler only
             if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
                 raise
             self._failed(ev, channel, error)

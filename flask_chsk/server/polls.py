@@ -67,7 +67,7 @@ class Polls:
         self._noting: set[Connection] = set()  # up to where these are served, the broker is told
 
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
-        """A GET: the answer that is there, or what will be told it; from any thread.
+        """A GET: its answer, or a waiter for it; from any thread.
 
         :param wait: False: an empty answer at once instead of parking (tests).
         :raises Refused: as :meth:`~flask_chsk.server.clients.Clients.enter`; 429 where polls
@@ -86,7 +86,7 @@ class Polls:
             return self.hub.run(self._say_close, opening, closed.close, wait)
         if entered is None:
             return self._empty(opening)
-        # A client that came from another process, with all it needs to go on, just polls.
+        # A client of another worker that brings its cursor goes on without a handshake.
         known = entered.recovered if opening.v1 else entered.known
         greets = handshake or not known
         return self.hub.run(self._open, entered, greets, wait)
@@ -132,7 +132,7 @@ class Polls:
             generation = opening.generation
             return body(self.close_message(one.composer, one.v1, generation, s.RESTART, spread))
         if known.state is State.WS:
-            # A poll that was on its way while the client changed to WebSocket.
+            # The poll was on its way while the client changed to WebSocket.
             return self._empty(opening)
         poller = known.poller
         if poller is not None and (not known.session.v1 or opening.trusted):
@@ -207,7 +207,7 @@ class Polls:
 
     @on_hub
     def expire(self, key: Key, waiter: Waiter, at_once: bool = False) -> bytes | None:
-        """The answer of a poll whose time is over; None: it was answered just now.
+        """The answer of a poll that has timed out; None: it was answered just now.
 
         :param at_once: False: None, too, where it is about to be.
         """
@@ -230,7 +230,7 @@ class Polls:
 
     @on_hub
     def look_at(self, key: Key, waiter: Waiter, peer_is_gone: Callable[[], bool]) -> None:
-        """See that the peer of a poll is there before it is answered."""
+        """Check that the peer of a poll is there before the poll is answered."""
         poller = self._poller(key)
         if poller is not None:
             poller.look_at(waiter, peer_is_gone)
@@ -267,7 +267,7 @@ class Polls:
 
     @on_hub
     def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
-        """What tells a parked poll that its client is to go."""
+        """The answer that tells a parked poll's client to go."""
         one, generation = connection.session, connection.generation
         noted = self._broker_keeps_cursor(connection) and connection in self._noting
         if code == s.RESTART and noted and one.page():
@@ -346,7 +346,7 @@ class Polls:
         return connection.poller is not None and not connection.poller.parked
 
     def _take_back(self, connection: Connection) -> None:
-        """The poll that events were noted for is gone: they are for the next one."""
+        """Undo what was noted for a poll that is gone: the events are for the next one."""
         self._noting.add(connection)
         connection.note_served(connection.session.acked)
         self.hub.background(self._note, connection, connection.served)
@@ -365,7 +365,7 @@ class Polls:
     def close_message(
         self, composer: Composer, v1: bool, generation: Generation, code: int, reason: str
     ) -> Data:
-        """What tells a poller to go: ours as a push, Sente's as the end of the poll."""
+        """The message that tells a poller to go: a push to ours, the poll's end to Sente's."""
         if not v1:
             return composer.message(generation.poll_end)
         return composer.message([[s.CLOSE, {"code": code, "reason": reason}]])

@@ -70,7 +70,9 @@ class Receiver:
     def received(self, connection: Connection, websocket: Transport, data: Data) -> None:
         """A message came over a WebSocket."""
         one = connection.session
-        if connection.transport is not websocket and not self._clients.trust(connection, websocket):
+        if connection.transport is not websocket and not self._clients.pass_trial(
+            connection, websocket
+        ):
             return  # replaced, and about to notice
         incoming, size = one.receive(data, self.hub.now())
         if self._config.rate is not None and self._too_fast(connection.key, incoming):

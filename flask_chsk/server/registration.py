@@ -27,12 +27,12 @@ log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
 
 
-MOVED = 10.0  # seconds for which it is remembered who went to another process
-LATER = 2.0  # seconds for the processes where they are to speak first
+MOVED = 10.0  # seconds for which a worker remembers the users who moved to another worker
+LATER = 2.0  # seconds in which their new workers report them first
 
 
 class Moved(NamedTuple):
-    """A user whose client another process let in, and who has none here any more."""
+    """A user whose last client here was let in by another worker."""
 
     when: float
     uid: str
@@ -60,11 +60,11 @@ class BrokerRegistration:
         self._memberships = memberships
         self._presence = presence
         self._taken_over = taken_over
-        self._leaving: deque[tuple[Uid, str, str]] = deque()  # to be signed off
-        self._waiting: dict[Connection, bool] = {}  # to be let in again; quietly?
-        self._unsaid: dict[str, list[str]] = {}  # user -> topics that the broker is to know again
-        self._gone: dict[str, None] = {}  # users who were here before the epoch
-        self._gone_from = 0.0  # when those are spoken of
+        self._leaving: deque[tuple[Uid, str, str]] = deque()  # clients to be signed off
+        self._waiting: dict[Connection, bool] = {}  # clients to be attached again; silently?
+        self._unsaid: dict[str, list[str]] = {}  # user -> topics that the broker does not know
+        self._gone: dict[str, None] = {}  # users of before the epoch who are gone
+        self._gone_from = 0.0  # when the broker is told of those
         self._at_it = False
         self._moved: deque[Moved] = deque()
 
@@ -72,7 +72,7 @@ class BrokerRegistration:
 
     @on_hub
     def reattach(self, quiet: bool, only: Connection | None = None) -> None:
-        """The broker lost sight of our clients: let them in again, one after another.
+        """The broker lost its record of our clients: attach them again, one after another.
 
         :param quiet: it began anew, knows of no topic, and of nobody who was here.
         """
@@ -101,7 +101,7 @@ class BrokerRegistration:
 
     @on_hub
     def moved(self, uid: str, topics: list[str]) -> None:
-        """Another process let the last client of a user in that was here.
+        """Another worker let in the last client that a user had here.
 
         If the broker begins anew just then, the other one may never have had its answer: then
         only this one knows that the user was there, and a member.
@@ -113,7 +113,7 @@ class BrokerRegistration:
 
     @on_hub
     def moved_user_left(self, uid: str, topic: str) -> None:
-        """A user left a topic who has no client here."""
+        """A user who has no client here left a topic."""
         for one in self._moved:
             if one.uid == uid and topic in one.topics:
                 one.topics.remove(topic)
@@ -141,16 +141,16 @@ class BrokerRegistration:
 
     @on_hub
     def has_topics_of(self, uid: Uid) -> bool:
-        """Whether the broker has yet to be told of topics of a user."""
+        """Whether the broker does not know all topics of a user yet."""
         return uid in self._unsaid
 
     @on_hub
     def waits(self, connection: Connection) -> bool:
-        """Whether a client is to be let in again: perhaps another process has it by now."""
+        """Whether a client is to be attached again; perhaps another worker has it by now."""
         return connection in self._waiting
 
     def _reattach(self) -> None:
-        """May wait for the broker; comes back until all are in, and all topics said before."""
+        """Attach until nothing is left to do, topics first; may wait for the broker."""
         try:
             while one := self.hub.run(self._next):
                 what, more = one
@@ -213,7 +213,7 @@ class BrokerRegistration:
         except Refused as error:
             rate_limited.warning("again", "uid %r could not be let in again: %s", uid, error)
             return
-        if arrival is None:  # it went elsewhere while we were cut off
+        if arrival is None:  # another worker let it in while this one was cut off
             self.hub.call(self._taken_over, uid, client_id, token)
         else:
             self.hub.call(self._attached, connection, arrival)
@@ -235,7 +235,7 @@ class BrokerRegistration:
         self.hub.call(self._memberships.lost, uid, topic)
 
     def confirm_socket(self, connection: Connection) -> None:
-        """A WebSocket proved itself: its client polls elsewhere no more. May wait."""
+        """A WebSocket passed its trial: its client no longer polls elsewhere. May wait."""
         uid, client_id = connection.key
         if connection.transport is None:
             return
@@ -267,7 +267,7 @@ class BrokerRegistration:
             connection.register(arrival.token)
             if uid is not None:
                 self._memberships.take(uid, arrival, complete=True)
-        else:  # it went in between
+        else:  # the client was forgotten meanwhile
             self.detach(uid, client_id, arrival.token)
 
     # who went --------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class BrokerRegistration:
             self.hub.background(self._sign_off)
 
     def _sign_off(self) -> None:
-        """One after another, until all who went are signed off; may wait for the broker."""
+        """Sign clients off, one after another; may wait for the broker."""
         while self._leaving:
             gone = uid, client_id, token = self._leaving[0]
             try:
@@ -297,7 +297,7 @@ class BrokerRegistration:
                 self._leaving.remove(gone)
 
     def leave_cursor(self, connection: Connection) -> None:
-        """A client without a cursor may come back elsewhere: say how far it was served.
+        """Tell the broker how far a client without a cursor was served: it may come back elsewhere.
 
         May wait for the broker.
         """

@@ -106,8 +106,8 @@ class History:
     def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
         one = connection.session
         if not one.needs_replay or self._position(one) != position:
-            # While it was read the client came back with another cursor, or joined a topic:
-            # what is between is not in this page. It is still behind, and asks again.
+            # Meanwhile the client came back with another cursor, or joined a topic, so this page
+            # may lack something. The session still needs a replay, and asks again.
             return True
         if connection.take_gap() or not page.complete:
             now = self._broker.watermark()

@@ -164,7 +164,7 @@ def test_a_socket_on_trial_serves_once_it_has_said_something(office: Office) -> 
     trial = FakeTransport()
     office.clients.try_socket(one, trial)
     assert one.state is State.PARKED
-    assert office.clients.trust(one, trial)
+    assert office.clients.pass_trial(one, trial)
     assert one.state is State.WS
     assert waiter.value == b"[:chsk/timeout nil]"  # its poll ends
     assert trial.told == ["wake"]
@@ -176,8 +176,8 @@ def test_of_two_sockets_on_trial_the_later_one_stays(office: Office) -> None:
     office.clients.try_socket(one, first)
     office.clients.try_socket(one, second)
     assert first.told == [(s.TRY_LATER, "said nothing while its client was here")]
-    assert not office.clients.trust(one, first)
-    assert office.clients.trust(one, second)
+    assert not office.clients.pass_trial(one, first)
+    assert office.clients.pass_trial(one, second)
 
 
 def test_a_trial_that_is_lost_leaves_the_polls(office: Office) -> None:
