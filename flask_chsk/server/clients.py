@@ -358,7 +358,6 @@ class Clients:
     def handshake(self, entered: Entered) -> Data:
         """The first message to a client that was let in."""
         opening, one, config = entered.opening, entered.connection.session, self._config
-        entered.connection.greet(one.acked)
         extras: dict[Any, Any] | None = None
         if one.v1:
             extras = {

@@ -103,6 +103,7 @@ class Polls:
         if not greets:
             return self._poll(connection, poller, entered.opening, wait)
         self._clients.poll_ended(connection)
+        connection.greet(connection.session.acked)
         return body(self._clients.handshake(entered))
 
     @on_hub

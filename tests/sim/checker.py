@@ -69,7 +69,8 @@ class Checker:
         self.published: list[Published] = []
         self._offsets: list[int] = []
         self._by_number: dict[int, Published] = {}
-        self._handled: dict[int, list[str | None]] = {}  # send -> as whose
+        # Send -> as whose it was handled, and by which worker.
+        self._handled: dict[int, list[tuple[str | None, int]]] = {}
         self._asks: dict[int, None] = {}
         self.left: dict[tuple[str | None, str], int] = {}  # when a user left a topic last
         self._here: dict[str, tuple[bool, int]] = {}  # user -> came, generation
@@ -95,12 +96,15 @@ class Checker:
         self._offsets.append(event.offset)
         self._by_number[event.number] = event
 
-    def handled(self, number: int, uid: str | None) -> None:
-        """:param uid: by the request's cookie; a key holds for one user."""
-        users = self._handled.setdefault(number, [])
-        if uid in users:
+    def handled(self, number: int, uid: str | None, worker: int) -> None:
+        """A key holds for one user, and as long as the broker of a worker.
+
+        :param uid: by the request's cookie.
+        """
+        before = self._handled.setdefault(number, [])
+        if (uid, worker) in before:
             self.violated(f"send {number} was handled twice")
-        users.append(uid)
+        before.append((uid, worker))
 
     def was_handled(self, number: int) -> bool:
         return number in self._handled
@@ -158,7 +162,11 @@ class Checker:
     def entries(self, page: PageSeen, above: int) -> list[Published]:
         """What the channels of *page* had after an offset, whoever it was for."""
         later = self.published[bisect_right(self._offsets, above) :]
-        return [one for one in later if one.epoch == page.epoch and page.listens_to(one)]
+        return [
+            one
+            for one in later
+            if one.epoch == page.epoch and (page.listens_to(one) or page.left_after(one, above))
+        ]
 
     def find(self, number: int) -> Published | None:
         return self._by_number.get(number)
@@ -190,6 +198,10 @@ class PageSeen:
 
     def may_get(self, event: Published) -> bool:
         return self.listens_to(event) and event.but != (self.uid, self.client_id)
+
+    def left_after(self, event: Published, offset: int) -> bool:
+        """Whether it is of a topic that its user left after *offset*: it takes a place in that."""
+        return self.checker.left.get((self.uid, event.channel[2:]), 0) > offset
 
     def has_left(self, event: Published) -> bool:
         """Whether it is of a topic that its user has left since: then it is owed no more."""

@@ -124,7 +124,7 @@ class World:
         @handlers.on("sim/echo")
         def take(ev: EventMessage) -> int:
             number: int = ev.data
-            self.checker.handled(number, ev.uid)
+            self.checker.handled(number, ev.uid, worker)
             self.say(f"handler of send {number}")
             if self.rng.random() < 0.2:
                 self.hub.sleep(self.rng.random() * self.dawdles)
