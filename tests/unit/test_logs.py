@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 from flask import Flask, abort
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from flask_chsk import Chsk, ConfigError
 from flask_chsk.errors import BrokerUnavailable, ReplyError
 from flask_chsk.logs import RateLimitedLogger, logger
-from flask_chsk.printable import error_line, masked, printable
 from flask_chsk.publisher import Publisher
 from flask_chsk.server import dispatch
 from flask_chsk.server.close_log import REPLACED, CloseLog
@@ -60,50 +57,6 @@ def lines() -> Iterator[Lines]:
 
 
 log = logger("flask_chsk.test")
-
-
-# Words ----------------------------------------------------------------------------------
-
-
-@given(st.text(), st.integers(0, 50))
-def test_anything_becomes_one_printable_line(text: str, most: int) -> None:
-    shown = printable(text, most)
-    assert shown.isprintable()
-    assert len(shown) <= 10 * most + 40
-
-
-def test_what_is_printable_stays() -> None:
-    assert printable("zoë 日本 😀") == "zoë 日本 😀"
-    assert printable("x" * 20, 5) == "xxxxx… (20 characters)"
-
-
-def test_an_error_that_cannot_say_what_it_is_has_a_type() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise ValueError
-
-    assert error_line(Mute()) == "Mute"
-    assert error_line(ValueError("a\n\x1b b")) == "a \\x1b b"
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:pw@host:1/0?prefix=x", "redis://:***@host:1/0?prefix=x"),
-        ("redis://ann:p/w@x:y#z@host/0", "redis://ann:***@host/0"),
-        ("redis://host/0?password=pw&db=1", "redis://host/0?password=***&db=1"),
-        ("unix://:pw@/tmp/socket?db=1", "unix://:***@/tmp/socket?db=1"),
-        ("redis://ann@host/0", "redis://ann@host/0"),
-        (
-            "https://ann:pw@host/@path?csrf-token=x&a=b",
-            "https://ann:***@host/@path?csrf-token=***&a=b",
-        ),
-        ("https://host/@path", "https://host/@path"),
-        ("memory://", "memory://"),
-    ],
-)
-def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert masked(url) == shown
 
 
 # Records --------------------------------------------------------------------------------

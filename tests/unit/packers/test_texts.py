@@ -1,4 +1,4 @@
-"""Names, characters, UUIDs, and excerpts for error messages."""
+"""Names, characters and UUIDs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from uuid import UUID
 import pytest
 
 from flask_chsk.errors import PackError, UnpackError
-from flask_chsk.packers.excerpts import short, shown
 from flask_chsk.packers.texts import char_of, check_char, keyword_of, symbol_of, unwritable, uuid_of
-from flask_chsk.values import Char, Keyword, Symbol, Tagged
+from flask_chsk.values import Char, Keyword, Symbol
 
 from . import typed
 
@@ -61,25 +60,3 @@ def test_a_uuid_is_read_in_either_case() -> None:
 def test_what_is_no_uuid_is_refused(value: Any) -> None:
     with pytest.raises(UnpackError, match="not a UUID"):
         uuid_of(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "excerpt"),
-    [
-        ("a", "'a'"),
-        ("a" * 100, "'" + "a" * 58 + "…"),
-        ([1, "b"], "[1, 'b']"),
-        ([[]], "a list"),
-        ({"a": 1}, "{'a': 1}"),
-        ([0] * 9, "a list"),
-        ({"a": "x" * 60}, "a dict"),
-        (Tagged("t", 1), "Tagged(tag='t', value=1)"),
-        (1.5, "1.5"),
-    ],
-)
-def test_an_excerpt_is_short(value: Any, excerpt: str) -> None:
-    assert shown(value) == excerpt
-
-
-def test_text_is_cut_with_a_mark() -> None:
-    assert (short("abc", 3), short("abcd", 3)) == ("abc", "ab…")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import gc
-import io
 import queue
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 from flask import (
     Flask,
-    Request,
     Response,
     after_this_request,
     copy_current_request_context,
@@ -29,7 +25,6 @@ from flask import (
     stream_with_context,
     url_for,
 )
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask_login import (
     LoginManager,
@@ -45,10 +40,8 @@ from flask_wtf.csrf import CSRFProtect, generate_csrf
 
 from flask_chsk import Chsk, ReplyError
 from flask_chsk.testing import ChskTestClient
-from flask_chsk.web import internals as flask_internals
-from flask_chsk.web.contexts import EventContext, HandshakeRequest, PostRequest
-from flask_chsk.web.internals import UnroutedContext
-from flask_chsk.web.readonly import ReadOnlySession, rate_limited
+from flask_chsk.web.contexts import HandshakeRequest, PostRequest
+from flask_chsk.web.readonly import rate_limited
 
 PACKAGE = Path(__file__).parents[3] / "flask_chsk"
 
@@ -68,111 +61,6 @@ def app() -> Flask:
 @pytest.fixture
 def chsk(app: Flask) -> Chsk:
     return Chsk(app)
-
-
-# Shapes of Flask ---------------------------------------------------------------------------
-
-
-class Split:
-    """The state of a RequestContext of Flask 3.1."""
-
-    def __init__(self, app: Any, environ: Any, request: Any = None, session: Any = None) -> None:
-        self.app, self.request, self.session = app, request, session
-        self.environ = environ
-        self.flashes: Any = None
-        self._after_request_functions: list[Any] = []
-        self._cv_tokens: list[Any] = []
-
-    def push(self) -> None:
-        self._cv_tokens.append("token")
-
-
-class Merged:
-    """The state of an AppContext of Flask 3.2."""
-
-    def __init__(self, app: Any, *, request: Any = None, session: Any = None) -> None:
-        self.app, self._request, self._session = app, request, session
-        self.g = app.app_ctx_globals_class()
-        self._flashes: Any = None
-        self._after_request_functions: list[Any] = []
-        self._cv_token: Any = None
-
-    @classmethod
-    def from_environ(cls, app: Any, environ: Any, /) -> Any:
-        raise NotImplementedError
-
-    def push(self) -> None:
-        self._cv_token = "token"
-
-
-class InSplit(UnroutedContext, Split):
-    pass
-
-
-class InMerged(UnroutedContext, Merged):
-    pass
-
-
-@pytest.fixture(params=[InSplit, InMerged], ids=["Flask 3.1", "Flask 3.2"])
-def context(request: pytest.FixtureRequest) -> Any:
-    fake: Any = SimpleNamespace(app_ctx_globals_class=SimpleNamespace)
-    return request.param(fake, SimpleNamespace(environ={"a": "b"}), "session")
-
-
-def test_a_context_holds_its_request_and_session_in_either_shape(context: Any) -> None:
-    kept = vars(context)
-    assert kept.get("request", kept.get("_request")).environ == {"a": "b"}
-    assert kept.get("session", kept.get("_session")) == "session"
-    assert kept.get("environ", {"a": "b"}) == {"a": "b"}
-
-
-def test_a_context_knows_that_it_is_pushed_in_either_shape(context: Any) -> None:
-    assert not context.entered
-    context.push()
-    assert context.entered
-
-
-def test_a_renewed_context_is_as_new_in_either_shape(context: Any) -> None:
-    def state() -> dict[str, Any]:
-        return {name: value for name, value in vars(context).items() if "_cv_" not in name}
-
-    new = {name: repr(value) for name, value in state().items()}
-    context._after_request_functions.append(print)
-    for name in ("flashes", "_flashes"):
-        if name in vars(context):
-            setattr(context, name, [("message", "hi")])
-    if "g" in vars(context):
-        context.g.seen = True
-    context.renew()
-    assert {name: repr(value) for name, value in state().items()} == new
-
-
-@pytest.mark.parametrize("name", ["session", "_session"], ids=["before Flask 3.1.3", "since"])
-@pytest.mark.parametrize("proxy", ["request_ctx", "app_ctx"], ids=["Flask 3.1", "Flask 3.2"])
-def test_a_session_is_swapped_in_any_shape(
-    name: str, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = SimpleNamespace(**{name: "before"})
-    local = SimpleNamespace(_get_current_object=lambda: context)
-    monkeypatch.setattr(flask_internals, "_GLOBALS", {proxy: local})
-    swap: Callable[[Any], Any] = flask_internals.swap_session
-    assert swap("after") == "before"
-    assert vars(context) == {name: "after"}
-
-
-def test_no_other_module_uses_internals_of_flask() -> None:
-    private = {"request_ctx", "app_ctx", "RequestContext", "AppContext", "after_request_funcs"}
-    private |= {"before_request_funcs", "teardown_request_funcs", "flashes", "_flashes"}
-    private |= {"_cv_tokens", "_cv_token", "_after_request_functions"}
-    for path in PACKAGE.rglob("*.py"):
-        if path.name == "internals.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = {getattr(node, "id", None), getattr(node, "attr", None)}
-            if isinstance(node, ast.ImportFrom):
-                names |= {alias.name for alias in node.names}
-                assert node.module not in ("flask.ctx", "flask.globals"), path
-            assert not names & private, f"{path.name}: {names & private}"
 
 
 # Contexts of events ------------------------------------------------------------------------
@@ -340,71 +228,6 @@ def test_contexts_around_the_test_client_are_no_handlers(app: Flask, chsk: Chsk)
         assert chsk.send("ann", ["a/b"]) is not None
 
 
-# The session ---------------------------------------------------------------------------------
-
-
-def test_keys_of_libraries_hold_for_one_event(
-    app: Flask, chsk: Chsk, caplog: pytest.LogCaptureFixture
-) -> None:
-    @chsk.on("a/b")
-    def handler(ev: Any) -> Any:
-        before = dict(session)
-        session["_fresh"] = False
-        session.permanent = True
-        session.setdefault("_state", 1)
-        session["csrf_token"] = "token"
-        after = dict(session)
-        session.pop("_fresh")
-        return [before, after, sorted(session), len(session), session.pop("_none", 5)]
-
-    ann = chsk.test_client(uid="ann")
-    before, after, keys, length, none = ann.request(["a/b"])
-    assert set(before) == {"uid", "_chsk_csrf"}
-    new = {"_fresh": False, "_permanent": True, "_state": 1, "csrf_token": "token"}
-    assert after == {**before, **new}
-    assert (keys, length, none) == (sorted(set(after) - {"_fresh"}), 5, 5)
-    assert ann.request(["a/b"])[0] == before
-    told = [one.getMessage() for one in caplog.records if one.name == "flask_chsk.web.readonly"]
-    assert [one.partition(" was")[0] for one in told] == [
-        "session['_state']",
-        "session['csrf_token']",
-    ]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: session.__setitem__("uid", "bob"),
-        lambda: session.pop("uid"),
-        lambda: session.setdefault("cart", []),
-        lambda: session.update(cart=[]),
-        lambda: session.clear(),
-        lambda: session.__setitem__("_fresh", True),
-    ],
-)
-def test_other_keys_raise(
-    chsk: Chsk, change: Callable[[], object], caplog: pytest.LogCaptureFixture
-) -> None:
-    chsk.on("a/b")(lambda ev: change())
-    with pytest.raises(ReplyError, match="the handler failed"):
-        chsk.test_client(uid="ann").request(["a/b"])
-    assert "cannot be changed in a channel socket handler" in caplog.text
-
-
-def test_the_attributes_of_a_session_on_the_server_are_read(app: Flask) -> None:
-    class Stored(SecureCookieSession):
-        sid = "1234"
-
-    class Interface(SecureCookieSessionInterface):
-        session_class = Stored
-
-    app.session_interface = Interface()
-    read = ReadOnlySession(app, Request({"wsgi.input": io.BytesIO()}))
-    assert read.sid == "1234"
-    with pytest.raises(AttributeError):
-        _ = read.pid
-
-
 # Flask-Login and Flask-WTF -------------------------------------------------------------------
 
 
@@ -474,18 +297,6 @@ def test_strong_protection_makes_the_user_anonymous(
     assert refused.value.status == 401
 
 
-@pytest.mark.parametrize("login_view", [None, "login_page"])
-@pytest.mark.parametrize("in_session", [False, True])
-def test_whoever_is_not_signed_in_gets_401(
-    app: Flask, chsk: Chsk, login: LoginManager, login_view: str | None, in_session: bool
-) -> None:
-    login.login_view = login_view
-    app.config["USE_SESSION_FOR_NEXT"] = in_session
-    with pytest.raises(ReplyError) as refused:
-        chsk.test_client().request(["a/me"])
-    assert refused.value.status == 401
-
-
 def test_a_login_wall_answers_a_poll_with_401(app: Flask, chsk: Chsk, login: LoginManager) -> None:
     login.login_view = "login_page"
 
@@ -534,40 +345,8 @@ def test_signing_in_and_out_in_a_handler_is_told(
     assert words in caplog.text
 
 
-@pytest.mark.parametrize("first", ["chsk", "csrf"])
-def test_flask_wtf_exempts_us_whichever_comes_first(app: Flask, first: str) -> None:
-    if first == "csrf":
-        CSRFProtect(app)
-    chsk = Chsk(app)
-    if first == "chsk":
-        CSRFProtect(app)
-    app.config["WTF_CSRF_TIME_LIMIT"] = -1  # every token is too old for Flask-WTF
-    chsk.init_app(app, path="/second")
-    chsk.on("a/token")(lambda ev: bool(generate_csrf()))
-
-    @app.get("/token")
-    def token() -> str:
-        return str(generate_csrf())
-
-    @app.post("/form")
-    def form() -> str:
-        return ""
-
-    browser = app.test_client()
-    headers = {"X-CSRF-Token": browser.get("/token").text}
-    event = {"client-id": "x", "ppstr": "[[:a/token] :ajax-cb]"}
-    for path in ("/chsk", "/second"):
-        posted = browser.post(path, data=event, headers=headers)
-        assert posted.status_code == 200, posted.text
-    assert browser.post("/form", headers=headers).status_code == 400
-
-
 def test_a_token_that_a_handler_makes_holds_for_its_event(app: Flask, chsk: Chsk) -> None:
     CSRFProtect(app)
     chsk.csrf_token(lambda: "token")
     chsk.on("a/token")(lambda ev: [len(generate_csrf()) > 40, len(session["csrf_token"])])
     assert chsk.test_client(uid="ann").request(["a/token"]) == [True, 40]
-
-
-def test_an_event_context_is_one() -> None:
-    assert issubclass(EventContext, UnroutedContext)

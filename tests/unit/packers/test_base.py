@@ -293,7 +293,7 @@ def test_subclasses_of_datetime_uuid_and_decimal_are_taken_as_these(make_packer:
         ({"id": 1, "o": Order(1, [Foo()])}, 'data["o"]["lines"][0]: object of type Foo'),
         (
             [1, {Foo: 2}],
-            "data[1]: key <class 'tests.unit.packers.test_packers.Foo'>: object of type type",
+            "data[1]: key <class 'tests.unit.packers.test_base.Foo'>: object of type type",
         ),
         (
             {"at": datetime(2026, 1, 1)},
