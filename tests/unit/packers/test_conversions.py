@@ -1,4 +1,4 @@
-"""What a value becomes whose type a packer does not write; test_packers.py asks the packers."""
+"""What a value becomes whose type a packer does not write; test_base.py asks the packers."""
 
 from __future__ import annotations
 
