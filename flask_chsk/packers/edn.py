@@ -565,7 +565,7 @@ class EdnPacker(WalkingPacker[str]):
         self._tags: dict[str, Callable[[Any], Any]] = {"inst": _read_inst, "uuid": uuid_of}
         if bytes_tag:
             self._tags["chsk/bytes"] = _read_bytes
-            self._scalars[bytes] = _write_bytes
+            self._scalars[bytes] = self._key_scalars[bytes] = _write_bytes
         self._context = _Context(self._tags, 0)  # of messages without namespaced maps
 
     def array(self, parts: Iterable[str]) -> str:

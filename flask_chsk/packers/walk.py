@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -51,6 +51,15 @@ class WalkingPacker(BuiltinPacker[Data]):
         )
         self._scalars: dict[type, Callable[[Any], Data]] = dict(self.scalars)
         self._scalars[datetime] = self._write_datetime
+        # Without datetimes, which may become names when they are given a zone.
+        self._key_scalars: dict[type, Callable[[Any], Data]] = {
+            **(self.key_scalars or self._scalars)
+        }
+        del self._key_scalars[datetime]
+        # Collections that are written as keys as they are.
+        self._key_collections: Set[type] = frozenset()
+        if self.key_scalars is None:
+            self._key_collections = self.native - self._scalars.keys()
         self._joins: dict[type, Callable[[list[Data]], Data]] = {
             list: self._vector,
             tuple: self._vector,
@@ -107,11 +116,11 @@ class WalkingPacker(BuiltinPacker[Data]):
         return join(parts)
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> Data:
-        scalars = self._scalars
+        scalars, keys = self._scalars, self._key_scalars
         write_keyword, write_str = scalars[Keyword], self.name_key
         parts: list[Any] = []
-        names = 0  # keys before the first string that cannot be a keyword: written once more
-        simple = True
+        names = 0  # keys before the first string that cannot be a keyword
+        simple = distinct = True
         for key, item in value.items():
             kind = type(key)
             if kind is Keyword:
@@ -126,41 +135,53 @@ class WalkingPacker(BuiltinPacker[Data]):
             elif kind is StrKey:
                 parts.append(scalars[StrKey](key))
             else:
-                simple = False
-                parts.append(None)
+                distinct = False
+                write = keys.get(kind)
+                if write is not None:
+                    parts.append(write(key))
+                elif kind in self._key_collections:
+                    parts.append(self._collection(key, depth))
+                else:
+                    simple = False
+                    parts.append(None)
             write = scalars.get(type(item))
             parts.append(write(item) if write is not None else self._collection(item, depth))
+        join: Callable[[list[Data]], Data] = self._map
         if not simple:
-            parts[::2], join = self._keys(value, depth)
-            return join(parts)
-        if names:
-            parts[: 2 * names : 2] = [scalars[type(key)](key) for key in islice(value, names)]
-        return self._map(parts)
+            parts[::2], join = self._keys(value, parts[::2], depth)
+        elif names:
+            for at, key in enumerate(islice(value, names)):
+                if type(key) is str:
+                    parts[2 * at] = write_str(key)
+        if not distinct and not all_differ(parts[::2]):
+            raise PackError("a map has keys that become equal")
+        return join(parts)
 
     def _keys(
-        self, keys: Iterable[Any], depth: int
+        self, keys: Iterable[Any], written: list[Any], depth: int
     ) -> tuple[list[Data], Callable[[list[Data]], Data]]:
-        """What is written for *keys*, of any types, and the function that joins their map."""
+        """What is written for *keys*, of any types, and the function that joins their map.
+
+        A collection that is *written* is not written again: in keys of keys that would double.
+        """
         keys = [*map(self._native_key, keys)]
-        scalars: Mapping[type, Callable[[Any], Data]] = self._scalars
-        join = self._map
-        if self.key_scalars is not None:
-            if all(type(key) in self.key_scalars for key in keys):
-                scalars = self.key_scalars
-            else:
-                join = self._composite_map
-        names = {key: self.name_key(key) for key in keys if type(key) is str}
-        if None in names.values():
-            names = {}
-        parts = []
+        scalars: Mapping[type, Callable[[Any], Data]] = self.key_scalars or self._scalars
+        join: Callable[[list[Data]], Data] = self._map
+        write_str = self.name_key
         for key in keys:
-            part = names.get(key) if type(key) is str else None
-            if part is None:
-                write = scalars.get(type(key))
-                part = write(key) if write is not None else self._collection(key, depth)
+            if type(key) is str:
+                if self.name_key(key) is None:
+                    write_str = self._scalars[str]
+            elif self.key_scalars is not None and type(key) not in scalars:
+                scalars, join = self._scalars, self._composite_map
+        parts: list[Any] = []
+        for key, part in zip(keys, written, strict=True):
+            write = write_str if type(key) is str else scalars.get(type(key))
+            if write is not None:
+                part = write(key)
+            elif part is None:
+                part = self._collection(key, depth)
             parts.append(part)
-        if not all_differ(parts):
-            raise PackError("a map has keys that become equal")
         return parts, join
 
     def _distinct(self, members: list[Data]) -> Data:
@@ -182,9 +203,10 @@ class WalkingPacker(BuiltinPacker[Data]):
     def _native_key(self, key: Any) -> Any:
         """*key*, or what it becomes, of a type that is written as it is."""
         for _ in range(self.max_pack_depth):
-            if type(key) is datetime and key.utcoffset() is None:
+            kind = type(key)
+            if kind is datetime and key.utcoffset() is None:
                 key = self._aware(key)
-            elif type(key) in self.native:
+            elif kind in self.native:
                 return key
             else:
                 key = self._plainer(key)

@@ -99,6 +99,9 @@ class StrictWords(Words):
         ({Color.RED: 1, "a": 2}, "{:red 1 :a 2}"),
         ({Color.RED: 1, "a b": 2}, "{str(red) 1 str(a b) 2}"),
         ({(1, "a"): 2}, "{[1 str(a)] 2}"),
+        ({"a": 1, (1,): 2, K("b"): 3, 4: 5, "c d": 6}, "{str(a) 1 [1] 2 :b 3 4 5 str(c d) 6}"),
+        ({(1,): 2, Color.RED: 3, "a": 4}, "{[1] 2 :red 3 :a 4}"),
+        ({Point(1, 2): 3, "a b": 4}, "{[1 2] 3 str(a b) 4}"),
         ({FrozenMap({"a": 1}): FrozenMap({"b c": 2})}, "{{:a 1} {str(b c) 2}}"),
         (OrderedDict(a=1), "{:a 1}"),
         (Tagged("t", {"a": 1}), "#t({:a 1})"),
@@ -117,6 +120,7 @@ def test_keys_may_have_tokens_of_their_own() -> None:
     assert packer.pack({"a b": 1, 1: 2}) == "{str(a b) 1 key 1 2}"
     assert packer.pack({(1,): 1, 2: 3, "a": 4}) == "composite([1] 1 2 3 :a 4)"
     assert packer.pack({"a": {1: 1}}) == "{:a {key 1 1}}"
+    assert packer.pack({"a": 1, (1,): 2, "b c": 3}) == "composite(str(a) 1 [1] 2 str(b c) 3)"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,24 @@ def test_a_value_of_an_odd_map_is_written_once() -> None:
     for n in range(20):
         value = {"a": 1, "b c": value} if n % 2 else {1: value, "b": 0}
     Words(pack_default=default).pack(value)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("make_packer", [Words, StrictWords])
+def test_a_key_of_a_key_is_written_once(make_packer: type[Words]) -> None:
+    asked: list[object] = []
+
+    class Own:
+        pass
+
+    def default(value: Any) -> Any:
+        asked.append(value)
+        return 1
+
+    key: Any = FrozenMap({"x": Own()})
+    for n in range(20):
+        key = FrozenMap({key: 1, UTC: 2} if n % 2 else {Color.RED: 1, "a b": 2, key: 3, 4: 5})
+    make_packer(pack_default=default).pack({key: 1})
     assert len(asked) == 1
 
 
