@@ -1,0 +1,59 @@
+"""Each module of the package has its test module: ``hub.py`` has ``test_hub.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+UNIT = Path(__file__).parent
+PACKAGE = UNIT.parents[1] / "flask_chsk"
+
+# Tested by tests/integration and tests/e2e alone, since they need a server, a port or a Redis, or
+# are types without code. May only become fewer.
+MISSING = {
+    "__pyinstaller/hook-flask_chsk.py",
+    "brokers/redis/broker.py",
+    "brokers/redis/calls.py",
+    "brokers/redis/internals.py",
+    "brokers/redis/schema.py",
+    "brokers/redis/scripts.py",
+    "client/__main__.py",
+    "client/ajax.py",
+    "client/channel.py",
+    "client/effects.py",
+    "client/http_client.py",
+    "client/link.py",
+    "client/options.py",
+    "client/seed.py",
+    "client/stream.py",
+    "client/websocket.py",
+    "internals.py",
+    "transports/transport.py",
+    "web/views.py",
+}
+
+
+def modules() -> set[str]:
+    """The modules of the package, but for those that only gather the names of others."""
+    paths = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    return {path for path in paths if not path.endswith("__init__.py")}
+
+
+def has_tests(module: str) -> bool:
+    path = PurePosixPath(module)
+    return (UNIT / path.with_name(f"test_{path.name}")).exists()
+
+
+def test_each_module_has_its_test_module() -> None:
+    without = {module for module in modules() if not has_tests(module)}
+    assert without - MISSING == set(), "add a test module of the same name in tests/unit"
+
+
+def test_only_modules_without_one_are_listed_as_missing() -> None:
+    assert {module for module in MISSING if has_tests(module)} == set(), "take it from MISSING"
+    assert modules() >= MISSING
+
+
+def test_a_module_is_found_where_its_folder_is() -> None:
+    assert "packers/edn.py" in modules()
+    assert has_tests("packers/edn.py") and has_tests("hub.py")
+    assert not has_tests("packers/hub.py")
