@@ -252,11 +252,8 @@ class Endpoint:
         state, config = self.state, self.config
         hooks = state.hooks
         _check_query()
-        values, headers = request.values, request.headers
-        if refusal := hooks.refusal():
-            if isinstance(refusal, BaseResponse):
-                raise _Answered(refusal)
-            raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
+        values = request.values
+        self._check_hook()
         kind: generations.Kind = "poll"
         if kept is not None:
             kind = "post" if isinstance(kept, PostRequest) else "ws"
@@ -267,40 +264,18 @@ class Endpoint:
         digest = security.digest_of_secret(shown.secret) if v1 else ""
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
-        ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
-        if config.csrf and ambient and TEST_CLIENT not in request.environ:
-            given = (
-                shown.csrf
-                or headers.get("X-CSRF-Token")
-                or headers.get("X-XSRF-Token")
-                or values.get("csrf-token")
-            )
-            brings_token = kind != "post" and not v1 and composer.wire.csrf_in_handshake
-            if given or not (brings_token and self._proves_same_origin()):
-                matches = hooks.csrf_matches(given) if given else None
-                expected = given if matches else hooks.expected_csrf_token()
-                security.check_csrf(given, expected)
-        if unshared := self._unshared():
-            raise Refused(503, unshared)
-        worker = state.server()
-        worker.ready()
+        self._check_csrf(
+            shown.csrf, brings_none=kind != "post" and not v1 and composer.wire.csrf_in_handshake
+        )
+        worker = self._ready_worker()
         asked = worker.clients.asked()  # from here on a close concerns whoever this is
         if not hooks.lets_in():
             raise Refused(401, "not authorized: sign in first")
-        if config.rate_per_address is not None:
-            wait = worker.hub.run(worker.receiver.address_too_fast, request.remote_addr)
-            if wait:
-                raise Refused(
-                    429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", wait
-                )
-        uid = state.uid_of_request()
-        data = None if isinstance(kept, PostRequest) else self._handshake_data(composer)
-        number = values.get("n")
-        began = resume = None
-        if v1:
-            keys = state.resume_keys
-            began = security.resumes_since(keys, shown.resume, uid, client_id, digest)
-            resume = partial(security.resume_token, keys[0], uid, client_id, digest)
+        self._check_rate(worker)
+        uid, number = state.uid_of_request(), values.get("n")
+        client = uid, client_id, digest
+        keys = state.resume_keys if v1 else []
+        began = security.resumes_since(keys, shown.resume, *client) if v1 else None
         opening = Opening(
             uid=uid,
             client_id=client_id,
@@ -313,12 +288,52 @@ class Endpoint:
             trusted=began is not None,
             since=began or 0,
             asked=asked,
-            data=data,
+            data=None if kind == "post" else self._handshake_data(composer),
             csrf_token=self._csrf_in_handshake(composer),
-            resume=resume,
+            resume=partial(security.resume_token, keys[0], *client) if v1 else None,
             number=int(number) if v1 and number and _NUMBER.fullmatch(number) else None,
         )
         return worker, opening, origin
+
+    def _ready_worker(self) -> Worker:
+        if unshared := self._unshared():
+            raise Refused(503, unshared)
+        worker = self.state.server()
+        worker.ready()
+        return worker
+
+    def _check_hook(self) -> None:
+        """The application's own refusal."""
+        if refusal := self.state.hooks.refusal():
+            if isinstance(refusal, BaseResponse):
+                raise _Answered(refusal)
+            raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
+
+    def _check_csrf(self, shown: str | None, *, brings_none: bool) -> None:
+        """
+        :param shown: the token among the WebSocket's subprotocols.
+        :param brings_none: a client that gets its token with the handshake, so it has none yet.
+        """
+        ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
+        if not self.config.csrf or not ambient or TEST_CLIENT in request.environ:
+            return
+        headers, hooks = request.headers, self.state.hooks
+        given = (
+            shown
+            or headers.get("X-CSRF-Token")
+            or headers.get("X-XSRF-Token")
+            or request.values.get("csrf-token")
+        )
+        if given or not (brings_none and self._proves_same_origin()):
+            matches = hooks.csrf_matches(given) if given else None
+            security.check_csrf(given, given if matches else hooks.expected_csrf_token())
+
+    def _check_rate(self, worker: Worker) -> None:
+        if self.config.rate_per_address is None:
+            return
+        wait = worker.hub.run(worker.receiver.address_too_fast, request.remote_addr)
+        if wait:
+            raise Refused(429, "too many requests from this address (CHSK_RATE_PER_ADDRESS)", wait)
 
     def _unshared(self) -> str:
         """Why these workers cannot serve together; empty where they can."""

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "flask_chsk"
 FILES = [
     *(
         path
-        for folder in ("client", "server", "transports")
+        for folder in ("client", "server", "transports", "web")
         for path in sorted((PACKAGE / folder).glob("*.py"))
     ),
     *(PACKAGE / name for name in ("extension.py", "state.py", "publisher.py", "hub.py")),

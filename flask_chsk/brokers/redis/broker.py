@@ -240,19 +240,21 @@ class RedisBroker:
             raise too_many_clients(self._config.max_clients_per_uid)
         if answer[0] == b"farewell":
             return Arrival("", False, {}, farewell=to_text(answer[1]))
-        flat = answer[-1]
-        topics = {
-            to_text(topic): int(start) for topic, start in zip(*[iter(flat)] * 2, strict=True)
-        }
-        if topics:
-            try:
+        pairs = zip(*[iter(answer[-1])] * 2, strict=True)
+        topics = {to_text(topic): int(start) for topic, start in pairs}
+        try:
+            if topics:
                 self._subscription.hear({f"t:{topic}" for topic in topics})
-            except BrokerUnavailable:
-                if before is None:  # else it is let in again, with the same token
-                    self._undo_attach(uid, client_id, token, answer)
-                raise
+        except BrokerUnavailable:
+            if before is None:  # else it is let in again, with the same token
+                self._undo_attach(uid, client_id, token, answer)
+            raise
         if answer[0] == b"trial":
             return Arrival("", False, topics, offset=int(answer[1]), trial=True)
+        return self._arrived(token, topics, answer)
+
+    def _arrived(self, token: str, topics: dict[str, int], answer: list[Any]) -> Arrival:
+        """The script let a client in."""
         _, offset, first, known, cursor, epoch, restored, began, _, _ = answer
         self._hub.run(self._epoch.enter, epoch.decode(), int(offset), int(began))
         return Arrival(

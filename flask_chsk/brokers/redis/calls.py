@@ -85,6 +85,49 @@ class Connection:
             return True
 
 
+def connection_options(url: str) -> tuple[str, Any, dict[str, Any]]:
+    """The prefix of keys that *url* names, the class of its connections, and its arguments.
+
+    :raises ConfigError: where *url* cannot be used. It never quotes the URL: what is wrong with it
+        may be the password, which then stands anywhere.
+    """
+    remedy = (
+        "CHSK_BROKER_URL cannot be used: write redis://user:password@host:6379/0, with the"
+        " number of a database in the end; percent-encode : / ? # [ ] @ in a password"
+    )
+    try:
+        split = urlsplit(url)
+        _ = split.port
+    except ValueError:
+        raise ConfigError(remedy) from None
+    if split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path):
+        raise ConfigError(remedy)
+    query = dict(parse_qsl(split.query))
+    prefix = query.pop("prefix", "chsk")
+    try:
+        rest = url.partition("?")[0] + f"?{urlencode(query)}"
+        named = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ConfigError(f"{remedy} ({printable(str(error))})") from None
+    kind = named.pop("connection_class", redis.connection.Connection)
+    unix = issubclass(kind, redis.connection.UnixDomainSocketConnection)
+    options = {
+        "socket_connect_timeout": CONNECT,
+        "socket_timeout": ANSWER,
+        **({} if unix else {"socket_keepalive": True}),
+        "protocol": 2,
+        "parser_class": plain_parser(),
+        **named,
+    }
+    try:
+        kind(**options)  # connects to nothing
+    except TypeError as error:
+        raise ConfigError(
+            f"CHSK_BROKER_URL cannot be used: one of {', '.join(query)} redis-py does not know"
+        ) from error
+    return prefix, kind, options
+
+
 class Redis:
     """Scripts of one Redis, from any thread or greenlet of one hub.
 
@@ -103,41 +146,8 @@ class Redis:
         worker: str = "",
         known: Callable[[], int] = lambda: 0,
     ) -> None:
-        try:
-            split = urlsplit(url)
-            _ = split.port
-        except ValueError:
-            split = None
-        # What is wrong with it may be the password, which then stands anywhere.
-        remedy = (
-            "CHSK_BROKER_URL cannot be used: write redis://user:password@host:6379/0, with the"
-            " number of a database in the end; percent-encode : / ? # [ ] @ in a password"
-        )
-        if split is None or (split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path)):
-            raise ConfigError(remedy)
-        query = dict(parse_qsl(split.query))
-        prefix = query.pop("prefix", "chsk")
-        try:
-            rest = url.partition("?")[0] + f"?{urlencode(query)}"
-            options = redis.connection.parse_url(rest)  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise ConfigError(f"{remedy} ({printable(str(error))})") from None
-        self._class = options.pop("connection_class", redis.connection.Connection)
-        unix = issubclass(self._class, redis.connection.UnixDomainSocketConnection)
-        self._options = {
-            "socket_connect_timeout": CONNECT,
-            "socket_timeout": ANSWER,
-            **({} if unix else {"socket_keepalive": True}),
-            "protocol": 2,
-            "parser_class": plain_parser(),
-            **options,
-        }
-        try:
-            self._class(**self._options)  # connects to nothing
-        except TypeError as error:
-            raise ConfigError(
-                f"CHSK_BROKER_URL cannot be used: one of {', '.join(query)} redis-py does not know"
-            ) from error
+        prefix, self._class, self._options = connection_options(url)
+        options = self._options
         # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
         self.base = f"{prefix}:{options.get('db', 0)}:"
         self.where = f"{options.get('host', options.get('path', 'localhost'))}"
