@@ -66,10 +66,11 @@ def test_what_is_published_as_redis_is_emptied_reaches_all_members(
     wanted = {number: number for number in [0, *numbers]}
     assert [dict(+faults(one.log, wanted)) for one in listeners] == [{}] * len(listeners)
     assert all(GAP in one.log for one in listeners)
-    came = sorted(one.log.count(GAP) for one in listeners)
-    assert came[len(came) // 2] == 1
-    # Who did not change the process heard all of it, behind the gap.
-    assert sum(one.log == [0, GAP, *numbers] for one in listeners) >= len(listeners) // 2
+    # Who did not change the process heard all of it, behind the gap. A poll may reach one that has
+    # yet to learn of the new epoch, or that its client is a member: that is told once more.
+    stayed = [one.log for one in listeners if one.type == "ws"]
+    assert sorted(log.count(GAP) for log in stayed)[len(stayed) // 2] == 1
+    assert sum(log == [0, GAP, *numbers] for log in stayed) >= len(stayed) // 2
 
 
 def test_nothing_is_missing_without_a_gap_however_redis_begins_anew(
