@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis.connection
 
-from flask_chsk.brokers.redis.internals import plain_parser
 from tests.matrix import internals
 from tests.process import ROOT
 
@@ -37,11 +35,6 @@ def test_what_is_used_of_others_is_there(check: str) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_without_its_private_parser_redis_py_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("redis._parsers._RESP2Parser")
-    assert plain_parser() is redis.connection.DefaultParser
 
 
 def private(path: Path) -> Iterator[str]:

@@ -12,17 +12,14 @@ PACKAGE = UNIT.parents[1] / "flask_chsk"
 MISSING = {
     "__pyinstaller/hook-flask_chsk.py",
     "brokers/redis/broker.py",
-    "brokers/redis/internals.py",
     "brokers/redis/scripts.py",
     "client/__main__.py",
     "client/ajax.py",
     "client/channel.py",
     "client/effects.py",
     "client/http_client.py",
-    "client/link.py",
     "client/seed.py",
     "client/websocket.py",
-    "internals.py",
     "transports/transport.py",
     "web/views.py",
 }
