@@ -20,6 +20,7 @@ from ..brokers import (
     client_channel,
     user_channel,
 )
+from ..brokers.contract import too_many_clients
 from ..config import Config
 from ..errors import BrokerError, Refused
 from ..hub import Hub, on_hub
@@ -197,16 +198,10 @@ class Clients:
         known = self._registry.get(opening.uid, opening.client_id)
         if known is not None:
             check_may_act(opening.uid, known.digest, opening.digest)
-        elif (
-            opening.uid is not None
-            and self._registry.count(opening.uid) >= self._config.max_clients_per_uid
-        ):
-            raise Refused(
-                429,
-                f"this user has {self._config.max_clients_per_uid} clients already"
-                " (CHSK_MAX_CLIENTS_PER_UID)",
-                retry_after=10,
-            )
+        elif opening.uid is not None:
+            most = self._config.max_clients_per_uid
+            if self._registry.count(opening.uid) >= most:
+                raise too_many_clients(most)
 
     @on_hub
     def _half_entered(self, opening: Opening, arrival: Arrival) -> None:

@@ -41,26 +41,8 @@ from flask_wtf.csrf import CSRFProtect, generate_csrf
 from flask_chsk import Chsk, ReplyError
 from flask_chsk.testing import ChskTestClient
 from flask_chsk.web.contexts import HandshakeRequest, PostRequest
-from flask_chsk.web.readonly import rate_limited
 
 PACKAGE = Path(__file__).parents[3] / "flask_chsk"
-
-
-@pytest.fixture(autouse=True)
-def _each_warning_is_new() -> None:
-    rate_limited._kinds.clear()
-
-
-@pytest.fixture
-def app() -> Flask:
-    app = Flask(__name__)
-    app.secret_key = "secret"
-    return app
-
-
-@pytest.fixture
-def chsk(app: Flask) -> Chsk:
-    return Chsk(app)
 
 
 # Contexts of events ------------------------------------------------------------------------

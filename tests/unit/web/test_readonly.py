@@ -12,24 +12,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from flask_chsk import Chsk, ReplyError
 from flask_chsk.errors import UsageError
-from flask_chsk.web.readonly import ReadOnlySession, rate_limited
-
-
-@pytest.fixture(autouse=True)
-def _each_warning_is_new() -> None:
-    rate_limited._kinds.clear()
-
-
-@pytest.fixture
-def app() -> Flask:
-    app = Flask(__name__)
-    app.secret_key = "secret"
-    return app
-
-
-@pytest.fixture
-def chsk(app: Flask) -> Chsk:
-    return Chsk(app)
+from flask_chsk.web.readonly import ReadOnlySession
 
 
 class Opened(SecureCookieSessionInterface):
