@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from . import micro, report
 from .load import Lost
 from .scenarios import SCENARIOS, Figures, Scenario, Steps
-from .servers import HERE, LOAD_CPU, PEERS_ALL, ROOT, NotHere, Peer
+from .servers import HERE, LOAD_CPU, PEERS_ALL, ROOT, NotHere, Peer, before
 
 
 def main() -> int:
@@ -35,21 +35,26 @@ def main() -> int:
         "scenarios": {},
         "missing": {},
     }
-    before = None
+    last = None
     if options.against.exists():
-        before = json.loads(options.against.read_text(encoding="utf-8"))
+        last = json.loads(options.against.read_text(encoding="utf-8"))
     started = time.monotonic()
-    for peer in PEERS_ALL:
-        if _chosen(peer, options):
-            try:
-                peer.install()
-            except NotHere as why:
-                results["missing"][peer.name] = str(why)
+    peers = [peer for peer in PEERS_ALL if _chosen(peer, options)]
+    if options.before:
+        try:
+            peers.insert(0, before(options.before))
+        except NotHere as why:
+            sys.exit(str(why))
+    for peer in peers:
+        try:
+            peer.install()
+        except NotHere as why:
+            results["missing"][peer.name] = str(why)
     for number in range(2):
         for scenario in SCENARIOS:
             if number >= scenario.passes or not _wanted(scenario, options):
                 continue
-            measured = _measure(scenario, options, results["missing"])
+            measured = _measure(scenario, peers, options.rounds, results["missing"])
             if not measured["peers"]:
                 continue
             report.add(results, scenario.name, measured)
@@ -61,10 +66,15 @@ def main() -> int:
     for peer, why in results["missing"].items():
         print(f"not measured: {peer}: {why}")
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
-    if before is not None:
-        changes = report.compare(before, results) or ["nothing that the spread does not explain"]
-        where = "" if before["machine"] == results["machine"] else ", on another machine"
-        print(f"\nagainst the run of {before['date']}{where}:", *changes, sep="\n  ")
+    nothing = ["nothing that the spread does not explain"]
+    if options.before:
+        changes = report.compare(report.of_before(results), results) or nothing
+        print(f"\nagainst {options.before} in this run:", *changes, sep="\n  ")
+        return 0  # with an earlier commit beside it, a run is for comparison alone
+    if last is not None:
+        changes = report.compare(last, results) or nothing
+        where = "" if last["machine"] == results["machine"] else ", on another machine"
+        print(f"\nagainst the run of {last['date']}{where}:", *changes, sep="\n  ")
     if options.scenario or options.peer:
         return 0  # a part replaces no whole
     report.save(options.json, results)
@@ -91,6 +101,9 @@ def _options() -> Any:
     parser.add_argument(
         "--against", type=Path, default=HERE / "results.json", help="an earlier run to compare with"
     )
+    parser.add_argument(
+        "--before", metavar="COMMIT", help="measure flask_chsk at this commit, too; write nothing"
+    )
     parser.add_argument("--write", action="store_true", help="the table of README.rst, too")
     return parser.parse_args()
 
@@ -112,17 +125,18 @@ class Turn(NamedTuple):
     steps: Steps
 
 
-def _measure(scenario: Scenario, options: Any, missing: dict[str, str]) -> dict[str, Any]:
+def _measure(
+    scenario: Scenario, peers: list[Peer], wanted: int | None, missing: dict[str, str]
+) -> dict[str, Any]:
     """All servers of one scenario, in turn, round by round."""
     turns = [
         Turn(peer, figures := Figures(), scenario.run(peer, figures, scenario.kind))
-        for peer in PEERS_ALL
+        for peer in peers
         if scenario.kind in peer.speaks
-        and _chosen(peer, options)
-        and (not scenario.only or peer.name in scenario.only)
+        and (not scenario.only or ("flask_chsk" if peer.ours else peer.name) in scenario.only)
         and peer.name not in missing
     ]
-    rounds = options.rounds or scenario.rounds
+    rounds = wanted or scenario.rounds
     going = list(turns)
     try:
         for number in range(rounds + 1):  # the first step is the way to the first round

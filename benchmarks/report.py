@@ -284,6 +284,16 @@ def compare(before: Results, now: Results) -> list[str]:
     return out
 
 
+def of_before(results: Results) -> Results:
+    """What the earlier commit of a run with ``--before`` did, as if today's had done it."""
+    scenarios = {
+        name: {**scenario, "peers": {"flask_chsk": scenario["peers"]["before"]}}
+        for name, scenario in results["scenarios"].items()
+        if "before" in scenario["peers"]
+    }
+    return {**results, "scenarios": scenarios}
+
+
 def save(path: Path, results: Results) -> None:
     """Write *results* so that a later run can be compared."""
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 
 from .load import Client, Load
-from .servers import OURS_POLLED, Peer, Redis, Server
+from .servers import Peer, Redis, Server, polled
 
 Samples = dict[str, list[float]]
 Steps = Generator[None, None, None]
@@ -312,9 +312,7 @@ def _idle_peers(peer: Peer, figures: Figures, kind: str) -> Steps:
     only=("flask_chsk", "flask-socketio", "flask parked"),
 )
 def _poll(peer: Peer, figures: Figures, kind: str) -> Steps:
-    yield from _memory(
-        OURS_POLLED if peer.name == "flask_chsk" else peer, figures, kind, (1000, 5000)
-    )
+    yield from _memory(polled(peer) if peer.ours else peer, figures, kind, (1000, 5000))
 
 
 # how it grows ----------------------------------------------------------------------------------

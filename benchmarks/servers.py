@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ class Peer:
     broker: str = ""  # the environment variable that names its Redis
     requirements: tuple[str, ...] = ()
     npm: tuple[str, ...] = ()
+    tree: Path = ROOT  # the checkout whose package and server programs it runs
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is flask_chsk, of this checkout or of an earlier commit."""
+        return self.name == "flask_chsk" or self.tree != ROOT
 
     @property
     def environment(self) -> Path:
@@ -107,7 +113,7 @@ def gunicorn(app: str, worker: str, slots: int) -> Callable[[Path, int], list[st
             *python(environment),
             *f"-m gunicorn -w 1 -k {worker} --worker-connections {slots}".split(),
             *f"--bind 127.0.0.1:{port} --backlog 4096 --keep-alive 120 --log-level error".split(),
-            *("--chdir", str(PEERS), app),
+            app,
         ]
 
     return argv
@@ -141,12 +147,40 @@ OURS = Peer(
     CHSK,
     "CHSK_BROKER_URL",
 )
-OURS_POLLED = Peer(
-    "flask_chsk polled",
-    "flask_chsk",
-    gunicorn("flask_chsk_app:app", "gevent", 12_000),
-    CHSK,
-)
+
+
+def polled(ours: Peer) -> Peer:
+    """*ours* with a slot of its server for each of thousands of parked polls."""
+    return replace(ours, argv=gunicorn("flask_chsk_app:app", "gevent", 12_000))
+
+
+def before(revision: str) -> Peer:
+    """flask_chsk as it was at *revision*, checked out beside this run's environments.
+
+    It runs with today's packages, and with the server program of its own time.
+
+    :raises NotHere: where git does not know the revision.
+    """
+    found = subprocess.run(
+        ["git", "rev-parse", "--verify", "--short", f"{revision}^{{commit}}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if found.returncode:
+        raise NotHere(f"git knows no commit {revision!r}")
+    commit = found.stdout.strip()
+    tree = ENVIRONMENTS / f"flask_chsk-{commit}"
+    if not tree.exists():
+        packed = subprocess.run(
+            ["git", "archive", commit], cwd=ROOT, capture_output=True, check=True
+        )
+        tree.mkdir(parents=True)
+        subprocess.run(["tar", "-x"], cwd=tree, input=packed.stdout, check=True)
+    return replace(OURS, name="before", label=f"flask_chsk at {commit}", tree=tree)
+
+
 FLASK = Peer(
     "flask",
     "a plain Flask view",
@@ -197,8 +231,6 @@ PEERS_ALL = [
             "asgi_socketio_app:app",
             "--port",
             str(port),
-            "--app-dir",
-            str(PEERS),
             "--log-level",
             "error",
             "--no-access-log",
@@ -310,7 +342,12 @@ class Server:
         """
         self.peer = peer
         self.port = free_port()
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+        programs = peer.tree / "benchmarks" / "peers"
+        environ = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(programs), str(peer.tree))),
+            "PYTHONHASHSEED": "0",
+        }
         for foreign in ("VIRTUAL_ENV", "CHSK_BROKER_URL"):
             environ.pop(foreign, None)
         if redis is not None:
@@ -318,12 +355,13 @@ class Server:
         if peer.npm:
             environ["NODE_PATH"] = str(peer.environment / "node_modules")
         elif peer.requirements:
-            del environ["PYTHONPATH"]
+            environ["PYTHONPATH"] = str(programs)
         log = peer.environment / "server.log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 peer.argv(peer.environment, self.port),
                 env=environ,
+                cwd=programs,  # the first place where Python looks for a module
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
