@@ -54,6 +54,7 @@ class Sender:
         *more: NoReturn,
         client_id: str | None = None,
         flush: bool = False,
+        exclude: EventMessage | None = None,
     ) -> int | None:
         """Push ``[id, data]`` to every client of a user; returns the event's offset.
 
@@ -61,6 +62,8 @@ class Sender:
 
         :param client_id: only to this one of their clients.
         :param flush: do not wait for the batch window to end.
+        :param exclude: an event message: the client that sent it does not get the event, only the
+            other clients of the user do.
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
         :raises BrokerUnavailable: where the broker is away; nothing was sent.
@@ -72,7 +75,7 @@ class Sender:
         if server is None:  # no request yet in this process: nobody is there
             state.check_event(event)
             return None
-        offset = server.sending.send(key, event, client_id, flush)
+        offset = server.sending.send(key, event, client_id, flush, exclude)
         if offset is None:
             server.sending.note_absent(key)
         return offset
@@ -89,10 +92,7 @@ class Sender:
         if server is None:
             self._state().check_event(event)
             return None
-        but = None
-        if exclude is not None and exclude.client_id is not None:
-            but = (exclude.uid, exclude.client_id)
-        return server.sending.broadcast(event, but)
+        return server.sending.broadcast(event, exclude)
 
     def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
         """Ask a user's clients, or one of them; block for the first answer and return it.
@@ -150,14 +150,20 @@ class Sender:
         key = as_uid(uid)
         return key is not None and self._state().acting().broker.leave(key, _topic(topic))
 
-    def publish(self, topic: str, event: Any, *more: NoReturn) -> int | None:
-        """Push ``[id, data]`` to every client of every member of *topic*."""
+    def publish(
+        self, topic: str, event: Any, *more: NoReturn, exclude: EventMessage | None = None
+    ) -> int | None:
+        """Push ``[id, data]`` to every client of every member of *topic*.
+
+        :param exclude: an event message: the client that sent it does not get the event. The
+            sender's other clients do.
+        """
         assert_whole("chsk.publish(topic, {})", event, more)
         server = self._state().sending()
         if server is None:
             self._state().check_event(event)
             return None
-        return server.sending.publish(_topic(topic), event)
+        return server.sending.publish(_topic(topic), event, exclude)
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""

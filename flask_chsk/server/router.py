@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from ..errors import ConfigError, UsageError
 from ..plain import plain
 from ..protocol.event import Event, assert_whole, is_event_id
+from ..protocol.uids import as_uid
 
 REST = "*"
 
@@ -118,7 +119,7 @@ class EventMessage:
         assert_whole("ev.send(uid, {})", event, more)
         if self._channel is None:
             return None
-        return self._channel.send(uid, event, **options)
+        return self._channel.send(as_uid(uid), event, **options)
 
     @property
     def connected_uids(self) -> Any:

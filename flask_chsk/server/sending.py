@@ -15,7 +15,7 @@ from ..brokers import (
     user_channel,
 )
 from ..config import Config
-from ..errors import BadEvent, PackError
+from ..errors import BadEvent, PackError, UsageError
 from ..logs import logger
 from ..protocol import session as s
 from ..protocol.event import assert_event
@@ -23,6 +23,7 @@ from ..protocol.push import CANONICAL
 from .connection import Key, Uid
 from .delayed_closes import PendingResponse
 from .registry import Registry
+from .router import EventMessage
 
 log = logger(__name__)
 
@@ -56,25 +57,28 @@ class Sending:
         event: Any,
         client_id: str | None = None,
         flush: bool = False,
+        exclude: EventMessage | None = None,
     ) -> int | None:
         """Publish *event* to a user, or one client of theirs.
 
+        :param exclude: the client that sent this event message does not get it.
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
+        :raises UsageError: where *exclude* is no event message.
         """
         if client_id is not None:
             channel = client_channel(uid, client_id)
         else:
             channel = ANONYMOUS if uid is None else user_channel(uid)
-        return self._publish(channel, event, flush=flush)
+        return self._publish(channel, event, flush=flush, exclude=exclude)
 
-    def broadcast(self, event: Any, but: Key | None = None) -> int | None:
+    def broadcast(self, event: Any, exclude: EventMessage | None = None) -> int | None:
         """Publish *event* to every client."""
-        return self._publish(EVERYONE, event, but=but)
+        return self._publish(EVERYONE, event, exclude=exclude)
 
-    def publish(self, topic: str, event: Any) -> int | None:
+    def publish(self, topic: str, event: Any, exclude: EventMessage | None = None) -> int | None:
         """Publish *event* to the members of *topic*."""
-        return self._publish(topic_channel(topic), event)
+        return self._publish(topic_channel(topic), event, exclude=exclude)
 
     def close(
         self, uid: Uid, client_id: str | None, reconnect: bool, after: PendingResponse | None = None
@@ -98,9 +102,10 @@ class Sending:
         channel: str,
         event: Any,
         *,
-        but: Key | None = None,
         flush: bool = False,
+        exclude: EventMessage | None = None,
     ) -> int | None:
+        but = _sender(exclude)
         id, data = assert_event(event)
         if id.startswith("chsk/") and id not in OURS:
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
@@ -122,3 +127,18 @@ class Sending:
         self._absent_noted.add(uid)
         some = sorted(self._registry.connected_uids.any)[:5]
         log.info("nothing was sent to uid %r, who is not connected; in this process: %s", uid, some)
+
+
+def _sender(exclude: EventMessage | None) -> Key | None:
+    """The client that sent *exclude*; None where no client did.
+
+    :raises UsageError: where it is no event message.
+    """
+    if exclude is None:
+        return None
+    if not isinstance(exclude, EventMessage):
+        raise UsageError(
+            "exclude= takes the event message that a handler got, as in"
+            f" chsk.publish(topic, event, exclude=ev), not {exclude!r}"
+        )
+    return None if exclude.client_id is None else (exclude.uid, exclude.client_id)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.errors import ConfigError, PackError
+from flask_chsk.errors import ConfigError, PackError, UsageError
 from flask_chsk.protocol.event import Event
+from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID
 from flask_chsk.server.router import (
     Channel,
     EventMessage,
@@ -281,6 +282,16 @@ def test_an_event_message_sends() -> None:
     assert ev.send("bob", ["c/d"], flush=True) == 8
     assert back.pushed == [["a/b", 1], ("bob", ["c/d"], {"flush": True})]
     assert ev.connected_uids == "those"
+
+
+def test_an_event_message_takes_the_same_uids_as_the_extension() -> None:
+    back = Back()
+    ev = message(channel=back)
+    ev.send(7, ["c/d"])
+    ev.send(ALL_USERS_WITHOUT_UID, ["c/d"])
+    assert back.pushed == [("7", ["c/d"], {}), (None, ["c/d"], {})]
+    with pytest.raises(UsageError, match="a uid is"):
+        ev.send(None, ["c/d"])
 
 
 def test_defer_keeps_the_reply_open() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.errors import BadEvent, PackError
+from flask_chsk.errors import BadEvent, PackError, UsageError
+from flask_chsk.protocol.event import Event
 from flask_chsk.server.delayed_closes import PendingResponse
+from flask_chsk.server.router import EventMessage
 from flask_chsk.server.sending import Sending
 
 from .fakes import Site
@@ -39,12 +41,16 @@ def scene() -> Scene:
 
 def test_events_go_to_the_channel_of_those_they_are_for(scene: Scene) -> None:
     sending = scene.sending
+    ev = EventMessage(Event("x/y"), "ann", "c1")
     sending.send("ann", ["a/b", 1])
     sending.send("ann", ["a/b", 2], "c1", flush=True)
     sending.send(None, ["a/b", 3])
     sending.send(None, ["a/b", 4], "c2")
-    sending.broadcast(["a/b", 5], ("ann", "c1"))
+    sending.broadcast(["a/b", 5], ev)
     sending.publish("news", ["a/b", 6])
+    sending.publish("news", ["a/b", 7], ev)
+    sending.send("ann", ["a/b", 8], exclude=ev)
+    sending.send("ann", ["a/b", 9], exclude=EventMessage(Event("chsk/uidport-open"), "ann", None))
     assert scene.broker.published == [
         ("u:ann", "[:a/b 1]", None, False),
         ("c:c1:ann", "[:a/b 2]", None, True),
@@ -52,7 +58,17 @@ def test_events_go_to_the_channel_of_those_they_are_for(scene: Scene) -> None:
         ("c:c2", "[:a/b 4]", None, False),
         ("*", "[:a/b 5]", ("ann", "c1"), False),
         ("t:news", "[:a/b 6]", None, False),
+        ("t:news", "[:a/b 7]", ("ann", "c1"), False),
+        ("u:ann", "[:a/b 8]", ("ann", "c1"), False),
+        ("u:ann", "[:a/b 9]", None, False),
     ]
+
+
+@pytest.mark.parametrize("exclude", ["c1", ("ann", "c1"), Event("x/y")])
+def test_only_the_sender_of_an_event_message_can_be_excluded(scene: Scene, exclude: Any) -> None:
+    with pytest.raises(UsageError, match=r"exclude=ev\), not "):
+        scene.sending.publish("news", ["a/b"], exclude)
+    assert scene.broker.published == []
 
 
 def test_an_event_for_nobody_is_counted_as_dropped(scene: Scene) -> None:

@@ -1,0 +1,32 @@
+"""The applications of docs/guide.rst do what the guide says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_chsk.testing import ChskTestClient, make_client
+from tests.integration.test_docs import blocks
+
+
+def shown(name: str) -> dict[str, Any]:
+    """What a block of the guide defines."""
+    names: dict[str, Any] = {"__name__": "shown"}
+    exec(dict(blocks("guide.rst"))[name], names)
+    return names
+
+
+def signed_in(app: Any, name: str) -> ChskTestClient:
+    """A page of a user."""
+    browser = app.test_client()
+    browser.post(f"/login/{name}")
+    return make_client(app, browser)
+
+
+def test_a_page_does_not_hear_its_own_edit() -> None:
+    app = shown("exclude.py")["app"]
+    ann, tab, bob = (signed_in(app, name) for name in ("ann", "ann", "bob"))
+    ann.send(["document/edit", "abc"])
+    bob.send(["document/edit", "abcd"])
+    assert tab.received == [["document/edited", "abc"], ["document/edited", "abcd"]]
+    assert ann.received == [["document/edited", "abcd"]]
+    assert bob.received == [["document/edited", "abc"]]
