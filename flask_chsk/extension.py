@@ -20,7 +20,7 @@ from .config import Config
 from .errors import ConfigError, UsageError
 from .logs import logger
 from .plain import plain
-from .protocol.event import assert_whole
+from .protocol.event import Event, assert_whole
 from .protocol.uids import NOBODY, ConnectedUids, as_uid, is_text
 from .server.recv import RecvQueue, start_router
 from .server.router import EventMessage, Handlers
@@ -58,7 +58,8 @@ class Sender:
     ) -> int | None:
         """Push ``[id, data]`` to every client of a user; returns the event's offset.
 
-        It returns None, and keeps nothing, where that user has no client.
+        It returns None, and keeps nothing, where that user has no client: then the function of
+        :meth:`Chsk.absent` is called.
 
         :param client_id: only to this one of their clients.
         :param flush: do not wait for the batch window to end.
@@ -73,12 +74,11 @@ class Sender:
         server = state.sending()
         key = as_uid(uid)
         if server is None:  # no request yet in this process: nobody is there
-            state.check_event(event)
+            checked = state.check_event(event)
+            if key is not None and client_id is None:
+                state.tell_absent(key, checked)
             return None
-        offset = server.sending.send(key, event, client_id, flush, exclude)
-        if offset is None:
-            server.sending.note_absent(key)
-        return offset
+        return server.sending.send(key, event, client_id, flush, exclude)
 
     def broadcast(
         self, event: Any, *more: NoReturn, exclude: EventMessage | None = None
@@ -375,6 +375,16 @@ class Chsk(Handlers, Sender):
         self._hooks.pack_default = plain(fn, "@chsk.pack_default", takes="value")
         for state in self._states:
             state.forget_packers()
+        return fn
+
+    def absent(self, fn: Callable[[str, Event], object]) -> Callable[[str, Event], object]:
+        """Register a function for events that nobody is there to get: to write a mail, say.
+
+        It is called with the uid and the event of a ``send`` to a user who has no client in any
+        process, and had none within ``CHSK_RECOVERY_SECONDS``. It runs within that ``send``, in an
+        application context of its own. Its errors are logged.
+        """
+        self._hooks.absent = plain(fn, "@chsk.absent", takes="uid, event")
         return fn
 
     # pages -----------------------------------------------------------------------------

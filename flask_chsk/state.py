@@ -14,6 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from .logs import logger
 from .packers import PackDefault
 from .packers.edn import EdnPacker
 from .plain import REMEDY
-from .protocol.event import assert_event
+from .protocol.event import Event, assert_event
 from .protocol.uids import ConnectedUids
 from .protocol.wire import WIRES, Composer
 from .security import resume_key
@@ -49,6 +50,8 @@ log = logger(__name__)
 
 uid_connected = blinker.signal("flask_chsk.uid_connected")
 uid_disconnected = blinker.signal("flask_chsk.uid_disconnected")
+
+_telling_absent: ContextVar[bool] = ContextVar("chsk_telling_absent", default=False)
 
 ALIVE_POLL = 0.1  # seconds between looks at gunicorn's worker.alive: --max-requests has no signal
 
@@ -185,6 +188,7 @@ class State:
         worker = Worker(self.config, brokers.make(self.config), self.router, self, hub)
         worker.sending.canonical = self.canonical
         worker.sending.check_receivers = self.check_receivers
+        worker.sending.on_absent = self.tell_absent
         worker.presence.signals.append(self._tell_signals)
         worker.presence.watchers = self.watchers
         if self._recv is not None:
@@ -307,13 +311,29 @@ class State:
             self.composer(packer, config)
             self._offered[packer] = config
 
-    def check_event(self, event: Any) -> None:
+    def check_event(self, event: Any) -> Event:
         """Check an event that is sent to nobody as if it were sent.
 
         :raises BadEvent, PackError: as a send does.
         """
-        id, data = assert_event(event)
+        checked = assert_event(event)
+        id, data = checked
         self.check_receivers(id, data, self.canonical.pack([id, data], root="event"))
+        return checked
+
+    def tell_absent(self, uid: str, event: Event) -> None:
+        """Call ``@chsk.absent`` here and now, but not for what that function itself sends."""
+        fn = self.hooks.absent
+        if fn is None or _telling_absent.get():
+            return
+        telling = _telling_absent.set(True)
+        try:
+            with self.app.app_context():
+                fn(uid, event)
+        except Exception:
+            log.exception("error in @chsk.absent, of %s to uid %r", event.id, uid)
+        finally:
+            _telling_absent.reset(telling)
 
     def check_receivers(self, id: str, data: Any, text: str) -> None:
         """Refuse an event that no packer offered can carry.

@@ -18,7 +18,7 @@ from ..config import Config
 from ..errors import BadEvent, PackError, UsageError
 from ..logs import logger
 from ..protocol import session as s
-from ..protocol.event import assert_event
+from ..protocol.event import Event, assert_event
 from ..protocol.push import CANONICAL
 from .connection import Key, Uid
 from .delayed_closes import PendingResponse
@@ -37,6 +37,7 @@ class Sending:
     :ivar canonical: the packer of events as the broker keeps them; another one knows the
         application's ``pack_default``.
     :ivar check_receivers: raises PackError for an event that no client could get.
+    :ivar on_absent: called with the uid and the event of a send that found nobody.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Sending:
         self._absent_noted: set[str] = set()
         self.canonical = CANONICAL
         self.check_receivers: Callable[[str, Any, str], object] = lambda id, data, text: None
+        self.on_absent: Callable[[str, Event], object] = lambda uid, event: None
 
     def send(
         self,
@@ -70,7 +72,13 @@ class Sending:
             channel = client_channel(uid, client_id)
         else:
             channel = ANONYMOUS if uid is None else user_channel(uid)
-        return self._publish(channel, event, flush=flush, exclude=exclude)
+        offset = self._publish(channel, event, flush=flush, exclude=exclude)
+        if offset is None and client_id is None and uid is not None:
+            self._note_absent(uid)
+            absent = assert_event(event)
+            if absent.id not in OURS:
+                self.on_absent(uid, absent)
+        return offset
 
     def broadcast(self, event: Any, exclude: EventMessage | None = None) -> int | None:
         """Publish *event* to every client."""
@@ -120,9 +128,9 @@ class Sending:
         self._counters["dropped_absent" if offset is None else "events_out"] += 1
         return offset
 
-    def note_absent(self, uid: Uid) -> None:
+    def _note_absent(self, uid: str) -> None:
         """Log the first drop to a user who is not there: mostly a uid spelt differently."""
-        if uid is None or uid in self._absent_noted or len(self._absent_noted) >= NOTED:
+        if uid in self._absent_noted or len(self._absent_noted) >= NOTED:
             return
         self._absent_noted.add(uid)
         some = sorted(self._registry.connected_uids.any)[:5]

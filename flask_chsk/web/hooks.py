@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 from ..errors import ConfigError, Refused, UsageError
 from ..logs import RateLimitedLogger, logger
 from ..plain import REMEDY, did_not_run
+from ..protocol.event import Event
 from ..protocol.uids import as_uid, is_text
 
 log = logger(__name__)
@@ -37,6 +38,7 @@ class Hooks:
     authorize: Callable[[], Any] | None = None
     reject: Callable[[], Any] | None = None
     pack_default: Callable[[Any], Any] | None = None
+    absent: Callable[[str, Event], object] | None = None
     rate_limited: RateLimitedLogger = field(
         default_factory=lambda: RateLimitedLogger(log), init=False, repr=False
     )

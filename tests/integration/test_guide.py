@@ -30,3 +30,14 @@ def test_a_page_does_not_hear_its_own_edit() -> None:
     assert tab.received == [["document/edited", "abc"], ["document/edited", "abcd"]]
     assert ann.received == [["document/edited", "abcd"]]
     assert bob.received == [["document/edited", "abc"]]
+
+
+def test_an_absent_customer_gets_a_mail() -> None:
+    names = shown("absent.py")
+    app, mails = names["app"], names["mails"]
+    ann = signed_in(app, "ann")
+    browser = app.test_client()
+    for customer in ("ann", "bob"):
+        browser.post("/orders/7/ship", data={"customer": customer})
+    assert ann.received == [["order/shipped", {"id": 7}]]
+    assert mails == [("bob", "Order 7 is on its way")]

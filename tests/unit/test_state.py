@@ -7,21 +7,27 @@ import logging
 from typing import Any
 
 import pytest
-from flask import Flask, abort
+from flask import Flask, abort, current_app, g
 from werkzeug.exceptions import HTTPException
 
-from flask_chsk import Chsk
-from flask_chsk.errors import BrokerUnavailable, PackError, Refused
+from flask_chsk import ALL_USERS_WITHOUT_UID, Chsk
+from flask_chsk.errors import BadEvent, BrokerUnavailable, PackError, Refused
+from flask_chsk.protocol.event import Event
 from flask_chsk.security import resume_key
 from flask_chsk.state import State
 
 
-def state_of(secret_key: str | None = "secret", **config: Any) -> State:
+def new_app(secret_key: str | None = "secret") -> Flask:
     app = Flask("shop")
     app.secret_key = secret_key
+    KEPT.append(app)
+    return app
+
+
+def state_of(secret_key: str | None = "secret", **config: Any) -> State:
+    app = new_app(secret_key)
     Chsk(app, **config)
     state: State = app.extensions["chsk"]
-    KEPT.append(app)
     return state
 
 
@@ -127,3 +133,54 @@ def test_an_error_in_a_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     state.run_plain(lambda: 1 // 0)
     [record] = caplog.records
     assert record.exc_info is not None and "error in" in record.getMessage()
+
+
+# Nobody is there ---------------------------------------------------------------------------
+
+
+def test_a_send_in_a_process_that_serves_nobody_tells_absent() -> None:
+    chsk, told = Chsk(new_app()), []
+    chsk.absent(lambda uid, event: told.append((uid, event)))
+    assert chsk.send(7, ["a/b", 1]) is None
+    assert told == [("7", Event("a/b", 1))]
+    chsk.send("ann", ["a/b"], client_id="c1")
+    chsk.send(ALL_USERS_WITHOUT_UID, ["a/b"])
+    with pytest.raises(BadEvent):
+        chsk.send("ann", ["nonsense"])
+    assert len(told) == 1
+
+
+def test_absent_runs_in_an_application_context_of_its_own() -> None:
+    app = new_app()
+    chsk, seen = Chsk(app), []
+    chsk.absent(lambda uid, event: seen.append((current_app.name, "mine" in g)))
+    chsk.send("ann", ["a/b"])
+    with app.app_context():
+        g.mine = True
+        chsk.send("ann", ["a/b"])
+    assert seen == [("shop", False)] * 2
+
+
+def test_an_error_of_absent_is_logged_and_the_send_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chsk = Chsk(new_app())
+    chsk.absent(lambda uid, event: 1 // 0)
+    with caplog.at_level(logging.ERROR):
+        assert chsk.send("ann", ["order/shipped", 1]) is None
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert record.getMessage() == "error in @chsk.absent, of order/shipped to uid 'ann'"
+
+
+def test_what_absent_itself_sends_is_not_told_again() -> None:
+    chsk, told = Chsk(new_app()), []
+
+    @chsk.absent
+    def absent(uid: str, event: Event) -> None:
+        told.append(uid)
+        chsk.send("admin", ["user/absent", uid])
+
+    chsk.send("ann", ["a/b"])
+    chsk.send("bob", ["a/b"])
+    assert told == ["ann", "bob"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from flask_chsk.brokers import Broker, make
 from flask_chsk.brokers.redis import lease
@@ -16,6 +17,8 @@ from flask_chsk.protocol.push import Push
 from tests.process import eventually
 
 prefixes = itertools.count()
+Pair = tuple[Flask, Flask]
+"""One worker, twice, or two that share a Redis."""
 
 
 class Ears:
@@ -107,3 +110,27 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of a moment; the sweeps that renew them are a quarter of a second apart."""
     monkeypatch.setattr(lease, "LEASE", 1.5)
     monkeypatch.setattr(lease, "RENEW", 0.2)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def pair(
+    request: pytest.FixtureRequest, prefix: str
+) -> Iterator[Callable[[Callable[[str], Flask]], Pair]]:
+    """``pair(make_app)``: one worker on the memory broker, twice; and two that share a Redis.
+
+    ``make_app(broker_url)`` makes the application of one.
+    """
+    apps: list[Flask] = []
+
+    def pair(make_app: Callable[[str], Flask]) -> Pair:
+        if request.param == "memory":
+            apps.append(make_app("memory://"))
+        else:
+            url = f"{request.getfixturevalue('redis_url')}?prefix={prefix}"
+            apps.extend((make_app(url), make_app(url)))
+        return apps[0], apps[-1]
+
+    yield pair
+    for app in apps:
+        server = app.extensions["chsk"].server()
+        server.hub.run(server.retire)

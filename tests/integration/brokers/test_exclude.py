@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlencode
+from collections.abc import Callable
 
 import pytest
 from flask import Flask, request
-from flask.testing import FlaskClient
 
 from flask_chsk import Chsk, EventMessage
-from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
-from flask_chsk.web.views import TEST_CLIENT
-from tests.peer import EDN
-from tests.process import eventually
+from tests.integration.brokers.conftest import Pair
+from tests.integration.brokers.pages import Page
 
 
 def application(url: str) -> Flask:
@@ -38,70 +33,9 @@ def application(url: str) -> Flask:
     return app
 
 
-class Page:
-    """A page that polls, at whatever worker it is told to."""
-
-    def __init__(self, worker: Flask, uid: str, client_id: str) -> None:
-        self.http: FlaskClient = worker.test_client()
-        self.params = {"client-id": client_id, "uid": uid, "v": "1"}
-        self.headers = {SECRET_HEADER: client_id * 11}
-        self.cursor = ""
-        self.numbers = 0
-        self.heard: list[Any] = []
-        self.recovered: bool | None = None
-        self.connect(worker)
-
-    def connect(self, worker: Flask) -> None:
-        self.http = worker.test_client()
-        extras = self._get({"handshake?": "1"})[0][1][3]
-        self.cursor, self.recovered = extras["cursor"], extras["recovered"]
-        self.headers[RESUME_HEADER] = extras["resume"]
-
-    def say(self, event: str) -> None:
-        form = {**self.params, "ppstr": f"[{event} nil]"}
-        answer = self.http.post(
-            "/chsk", data=form, headers=self.headers, environ_overrides={TEST_CLIENT: True}
-        )
-        assert answer.status_code == 200, answer.text
-
-    def poll(self) -> list[Any]:
-        """Every event heard up to now, each poll adds to them."""
-        self.numbers += 1
-        pushed, _, *third = self._get({"n": str(self.numbers)})
-        if isinstance(pushed, list):
-            self.heard += pushed
-            epoch, _, offsets = third[0].partition(":")
-            self.cursor = f"{epoch}:{sum(map(int, offsets.split(',')))}"
-        return self.heard
-
-    def until(self, event: list[Any]) -> list[Any]:
-        """Poll until *event* was heard: all that was."""
-        eventually(lambda: event in self.poll())
-        return self.heard
-
-    def _get(self, more: dict[str, str]) -> list[Any]:
-        query = urlencode({**self.params, "cursor": self.cursor, **more})
-        answer = self.http.get(
-            f"/chsk?{query}", headers=self.headers, environ_overrides={TEST_CLIENT: True}
-        )
-        assert answer.status_code == 200, answer.text
-        message: list[Any] = EDN.unpack(answer.text)
-        return message
-
-
-@pytest.fixture(params=["memory", "redis"])
-def workers(request: pytest.FixtureRequest, prefix: str) -> Iterator[tuple[Flask, Flask]]:
-    """One worker, twice, or two that share a Redis."""
-    if request.param == "memory":
-        one = application("memory://")
-        apps = (one, one)
-    else:
-        url = f"{request.getfixturevalue('redis_url')}?prefix={prefix}"
-        apps = (application(url), application(url))
-    yield apps
-    for app in set(apps):
-        server = app.extensions["chsk"].server()
-        server.hub.run(server.retire)
+@pytest.fixture
+def workers(pair: Callable[[Callable[[str], Flask]], Pair]) -> Pair:
+    return pair(application)
 
 
 def join(worker: Flask, *uids: str) -> None:
@@ -109,7 +43,7 @@ def join(worker: Flask, *uids: str) -> None:
         worker.extensions["chsk"].server().broker.join(uid, "news")
 
 
-def test_a_topic_hears_it_but_the_client_that_sent_it(workers: tuple[Flask, Flask]) -> None:
+def test_a_topic_hears_it_but_the_client_that_sent_it(workers: Pair) -> None:
     here, there = workers
     ann, tab, bob = Page(here, "ann", "a1"), Page(there, "ann", "a2"), Page(there, "bob", "b1")
     join(here, "ann", "bob")
@@ -121,7 +55,7 @@ def test_a_topic_hears_it_but_the_client_that_sent_it(workers: tuple[Flask, Flas
     assert bob.until(["news/said", 3]) == [["news/said", 1], ["news/said", 3]]
 
 
-def test_a_users_other_pages_hear_it(workers: tuple[Flask, Flask]) -> None:
+def test_a_users_other_pages_hear_it(workers: Pair) -> None:
     here, there = workers
     ann, tab = Page(here, "ann", "a1"), Page(there, "ann", "a2")
     ann.say("[:mine/say 1]")
@@ -132,7 +66,7 @@ def test_a_users_other_pages_hear_it(workers: tuple[Flask, Flask]) -> None:
 
 
 def test_a_client_that_comes_back_is_not_given_it_and_is_told_of_no_gap(
-    workers: tuple[Flask, Flask],
+    workers: Pair,
 ) -> None:
     """Neither by the worker that it was at, nor by another, which reads history."""
     here, there = workers

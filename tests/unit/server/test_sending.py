@@ -9,6 +9,7 @@ import pytest
 
 from flask_chsk.errors import BadEvent, PackError, UsageError
 from flask_chsk.protocol.event import Event
+from flask_chsk.protocol.session import ASK
 from flask_chsk.server.delayed_closes import PendingResponse
 from flask_chsk.server.router import EventMessage
 from flask_chsk.server.sending import Sending
@@ -21,10 +22,11 @@ class Broker:
 
     def __init__(self) -> None:
         self.published: list[tuple[Any, ...]] = []
+        self.absent = {"u:bob"}
 
     def publish(self, channel: str, text: str, *, but: Any, flush: bool) -> int | None:
         self.published.append((channel, text, but, flush))
-        return None if channel == "u:bob" else len(self.published)
+        return None if channel in self.absent else len(self.published)
 
 
 class Scene(Site):
@@ -119,8 +121,31 @@ def test_the_absence_of_a_user_is_logged_once(
 ) -> None:
     scene.connect("ann")
     with caplog.at_level(logging.INFO, "flask_chsk.server.sending"):
-        for uid in ("Ann", "Ann", None):
-            scene.sending.note_absent(uid)
+        for uid in ("bob", "bob", "ann", None):
+            scene.sending.send(uid, ["a/b"])
     [line] = caplog.messages
-    assert "'Ann'" in line
+    assert "'bob'" in line
     assert "['ann']" in line
+
+
+def test_a_send_that_found_no_client_of_a_user_is_told(scene: Scene) -> None:
+    told: list[tuple[str, Event]] = []
+    scene.sending.on_absent = lambda uid, event: told.append((uid, event))
+    scene.sending.send("bob", ["a/b"])
+    scene.sending.send("bob", ["a/b", 1])
+    assert told == [("bob", Event("a/b")), ("bob", Event("a/b", 1))]
+
+
+@pytest.mark.parametrize(
+    ("uid", "client_id", "event"),
+    [("ann", None, ["a/b"]), (None, None, ["a/b"]), ("bob", "c1", ["a/b"]), ("bob", None, [ASK])],
+)
+def test_no_other_send_is_told(
+    scene: Scene, uid: str | None, client_id: str | None, event: list[Any]
+) -> None:
+    """Whether the user of a client is there, is not known; a question was told to its asker."""
+    scene.broker.absent = {"u:bob", "c:c1:bob"}
+    told: list[tuple[str, Event]] = []
+    scene.sending.on_absent = lambda uid, event: told.append((uid, event))
+    scene.sending.send(uid, event, client_id)
+    assert told == []
