@@ -23,6 +23,7 @@ ANONYMOUS = "-"
 MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
 KEYS = 256  # keyed sends of one client that are remembered
 KEY_SECONDS = 120.0  # for which they are, at least: clients repeat a send for 100 s
+DROPPED = 10_000  # users of whose last event that was kept nowhere the offset is remembered
 KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
 
 
@@ -106,7 +107,8 @@ class Arrival(NamedTuple):
     closed (:func:`is_close`), nothing else was done. ``epoch``: of these offsets;
     ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
     say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
-    process that did not know.
+    process that did not know. ``dropped``: no event to this user above this offset was dropped for
+    want of a client (:meth:`Broker.expect`).
     """
 
     token: str
@@ -121,6 +123,7 @@ class Arrival(NamedTuple):
     epoch: str = ""
     whole: bool = True
     restored: int = 0
+    dropped: int = 0
 
 
 class Listener(Protocol):
@@ -206,7 +209,8 @@ class Broker(Protocol):
         """Give an event (canonical EDN) its offset and send it on its way.
 
         None where *channel* is of a user or client that is not there, and was not within the
-        window, but for :func:`is_close`.
+        window, but for :func:`is_close`. Such an event is kept nowhere. Of one to a user who was
+        not expected either (:meth:`expect`) the offset is remembered: see ``Arrival.dropped``.
 
         :param flush: it waits for no window, nor does what is before it.
 
@@ -225,7 +229,19 @@ class Broker(Protocol):
         """
 
     def watermark(self) -> int:
-        """The offset up to which everything was delivered. On the hub, does not block."""
+        """The offset up to which everything was delivered. From any thread, does not block."""
+
+    def expect(self, uid: str, seconds: float) -> None:
+        """A page was rendered for a user: keep events to them for *seconds*, or the window.
+
+        Whether such an event found a client is not asked then.
+
+        An event that came before, and found nobody, is kept nowhere. The broker remembers the
+        offset of the last one for each of DROPPED users, and of those that it forgets the highest
+        offset. A page's cursor below what ``Arrival.dropped`` then says is incomplete.
+
+        :raises BrokerUnavailable: they are not kept.
+        """
 
     def attach(
         self,

@@ -17,6 +17,7 @@ from ..protocol.push import Push
 from ..protocol.uids import ConnectedUids
 from ..security import check_may_act
 from .contract import (
+    DROPPED,
     KEPT_BYTES,
     KEY_SECONDS,
     KEYS,
@@ -152,6 +153,10 @@ class MemoryBroker:
         self._clients: dict[str | None, dict[str, Client]] = {}  # user -> client id -> client
         # Channel of a user or client who is gone -> until when its events are kept
         self._grace: dict[str, float] = {}
+        self._expected: dict[str, float] = {}  # user with a page on its way -> until when
+        # User -> offset of the last event that was kept nowhere; the latest comes last
+        self._dropped: dict[str, int] = {}
+        self._dropped_before = 0  # the highest offset of those that are forgotten
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
         self._sends = Sends(max(config.recovery_seconds, KEY_SECONDS))
@@ -192,6 +197,8 @@ class MemoryBroker:
         now = self._clock()
         with self._lock:
             if not (is_close(text) or self._is_there(channel, now)):
+                if channel.startswith("u:"):
+                    self._drop(channel[2:], now)
                 return None
             offset = self._append(channel, text, but, now, flush)
         self._hub.call(self._drain)
@@ -216,10 +223,21 @@ class MemoryBroker:
         self._arrived.append(push)
         return offset
 
+    def _drop(self, uid: str, now: float) -> None:
+        """An event to nobody gets an offset, and nothing else is kept of it."""
+        self._last = max(self._last + 1, int(now * 1e6))
+        self._dropped.pop(uid, None)
+        self._dropped[uid] = self._last
+        if len(self._dropped) > DROPPED:
+            self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        self._dropped_before = self._dropped.pop(next(iter(self._dropped)))
+
     def _is_there(self, channel: str, now: float) -> bool:
         kind, _, rest = channel.partition(":")
         if kind == "u":
-            there = rest in self._clients
+            there = rest in self._clients or self._expected.get(rest, 0.0) > now
         elif kind == "c":
             client_id, _, uid = rest.partition(":")
             there = client_id in self._clients.get(uid or None, ())
@@ -273,6 +291,11 @@ class MemoryBroker:
                 self._last = self._drained = max(self._last, int(self._clock() * 1e6))
             return self._drained
 
+    def expect(self, uid: str, seconds: float) -> None:
+        until = self._clock() + min(seconds, self._config.recovery_seconds)
+        with self._lock:
+            self._expected[uid] = max(until, self._expected.get(uid, 0.0))
+
     def attach(
         self,
         uid: str | None,
@@ -305,7 +328,8 @@ class MemoryBroker:
             self._grace.pop(user_channel(uid), None)
             generation = self._next_generation() if first else 0
             topics = dict(self._topics.get(uid, ()))
-            return Arrival(opening, first, topics, generation, cursor=cursor)
+            dropped = self._dropped.get(uid, self._dropped_before)
+            return Arrival(opening, first, topics, generation, cursor=cursor, dropped=dropped)
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         with self._lock:
@@ -444,6 +468,10 @@ class MemoryBroker:
             self._sends.forget(now)
             for channel in [one for one, until in self._grace.items() if until <= now]:
                 del self._grace[channel]
+            for uid in [one for one, until in self._expected.items() if until <= now]:
+                del self._expected[uid]
+            while self._dropped and next(iter(self._dropped.values())) < oldest * 1e6:
+                self._forget_dropped()
             for channel, history in list(self._histories.items()):
                 if history.until <= now:
                     del self._histories[channel]

@@ -250,12 +250,13 @@ class RedisBroker:
                 self._undo_attach(uid, client_id, token, answer)
             raise
         if answer[0] == b"trial":
-            return Arrival("", False, topics, offset=int(answer[1]), trial=True)
+            offset, dropped = map(int, answer[1:3])
+            return Arrival("", False, topics, offset=offset, trial=True, dropped=dropped)
         return self._arrived(token, topics, answer)
 
     def _arrived(self, token: str, topics: dict[str, int], answer: list[Any]) -> Arrival:
         """The script let a client in."""
-        _, offset, first, known, cursor, epoch, restored, began, _, _ = answer
+        _, offset, first, known, cursor, epoch, restored, began, dropped, _, _ = answer
         self._hub.run(self._epoch.enter, epoch.decode(), int(offset), int(began))
         return Arrival(
             token,
@@ -268,6 +269,7 @@ class RedisBroker:
             epoch=epoch.decode(),
             whole=restored == b"",
             restored=int(restored or 0),
+            dropped=int(dropped),
         )
 
     def _tell_closing(self, uid: str | None, answer: list[Any]) -> None:
@@ -285,6 +287,9 @@ class RedisBroker:
                 if answer[2]:
                     self._hub.call(self._listener.user_presence_changed, uid, True, int(answer[1]))
                 self._hub.call(self._listener.user_presence_changed, uid, False, went)
+
+    def expect(self, uid: str, seconds: float) -> None:
+        self._do(self._redis.call, scripts.EXPECT, to_bytes(uid), int(seconds * 1000))
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         held = self._do(self._redis.call, scripts.HOLDER, to_bytes(uid or ""), client_id)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ..contract import DROPPED
 from . import schema
 
 _COUNTER = """
@@ -45,7 +46,7 @@ local function counter()
   return m
 end
 local function there(uid)
-  return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid) > 0
+  return redis.call('EXISTS', base .. 'c:' .. uid, base .. 'g:' .. uid, base .. 'p:' .. uid) > 0
 end
 local function is_of(m, when)  -- less than a window, or a minute, ago
   local at = tonumber(redis.call('HGET', base .. 'm', when) or 0)
@@ -125,6 +126,36 @@ local function append(m, channel, pubsub, event, but, flush)
   redis.call('PUBLISH', base .. pubsub, table.concat(
     {SCHEMA, m.epoch, o, #channel, #but, #event, flush}, ' ') .. '\\n' .. channel .. but .. event)
   return o
+end
+"""
+
+_DROPPED = f"""
+-- The zset has users, each with the offset of the last event to them that found nobody; the field
+-- of m is not below the offsets of all users that the zset does not have.
+local zkey = base .. 'dropped'
+local function forget_dropped(offset)
+  redis.call('HSET', base .. 'm', 'dropped', text(tonumber(offset)))
+end
+local function drop_event(m, uid)
+  redis.call('ZADD', zkey, rise(m), uid)
+  if redis.call('ZCARD', zkey) > {DROPPED} then forget_dropped(redis.call('ZPOPMIN', zkey)[2]) end
+end
+local function dropped(m, uid)
+  if not redis.call('ZSCORE', zkey, '') then  -- deleted: whom it had is lost
+    forget_dropped(rise(m))
+    redis.call('ZADD', zkey, 'inf', '')
+  end
+  local last = uid ~= '' and redis.call('ZSCORE', zkey, uid)
+  return text(tonumber(last or redis.call('HGET', base .. 'm', 'dropped') or 0))
+end
+-- Cursors below are too old in any case.
+local function forget_old_drops(m)
+  local old = redis.call('ZREVRANGEBYSCORE', zkey, text(m.now - m.window * 1000), '-inf',
+    'WITHSCORES', 'LIMIT', 0, 1)
+  if old[2] then
+    forget_dropped(old[2])
+    redis.call('ZREMRANGEBYSCORE', zkey, '-inf', old[2])
+  end
 end
 """
 
@@ -273,8 +304,10 @@ if begins then
   local o = text(math.max(now, tonumber(v[3] or 0) + 1, known + 1))
   local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
   redis.call('HSET', mkey, 'epoch', ARGV[1], 'run', run, 'o', o, 'began', o, 'floor', o,
-    'evicted', evicted)
+    'evicted', evicted, 'dropped', o)
   redis.call('ZADD', base .. 'hs', 'inf', '')
+  redis.call('UNLINK', base .. 'dropped')
+  redis.call('ZADD', base .. 'dropped', 'inf', '')
   -- Who is there is asked anew: clients that nobody lets in again are signed off in silence.
   redis.call('UNLINK', base .. 'ws', base .. 'ajax', base .. 'b')
   for _, worker in ipairs(redis.call('ZRANGE', base .. 'leases', 0, -1)) do
@@ -328,7 +361,11 @@ if number == ARGV[7] then return done end
 local kind = string.sub(channel, 1, 2)
 if ARGV[2] == '*' then kind = '' end  -- a close is for those, too, who are being let in
 if kind == 'u:' then
-  if not there(string.sub(channel, 3)) and not young(m) then return false end
+  local uid = string.sub(channel, 3)
+  if not there(uid) and not young(m) then
+    drop_event(m, uid)
+    return false
+  end
 elseif kind == 'c:' then
   local id, uid = string.match(channel, '^c:([^:]*):?(.*)$')
   if redis.call('HEXISTS', base .. 'c:' .. uid, id) == 0
@@ -359,6 +396,7 @@ end
 return o
 """,
     _HISTORY,
+    _DROPPED,
 )
 """Assign an offset, keep the event and send it to the workers: its offset, nil for an absentee."""
 
@@ -448,7 +486,7 @@ if held then
   -- A poll that was on its way while its client changed to WebSocket changes nothing.
   if kind == 'poll' and okind == 'ws' and lease > m.ms then return {'late', ended} end
   if kind == 'try' and okind == 'ajax' and ov1 == '1' and lease > m.ms then
-    return {'trial', text(m.o), redis.call('HGETALL', base .. 'j:' .. uid)}
+    return {'trial', text(m.o), dropped(m, uid), redis.call('HGETALL', base .. 'j:' .. uid)}
   end
 elseif uid ~= '' and began and redis.call('HLEN', ckey) > tonumber(ARGV[8]) then
   return {'full', ended}
@@ -495,9 +533,11 @@ if uid ~= '' then
   if first or okind ~= kind then redis.call('PUBLISH', base .. '!', me) end
 end
 return {'in', o, came and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, m.epoch,
-  fresh(m) and (redis.call('GET', base .. 'q:' .. uid) or 0) or '', began_at(), ended, topics}
+  fresh(m) and (redis.call('GET', base .. 'q:' .. uid) or 0) or '', began_at(),
+  dropped(m, uid), ended, topics}
 """,
     _PRESENCE,
+    _DROPPED,
 )
 """Let a client in here, tell the worker that had it; or what stands against it."""
 
@@ -563,6 +603,7 @@ redis.call('HSET', base .. 'limits', ARGV[1],
   table.concat({ARGV[3], ARGV[4], ARGV[5], text(m.ms + 3 * lease)}, ' '))
 agree(m)
 forget(m, 100)
+forget_old_drops(m)
 end_memberships(m, 100)
 local mine = tonumber(redis.call('ZSCORE', base .. 'leases', ARGV[1]))
 redis.call('ZADD', base .. 'leases', text(m.ms + lease), ARGV[1])
@@ -581,6 +622,7 @@ return {m.epoch, o, known, late, dead, began_at(), text(m.clock), m.events, m.by
 """,
     schema.CENSUS,
     _HISTORY,
+    _DROPPED,
     _PRESENCE,
     _LIMITS,
 )
@@ -617,6 +659,16 @@ return gone
     _PRESENCE,
 )
 """Sign off clients of a worker that is no more: whether there are more, and who went, and when."""
+
+EXPECT = Script("""
+-- uid, ms
+local m = counter()
+if not m then return LOST end
+local ms = math.min(tonumber(ARGV[2]), m.window)
+if ms > 0 then redis.call('SET', base .. 'p:' .. ARGV[1], 1, 'PX', text(ms)) end
+return 1
+""")
+"""A page was rendered for a user: events to them are kept for a while."""
 
 TAKE = Script(
     """
