@@ -269,12 +269,13 @@ class World:
         to = tuple(sorted(broker.members(channel[2:]))) if channel.startswith("t:") else ()
         kind, _, rest = channel.partition(":")
         self.say(f"event {number} of {size} characters is sent to {channel}")
-        left_out = None
+        left_out = sender = None
         if channel == EVERYONE:
             page = self._some_page()
             if but and page is not None and self.rng.random() < 0.3:
                 left_out = (page.seen.uid, page.session.client_id)
-            offset = server.sending.broadcast(event, left_out)
+                sender = EventMessage(Event(Keyword("sim/said")), *left_out)
+            offset = server.sending.broadcast(event, sender)
         elif kind == "t":
             offset = server.sending.publish(rest, event)
         elif kind == "c":
