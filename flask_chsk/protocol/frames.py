@@ -55,20 +55,40 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _FIN = 0x80
+_OPCODE = 0x0F
 _CONTROL = 0x08  # the bit that all control opcodes, and no others, have
 _MASKED = 0x80
 _WHOLE_TEXT = _FIN | TEXT
 _WHOLE_BINARY = _FIN | BINARY
 
-# Every first byte a frame may have: no RSV bit, no reserved opcode, no fragmented control
-# frame. A set of nine, so that the reader asks one question instead of four.
-_FIRST_BYTES = frozenset(
-    {CONTINUATION, TEXT, BINARY}
-    | {_FIN | opcode for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)}
+# Every first byte a frame may have: no RSV bit, no reserved opcode, no fragmented control frame.
+_FIRST_BYTES = (
+    *(CONTINUATION, TEXT, BINARY),
+    *(_FIN | opcode for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)),
 )
 
 _SHORT = 125  # 5.2: the longest length in one byte, and 5.5: the longest control frame
+_IN_2_BYTES = 126  # in place of a length: the two bytes that follow have it
+_IN_8_BYTES = 127  # the eight that follow
+_NOT_SHORTEST = 1 << 64  # in place of a length: the peer took a longer form than it needed
 _NO_STATUS = 1005  # 7.1.5: what a close frame without a code means; never on the wire
+
+
+def _headers(mask_bit: int) -> dict[bytes, tuple[int, int, int]]:
+    """Each two bytes that a frame may begin with: first byte, length, bytes of the whole header."""
+    more = {_IN_2_BYTES: 2, _IN_8_BYTES: 8}
+    mask = 4 if mask_bit else 0
+    return {
+        bytes((first, mask_bit | length)): (first, length, 2 + more.get(length, 0) + mask)
+        for first in _FIRST_BYTES
+        for length in range((_SHORT if first & _CONTROL else _IN_8_BYTES) + 1)
+    }
+
+
+# Tables, so that the reader asks one question of nearly every frame.
+_MASKED_HEADERS = _headers(_MASKED)
+_BARE_HEADERS = _headers(0)
+_NO_HEADER = (0, 0, 1 << 64)  # longer than what is here, always
 
 _head16 = Struct("!BBH").pack
 _head64 = Struct("!BBQ").pack
@@ -147,6 +167,16 @@ class _Unfinished:
         self.left = 0  # bytes of payload not yet here
         self.mask = b""  # turned so that it begins with the next byte's
 
+    def check_text(self, chunk: bytes, complete: bool) -> bool:
+        """Whether the text is UTF-8 so far (8.1), which does not wait for a bad megabyte to end."""
+        text = self.tail + chunk
+        try:
+            self.tail = text[utf_8_decode(text, "strict", complete)[1] :]
+        except UnicodeDecodeError:
+            return False
+        # Half a surrogate is hopeless, yet Python waits for its third byte.
+        return not (self.tail[:1] == b"\xed" and self.tail[1:] >= b"\xa0")
+
 
 class FrameReader:
     """Messages out of the bytes of one peer, however they were split on the way.
@@ -186,132 +216,109 @@ class FrameReader:
         came before the violation and count. Bytes after a close or a violation are ignored.
         """
         received: list[Message] = []
-        if self.closed:
-            return received
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        masked = self._masked
+            data, self._rest = self._rest + data, b""
+        masked, limit = self._masked, self._limit
+        headers = _MASKED_HEADERS if masked else _BARE_HEADERS
         pos, end = 0, len(data)
-
         while pos < end and not self.closed:
             unfinished = self._unfinished
             if unfinished is not None and unfinished.left:
-                chunk = data[pos : pos + unfinished.left]
-                pos += len(chunk)
-                self._extend(unfinished, chunk, received)
+                pos += self._extend(unfinished, data[pos : pos + unfinished.left], received)
                 continue
-
-            # 5.2: the header. Whatever is wrong with it is said before its payload comes.
-            start = pos
-            if end - start < 2:
-                self._rest = data[start:]
+            first, size, header = headers.get(data[pos : pos + 2], _NO_HEADER)
+            begin = pos + header
+            if begin > end:
+                self._keep_header(data[pos:])
                 break
-            first = data[start]
-            size = data[start + 1]
-            if first not in _FIRST_BYTES:
-                self._fail(1002, _fault(first))
-                break
-            if masked:
-                size -= _MASKED
-                if size < 0:
-                    self._fail(1002, "frame from a client without a mask")
-                    break
-            elif size >= _MASKED:
-                self._fail(1002, "frame from a server with a mask")
-                break
-            pos = start + 2
             if size > _SHORT:
-                if first & _CONTROL:
-                    self._fail(1002, "control frame longer than 125 bytes")
+                size = _long_size(size, data[pos + 2 : pos + 10])
+            if size > limit or unfinished is not None or not first & _OPCODE:
+                self._check(first, size)
+                if self.closed:
                     break
-                floor, pos = (126, start + 4) if size == 126 else (0x10000, start + 10)
-                if pos > end:
-                    self._rest = data[start:]
-                    break
-                size = int.from_bytes(data[start + 2 : pos], "big")
-                if size < floor or size >> 63:
-                    self._fail(1002, "length of a frame not in its shortest form")
-                    break
-            if not first & _CONTROL:
-                if unfinished is None:
-                    total = size
-                    if not first & 0x0F:
-                        self._fail(1002, "continuation of no message")
-                        break
-                else:
-                    total = size + len(unfinished.payload)
-                    if first & 0x0F:
-                        self._fail(1002, "new message inside a fragmented one")
-                        break
-                if total > self._limit:
-                    self._fail(1009, f"message of over {self._limit} bytes")
-                    break
-            mask = b""
-            if masked:
-                pos += 4
-                if pos > end:
-                    self._rest = data[start:]
-                    break
-                mask = data[pos - 4 : pos]
-
-            stop = pos + size
+            mask = data[begin - 4 : begin] if masked else b""
+            stop = begin + size
             if first == _WHOLE_TEXT and stop <= end:  # first in line: nearly all are so
-                payload = data[pos:stop]
+                payload = data[begin:stop]
                 try:
                     received.append((apply_mask(payload, mask) if masked else payload).decode())
                 except UnicodeDecodeError:
                     self._fail(1007, "text that is not UTF-8")
-                pos = stop
             elif first & _CONTROL:
                 if stop > end:
-                    self._rest = data[start:]
+                    self._rest = data[pos:]
                     break
-                payload = data[pos:stop]
+                payload = data[begin:stop]
                 self._control(first, apply_mask(payload, mask) if masked else payload, received)
-                pos = stop
             elif first == _WHOLE_BINARY and stop <= end:
-                payload = data[pos:stop]
+                payload = data[begin:stop]
                 received.append(apply_mask(payload, mask) if masked else payload)
-                pos = stop
             else:
-                if unfinished is None:
-                    unfinished = self._unfinished = _Unfinished(first & 0x0F)
-                unfinished.final = first >= _FIN
-                unfinished.left = size
-                unfinished.mask = mask
-                if not size:  # nothing will come to finish it with
-                    self._extend(unfinished, b"", received)
+                self._begin(first, size, mask, received)
+                stop = begin
+            pos = stop
         return received
 
-    def _extend(self, message: _Unfinished, chunk: bytes, received: list[Message]) -> None:
-        """Take *chunk*, at most what is left of the frame that is arriving."""
-        message.left -= len(chunk)
+    def _keep_header(self, data: bytes) -> None:
+        """Keep a header that is not all here, unless what is here is wrong already."""
+        header = (_MASKED_HEADERS if self._masked else _BARE_HEADERS).get(data[:2])
+        if header is not None:
+            first, size, length = header
+            mask = length - 4 if self._masked else length  # where it begins
+            if len(data) >= mask:
+                size = _long_size(size, data[2:mask]) if size > _SHORT else size
+                self._check(first, size)
+        elif len(data) > 1:
+            self._fail(1002, _fault(data[0], data[1], self._masked))
+        if not self.closed:
+            self._rest = data
+
+    def _check(self, first: int, size: int) -> None:
+        """Fail where a frame of *size* bytes may not come now."""
+        if first & _CONTROL:
+            return
+        if size == _NOT_SHORTEST:
+            self._fail(1002, "length of a frame not in its shortest form")
+        elif self._unfinished is None and not first & _OPCODE:
+            self._fail(1002, "continuation of no message")
+        elif self._unfinished is not None and first & _OPCODE:
+            self._fail(1002, "new message inside a fragmented one")
+        elif size + self.held > self._limit:
+            self._fail(1009, f"message of over {self._limit} bytes")
+
+    def _begin(self, first: int, size: int, mask: bytes, received: list[Message]) -> None:
+        """Begin with a frame of a data message that is not whole, or not all here."""
+        message = self._unfinished
+        if message is None:
+            message = self._unfinished = _Unfinished(first & _OPCODE)
+        message.final = first >= _FIN
+        message.left = size
+        message.mask = mask
+        if not size:  # nothing will come to finish it with
+            self._extend(message, b"", received)
+
+    def _extend(self, message: _Unfinished, chunk: bytes, received: list[Message]) -> int:
+        """Take *chunk*, at most what is left of the frame that is arriving; its length."""
+        size = len(chunk)
+        message.left -= size
         if self._masked:
-            turn = len(chunk) % 4
+            turn = size % 4
             chunk = apply_mask(chunk, message.mask)
             message.mask = message.mask[turn:] + message.mask[:turn]
         complete = message.final and not message.left
-        if message.opcode == TEXT:
-            # 8.1: checked as it comes, so that a bad megabyte is not awaited.
-            text = message.tail + chunk
-            try:
-                message.tail = text[utf_8_decode(text, "strict", complete)[1] :]
-            except UnicodeDecodeError:
-                self._fail(1007, "text that is not UTF-8")
-                return
-            # Half a surrogate is hopeless, yet Python waits for its third byte.
-            if message.tail[:1] == b"\xed" and message.tail[1:] >= b"\xa0":
-                self._fail(1007, "text that is not UTF-8")
-                return
+        if message.opcode == TEXT and not message.check_text(chunk, complete):
+            self._fail(1007, "text that is not UTF-8")
+            return size
         message.payload += chunk
         if complete:
             payload = message.payload
             received.append(payload.decode() if message.opcode == TEXT else bytes(payload))
             self._unfinished = None
+        return size
 
     def _control(self, first: int, payload: bytes, received: list[Message]) -> None:
-        opcode = first & 0x0F
+        opcode = first & _OPCODE
         if opcode == PING:
             received.append(Ping(payload))
         elif opcode == PONG:
@@ -343,13 +350,28 @@ class FrameReader:
         self._unfinished = None
 
 
-def _fault(first: int) -> str:
-    """What is wrong with a *first* byte that no frame may have."""
+def _long_size(form: int, data: bytes) -> int:
+    """The length that *data* begins with, where it is in the bytes after the first two."""
+    if form == _IN_2_BYTES:
+        size = data[0] << 8 | data[1]
+        return size if size > _SHORT else _NOT_SHORTEST
+    size = int.from_bytes(data, "big")
+    return size if size > 0xFFFF and not size >> 63 else _NOT_SHORTEST
+
+
+def _fault(first: int, second: int, masked: bool) -> str:
+    """What is wrong with two bytes that no frame may begin with."""
     if first & 0x70:
         return "RSV bit without an extension that uses it"
     if (first & 0x07) > 2:
-        return f"reserved opcode {first & 0x0F:#x}"
-    return "fragmented control frame"
+        return f"reserved opcode {first & _OPCODE:#x}"
+    if first & _CONTROL and not first & _FIN:
+        return "fragmented control frame"
+    if masked and not second & _MASKED:
+        return "frame from a client without a mask"
+    if second & _MASKED and not masked:
+        return "frame from a server with a mask"
+    return "control frame longer than 125 bytes"
 
 
 def _sendable(code: int) -> bool:

@@ -1,4 +1,4 @@
-"""Classes and functions that a reader can take in at once; the files that hold to it are listed."""
+"""Classes and functions that a reader can take in at once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ MAX_METHODS = 25  # public ones of a class
 MAX_LINES = 50  # of a function, with its signature and docstring
 
 PACKAGE = ROOT / "flask_chsk"
+# Broken up next. May only become fewer.
+TOO_LARGE = {
+    "brokers/contract.py",
+    "brokers/memory.py",
+    "brokers/redis/broker.py",
+    "protocol/session.py",
+}
 FILES = [
-    *(
-        path
-        for folder in ("client", "server", "transports", "web")
-        for path in sorted((PACKAGE / folder).glob("*.py"))
-    ),
-    *(PACKAGE / name for name in ("extension.py", "state.py", "publisher.py", "hub.py")),
+    path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.relative_to(PACKAGE).as_posix() not in TOO_LARGE
 ]
 
 

@@ -179,6 +179,34 @@ def test_each_violation_says_what_was_wrong(data, code, message):
     assert (reader.failed.code, str(reader.failed)) == (code, message)
 
 
+@pytest.mark.parametrize(
+    ("before", "header", "message"),
+    [
+        (b"", b"\x80\x80", "continuation of no message"),
+        (b"\x01\x80" + MASK, b"\x01\x80", "new message inside a fragmented one"),
+        (b"", b"\x81\xfe\x00\x01", "length of a frame not in its shortest form"),
+        (b"", b"\x81\x8b", "message of over 10 bytes"),
+        (b"\x01\x81" + MASK + b"a", b"\x80\x8a", "message of over 10 bytes"),
+    ],
+)
+def test_violation_is_refused_before_the_mask_comes(before, header, message):
+    reader = server(10)
+    assert reader.feed(before) == []
+    for byte in header[:-1]:
+        reader.feed(bytes([byte]))
+        assert reader.failed is None
+    reader.feed(header[-1:])
+    assert str(reader.failed) == message
+
+
+@pytest.mark.parametrize("kept", [b"\x89", b"\x89\x81", b"\x89\x81" + MASK, b"\x81\x81" + MASK[:3]])
+def test_begin_of_a_frame_is_kept_until_the_rest_comes(kept):
+    reader = server(10)
+    frame = kept[:1] + b"\x81" + MASK + b"\x73"
+    assert (reader.feed(kept), reader.held, reader.failed) == ([], 0, None)
+    assert reader.feed(frame[len(kept) :]) == [Ping(b"a") if kept[0] == 0x89 else "a"]
+
+
 def test_missing_mask_says_so():
     reader = server()
     reader.feed(text_frame("hi"))
