@@ -21,7 +21,7 @@ from .errors import ConfigError, UsageError
 from .logs import logger
 from .plain import plain
 from .protocol.event import Event, assert_whole
-from .protocol.uids import NOBODY, ConnectedUids, as_uid, is_text
+from .protocol.uids import NOBODY, ConnectedUids, as_member, as_topic, as_uid
 from .server.recv import RecvQueue, start_router
 from .server.router import EventMessage, Handlers
 from .state import State
@@ -140,15 +140,13 @@ class Sender:
 
     def join(self, uid: Any, topic: str) -> bool:
         """Make a user, with all their clients, a member of *topic*; False if they were one."""
-        key = as_uid(uid)
-        if key is None:
-            raise UsageError("anonymous clients cannot join a topic: give them a uid")
-        return self._state().acting().broker.join(key, _topic(topic))
+        key = as_member(uid)
+        return self._state().acting().broker.join(key, as_topic(topic))
 
     def leave(self, uid: Any, topic: str) -> bool:
         """End a user's membership of *topic*; False if there was none."""
         key = as_uid(uid)
-        return key is not None and self._state().acting().broker.leave(key, _topic(topic))
+        return key is not None and self._state().acting().broker.leave(key, as_topic(topic))
 
     def publish(
         self, topic: str, event: Any, *more: NoReturn, exclude: EventMessage | None = None
@@ -163,11 +161,11 @@ class Sender:
         if server is None:
             self._state().check_event(event)
             return None
-        return server.sending.publish(_topic(topic), event, exclude)
+        return server.sending.publish(as_topic(topic), event, exclude)
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
-        return self._state().acting().broker.members(_topic(topic))
+        return self._state().acting().broker.members(as_topic(topic))
 
     @property
     def connected_uids(self) -> ConnectedUids:
@@ -201,14 +199,6 @@ class Sender:
     def stats(self) -> dict[str, int]:
         """All counters and gauges, by name."""
         return self._state().stats()
-
-
-def _topic(topic: str) -> str:
-    if not isinstance(topic, str) or not 1 <= len(topic) <= 255:
-        raise UsageError(f"a topic is a str of 1 to 255 characters, not {topic!r}")
-    if not is_text(topic):
-        raise UsageError(f"a topic is text, and {topic!r} has half of a surrogate pair in it")
-    return topic
 
 
 class Bound(Sender):

@@ -1,25 +1,29 @@
 """Events from outside: a Celery task, a cron job, a script.
 
 A :class:`Publisher` needs the broker's URL and nothing else: no application, no hub, no
-monkey-patching. It sends and does not listen; asking, joining and presence need the
-application. Threads may share one; after a fork each process connects anew.
+monkey-patching. Presence and what clients send need the application. Threads may share one; after
+a fork each process connects anew.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import forks
-from .brokers import ANONYMOUS, EVERYONE, client_channel, pubsub_of, topic_channel, user_channel
+from .brokers import EVERYONE, channel_of, topic_channel
 from .config import zone
 from .errors import BadEvent, ConfigError, PackError
 from .packers import zoned
 from .packers.edn import EdnPacker
 from .plain import plain
 from .printable import masked
+from .protocol import question as q
+from .protocol import session as s
 from .protocol.event import assert_event, assert_whole
-from .protocol.uids import as_uid
+from .protocol.uids import as_member, as_topic, as_uid
 
 if TYPE_CHECKING:
     from .brokers.redis.calls import Redis
@@ -29,7 +33,7 @@ MAX_BYTES = 2 * 1024 * 1024  # half of what may wait for one connection, where n
 
 
 class Publisher:
-    """Sends events to the clients of an application, by way of its Redis.
+    """Sends to the clients of an application, and asks them, by way of its Redis.
 
     ::
 
@@ -77,10 +81,7 @@ class Publisher:
         :raises BadEvent, PackError: before anything is sent.
         """
         assert_whole("publisher.send(uid, {})", event, more)
-        key = as_uid(uid)
-        if client_id is not None:
-            return self._publish(client_channel(key, client_id), event)
-        return self._publish(ANONYMOUS if key is None else user_channel(key), event)
+        return self._publish(channel_of(as_uid(uid), client_id), event)
 
     def broadcast(self, event: Any, *more: NoReturn) -> int | None:
         """Push ``[id, data]`` to every connected client."""
@@ -90,31 +91,97 @@ class Publisher:
     def publish(self, topic: str, event: Any, *more: NoReturn) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
         assert_whole("publisher.publish(topic, {})", event, more)
-        return self._publish(topic_channel(topic), event)
+        return self._publish(topic_channel(as_topic(topic)), event)
 
-    def close(self) -> None:
-        """Close the connections; a send that follows opens one again."""
+    def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
+        """Ask a user's clients, or one of them; block for the first answer and return it.
+
+        It opens a connection to Redis of its own while it waits.
+
+        :raises NoClient: at once, where the user has no client.
+        :raises ClientGone: the last client that was asked went away.
+        :raises AskTimeout: after *timeout* seconds.
+        :raises AskFailed: the client's handler raised, or it has none.
+        :raises BrokerUnavailable: Redis is away, or went away while this waited.
+        """
+        from .brokers.redis import commands
+        from .brokers.redis.inbox import Inbox
+
+        redis, key, asked_event = self._connections.redis, as_uid(uid), assert_event(event)
+        outcomes: list[q.Outcome] = []
+        clients = commands.clients(redis, key)
+        question = q.Question(q.asked_of(key, clients, client_id), outcomes.append)
+        name = secrets.token_hex(8)
+        ask_id = f"{name}.{secrets.token_hex(12)}"
+        text = self._packed(q.asking(ask_id, asked_event))
+        end = time.monotonic() + timeout
+        with Inbox(redis, name) as inbox:
+            commands.publish(redis, channel_of(key, client_id), text, flush=True)
+            while not outcomes and (left := end - time.monotonic()) > 0:
+                answer = inbox.next(min(left, q.ASKED_STILL))
+                if answer is None:
+                    question.only({(key, one) for one in commands.clients(redis, key)})
+                else:
+                    client, answered = q.read(answer)
+                    if answered.id == ask_id:
+                        question.answer(client, answered)
+        return q.value_of(outcomes[0] if outcomes else None, key, asked_event.id, timeout)
+
+    def close(self, uid: Any, client_id: str | None = None, reconnect: bool = True) -> None:
+        """Close a user's connections, or one of them: no later event reaches them.
+
+        The pages are told at once.
+
+        :param reconnect: False: the clients stay closed and tell their application
+            (``signed-out``).
+        :raises BrokerUnavailable: Redis is away; nothing was closed.
+        :raises PublishUnknown: its answer was lost.
+        """
+        from .brokers.redis import commands
+
+        channel, text = channel_of(as_uid(uid), client_id), self._packed(s.closing(reconnect))
+        commands.publish(self._connections.redis, channel, text)
+
+    def join(self, uid: Any, topic: str) -> bool:
+        """Make a user, with all their clients, a member of *topic*; False if they were one.
+
+        :raises UsageError: for the anonymous, and for a user who is in 100 topics already.
+        :raises BrokerUnavailable: Redis is away.
+        """
+        from .brokers.redis import commands
+
+        return commands.join(self._connections.redis, as_member(uid), as_topic(topic))
+
+    def leave(self, uid: Any, topic: str) -> bool:
+        """End a user's membership of *topic*; False if there was none."""
+        from .brokers.redis import commands
+
+        key = as_uid(uid)
+        return key is not None and commands.leave(self._connections.redis, key, as_topic(topic))
+
+    def disconnect(self) -> None:
+        """Close the connections to Redis; a call that follows opens one again."""
         self._connections.redis.close()
 
     def __enter__(self) -> Publisher:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.close()
+        self.disconnect()
 
     def _publish(self, channel: str, event: Any) -> int | None:
-        from .brokers.redis import scripts
+        from .brokers.redis import commands
 
         id, data = assert_event(event)
         if id.startswith("chsk/"):
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
-        text = self._packer.pack([id, data], root="event")
+        return commands.publish(self._connections.redis, channel, self._packed([id, data]))
+
+    def _packed(self, event: list[Any]) -> str:
+        text = self._packer.pack(event, root="event")
         if len(text) > self._max_bytes:
             raise PackError(f"an event of {len(text)} bytes: more than {self._max_bytes}")
-        args = (channel, pubsub_of(channel), text, "", "0")
-        encoded = [arg.encode("utf-8", "surrogatepass") for arg in args]
-        offset = self._connections.redis.publish(scripts.PUBLISH, *encoded)
-        return None if offset is None else int(offset)
+        return text
 
 
 class _Connections:

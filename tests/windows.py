@@ -54,7 +54,7 @@ def main() -> None:
     print("reply", client.request(["chat/say", "hello"])["ok"])
     print("push", said.wait(10))
     client.destroy()
-    Publisher("redis://127.0.0.1:1/0").close()
+    Publisher("redis://127.0.0.1:1/0").disconnect()
     server.shutdown()
 
 

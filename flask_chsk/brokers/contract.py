@@ -37,6 +37,13 @@ def client_channel(uid: str | None, client_id: str) -> str:
     return f"c:{client_id}" if uid is None else f"c:{client_id}:{uid}"
 
 
+def channel_of(uid: str | None, client_id: str | None) -> str:
+    """The channel of a user, or of one client of theirs; uid None: of the anonymous."""
+    if client_id is not None:
+        return client_channel(uid, client_id)
+    return ANONYMOUS if uid is None else user_channel(uid)
+
+
 def topic_channel(topic: str) -> str:
     """The channel of the members of one topic."""
     return f"t:{topic}"

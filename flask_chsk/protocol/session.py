@@ -91,6 +91,24 @@ def read_cursor(text: str | None, epoch: str, since: int = 0) -> int | None:
     return offset if offset >= since else None
 
 
+# What the application does ---------------------------------------------------------------
+
+
+def closing(reconnect: bool, after: Iterable[str] | None = None) -> list[Any]:
+    """The event by which an application closes connections.
+
+    :param reconnect: whether the clients may come back.
+    :param after: the response that the clients are told after: the worker's name, and a token.
+    """
+    code, reason = (
+        (CLOSED_BY_APP, "closed by the application") if reconnect else (SIGNED_OUT, "signed out")
+    )
+    data: dict[str, Any] = {"code": code, "reason": reason}
+    if after is not None:
+        data["after"] = [*after]
+    return [CLOSE, data]
+
+
 # What came in ----------------------------------------------------------------------------
 
 

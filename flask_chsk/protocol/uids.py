@@ -1,4 +1,4 @@
-"""Who may be addressed, a user or all who are none, and who is connected."""
+"""Who may be addressed, a user, all who are none or a topic, and who is connected."""
 
 from __future__ import annotations
 
@@ -55,3 +55,26 @@ def as_uid(uid: Any) -> str | None:
     if not is_text(text):
         raise UsageError(f"a uid is text, and {text!r} has half of a surrogate pair in it")
     return text
+
+
+def as_topic(topic: Any) -> str:
+    """The name of a topic, where it is one.
+
+    :raises UsageError: for what is none.
+    """
+    if not isinstance(topic, str) or not 1 <= len(topic) <= 255:
+        raise UsageError(f"a topic is a str of 1 to 255 characters, not {topic!r}")
+    if not is_text(topic):
+        raise UsageError(f"a topic is text, and {topic!r} has half of a surrogate pair in it")
+    return topic
+
+
+def as_member(uid: Any) -> str:
+    """The uid of somebody who is to join a topic.
+
+    :raises UsageError: for what is no uid, and for the anonymous.
+    """
+    key = as_uid(uid)
+    if key is None:
+        raise UsageError("anonymous clients cannot join a topic: give them a uid")
+    return key

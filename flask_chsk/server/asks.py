@@ -8,12 +8,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..brokers import Broker
-from ..errors import AskFailed, AskTimeout, ChskError, ClientGone, NoClient
+from ..errors import ChskError
 from ..hub import Hub, Waiter, on_hub
 from ..logs import RateLimitedLogger, logger
 from ..protocol import session as s
 from ..protocol.event import assert_event
-from ..protocol.push import CANONICAL
+from ..protocol.question import (
+    ASKED_STILL,
+    Client,
+    Question,
+    asked_of,
+    asking,
+    read,
+    value_of,
+    written,
+)
 from ..transports.budget import MemoryBudget
 from .connection import Connection
 from .registry import Registry
@@ -21,11 +30,7 @@ from .registry import Registry
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
 
-Client = tuple[str | None, str]
-"""The uid and the client id."""
-
 ASKER = re.compile(r"[0-9a-f]{16}")  # a process that asks, before the dot of an ask's id
-ASKED_STILL = 1.0  # seconds between looks whether a client of another process is still there
 
 
 class Asks:
@@ -53,7 +58,7 @@ class Asks:
         self._max_bytes = max_bytes
         self._counters = counters
         self._leaving: Counter[Client] = Counter()  # bytes of answers to other processes
-        self._open: dict[str, Ask] = {}
+        self._open: dict[str, Question] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -66,27 +71,17 @@ class Asks:
         :raises AskTimeout: after *timeout* seconds.
         :raises AskFailed: when all that were asked answered with an error.
         """
-        id, data = assert_event(event)
-        clients = self._clients(uid)
-        asked = dict.fromkeys((uid, one) for one in clients if client_id in (None, one))
-        if not asked:
-            raise NoClient(f"uid {uid!r} has no client that can be asked")
+        question = assert_event(event)
+        asked = asked_of(uid, self._clients(uid), client_id)
         waiter = self.hub.waiter_here()
         ask_id = f"{self._broker.name}.{self.hub.token(12)}"
         self.hub.run(self._begin, ask_id, asked, waiter)
         try:
-            self._send(uid, [s.ASK, [ask_id, [id, data]]], client_id)
-            answer = self._wait(ask_id, uid, waiter, timeout)
+            self._send(uid, asking(ask_id, question), client_id)
+            outcome = self._wait(ask_id, uid, waiter, timeout)
         finally:
             self.hub.call(self._open.pop, ask_id, None)
-        if answer is None:
-            raise AskTimeout(f"uid {uid!r} did not answer {id} within {timeout:g} s")
-        kind, value = answer
-        if kind == "gone":
-            raise ClientGone(f"the last client of uid {uid!r} that was asked went away")
-        if kind == "error":
-            raise AskFailed(f"{id}: {value}")
-        return value
+        return value_of(outcome, uid, question.id, timeout)
 
     @on_hub
     def answered(self, client: Client, answer: s.Answered, size: int = 0) -> bool:
@@ -118,8 +113,7 @@ class Asks:
     @on_hub
     def on_worker_message(self, text: str) -> bool:
         """A client of another process answered; False where it was not asked that."""
-        uid, client_id, *answer = CANONICAL.unpack(text)
-        return self._answered_here((uid, client_id), s.Answered(*answer[:3]))
+        return self._answered_here(*read(text))
 
     @on_hub
     def gone(self, client: Client) -> None:
@@ -129,18 +123,15 @@ class Asks:
 
     @on_hub
     def _begin(self, ask_id: str, asked: dict[Client, None], waiter: Waiter) -> None:
-        self._open[ask_id] = Ask(asked, waiter)
+        self._open[ask_id] = Question(asked, waiter.set)
 
     def _answered_here(self, client: Client, answer: s.Answered) -> bool:
         ask = self._open.get(answer.id)
-        if ask is None or client not in ask.asked:
-            return False
-        ask.answer(client, answer)
-        return True
+        return ask is not None and ask.answer(client, answer)
 
     def _tell_asker(self, name: str, client: Client, answer: s.Answered, size: int) -> None:
         try:
-            self._broker.tell(name, CANONICAL.pack([*client, *answer], root="answer"))
+            self._broker.tell(name, written(client, answer))
         except ChskError as error:
             words = "an answer of uid %r did not get through: %s"
             rate_limited.warning("lost", words, client[0], error)
@@ -172,31 +163,4 @@ class Asks:
         """Of those asked, none but *there* can still answer."""
         ask = self._open.get(ask_id)
         if ask is not None:
-            for client in [client for client in ask.asked if client not in there]:
-                ask.gone(client)
-
-
-class Ask:
-    """One question."""
-
-    __slots__ = ("asked", "error", "waiter")
-
-    def __init__(self, asked: dict[Client, None], waiter: Waiter) -> None:
-        self.asked = asked  # who has not answered yet
-        self.waiter = waiter  # of ("value" | "error" | "gone", …)
-        self.error: str | None = None
-
-    def answer(self, client: Client, answer: s.Answered) -> None:
-        """Take an answer; the first that is no error wins."""
-        if answer.error is None:
-            self.asked.pop(client, None)
-            self.waiter.set(("value", answer.value))
-        else:
-            self.error = answer.error
-            self.gone(client)
-
-    def gone(self, client: Client) -> None:
-        """One less to wait for."""
-        self.asked.pop(client, None)
-        if not self.asked:
-            self.waiter.set(("gone", None) if self.error is None else ("error", self.error))
+            ask.only(there)

@@ -6,14 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ..brokers import (
-    ANONYMOUS,
-    EVERYONE,
-    Broker,
-    client_channel,
-    topic_channel,
-    user_channel,
-)
+from ..brokers import EVERYONE, Broker, channel_of, topic_channel
 from ..config import Config
 from ..errors import BadEvent, PackError, UsageError
 from ..logs import logger
@@ -68,10 +61,7 @@ class Sending:
         :raises PackError: naming the path to what cannot be packed.
         :raises UsageError: where *exclude* is no event message.
         """
-        if client_id is not None:
-            channel = client_channel(uid, client_id)
-        else:
-            channel = ANONYMOUS if uid is None else user_channel(uid)
+        channel = channel_of(uid, client_id)
         offset = self._publish(channel, event, flush=flush, exclude=exclude)
         if offset is None and client_id is None and uid is not None:
             self._note_absent(uid)
@@ -95,15 +85,7 @@ class Sending:
 
         :param after: tell the clients when this response has ended.
         """
-        code, reason = (
-            (s.CLOSED_BY_APP, "closed by the application")
-            if reconnect
-            else (s.SIGNED_OUT, "signed out")
-        )
-        data: dict[str, Any] = {"code": code, "reason": reason}
-        if after is not None:
-            data["after"] = [*after]
-        self.send(uid, [s.CLOSE, data], client_id)
+        self.send(uid, s.closing(reconnect, after), client_id)
 
     def _publish(
         self,

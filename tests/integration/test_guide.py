@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import Flask
+
+from flask_chsk import Chsk
 from flask_chsk.testing import ChskTestClient, make_client
 from tests.integration.test_docs import blocks
+from tests.process import eventually
 
 
 def shown(name: str) -> dict[str, Any]:
@@ -41,3 +45,21 @@ def test_an_absent_customer_gets_a_mail() -> None:
         browser.post("/orders/7/ship", data={"customer": customer})
     assert ann.received == [["order/shipped", {"id": 7}]]
     assert mails == [("bob", "Order 7 is on its way")]
+
+
+def test_a_script_bans_a_user_and_saves_what_they_wrote(redis_url: str) -> None:
+    url = f"{redis_url}?prefix=guide-ban"
+    app = Flask(__name__)
+    app.secret_key = "for tests"
+    chsk = Chsk(app, broker_url=url)
+    with app.app_context():
+        ann = chsk.test_client(uid="ann")
+        chsk.join("ann", "news")
+    ann.on("page/draft", lambda ev: "half a letter")
+    ban = shown("ban.py")["ban"]
+    assert ban(url, "ann") == "half a letter"
+    with app.app_context():
+        eventually(lambda: not chsk.connected_uids.any)
+        assert (chsk.members("news"), chsk.stats()["closed_4005"]) == (frozenset(), 1)
+    assert ban(url, "bob") is None
+    ann.close()

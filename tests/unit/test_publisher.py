@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.errors import BadEvent, ConfigError, PackError, UsageError
+from flask_chsk.brokers.redis.scripts import JOIN, LEAVE
+from flask_chsk.errors import BadEvent, ConfigError, NoClient, PackError, UsageError
 from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID
 from flask_chsk.publisher import MAX_BYTES, Publisher
 
@@ -22,7 +23,13 @@ class Connections:
         self.published: list[tuple[str, str, str]] = []
         self.offset: bytes | None = b"7"
         self.closed = 0
+        self.called: list[Any] = []
+        self.answers: list[Any] = []
         self.redis = self
+
+    def call(self, script: Any, *args: bytes) -> Any:
+        self.called.append((script, *args))
+        return self.answers.pop(0)
 
     def publish(self, script: Any, *args: bytes) -> bytes | None:
         channel, heard_by, text, *_ = (arg.decode("utf-8", "surrogatepass") for arg in args)
@@ -74,6 +81,63 @@ def test_a_user_who_is_not_there_gets_nothing() -> None:
     publisher = Publisher(URL)
     publisher._connections.offset = None  # type: ignore[attr-defined]
     assert publisher.send("ann", ["a/b"]) is None
+
+
+# What else an application does ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "channel", "data"),
+    [
+        (("ann",), "u:ann", '{:code 4003 :reason "closed by the application"}'),
+        (("ann", "c1"), "c:c1:ann", '{:code 4003 :reason "closed by the application"}'),
+        ((7, None, False), "u:7", '{:code 4005 :reason "signed out"}'),
+        ((ALL_USERS_WITHOUT_UID,), "-", '{:code 4003 :reason "closed by the application"}'),
+    ],
+)
+def test_a_close_is_heard_by_all_workers(args: tuple[Any, ...], channel: str, data: str) -> None:
+    publisher = Publisher(URL)
+    publisher.close(*args)
+    assert published(publisher) == [(channel, "*", f"[:chsk/close {data}]")]
+
+
+def test_users_join_and_leave_topics() -> None:
+    publisher: Any = Publisher(URL)
+    publisher._connections.answers = [1, 0, 1]
+    assert publisher.join(7, "news") and not publisher.join("ann", "news")
+    assert publisher.leave("ann", "news")
+    assert not publisher.leave(ALL_USERS_WITHOUT_UID, "news")
+    scripts = [called[:3] for called in publisher._connections.called]
+    assert scripts == [
+        (JOIN, b"7", b"news"),
+        (JOIN, b"ann", b"news"),
+        (LEAVE, b"ann", b"news"),
+    ]
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 256, None, "\ud800"])
+def test_what_is_no_topic_is_refused(topic: Any) -> None:
+    publisher: Any = Publisher(URL)
+    for call in (
+        lambda: publisher.publish(topic, ["a/b"]),
+        lambda: publisher.join("ann", topic),
+        lambda: publisher.leave("ann", topic),
+    ):
+        with pytest.raises(UsageError, match="a topic is"):
+            call()
+    assert (published(publisher), publisher._connections.called) == ([], [])
+
+
+def test_nobody_is_asked_where_nobody_is() -> None:
+    publisher: Any = Publisher(URL)
+    publisher._connections.answers = [[], [b"c2"]]
+    with pytest.raises(NoClient, match="uid 'ann' has no client"):
+        publisher.ask("ann", ["a/b"])
+    with pytest.raises(NoClient):
+        publisher.ask("ann", ["a/b"], client_id="c1")
+    with pytest.raises(BadEvent):
+        publisher.ask("ann", ["nonsense"])
+    assert published(publisher) == []
 
 
 # What is refused ---------------------------------------------------------------------------

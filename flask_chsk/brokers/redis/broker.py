@@ -16,12 +16,13 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gevent.monkey import is_module_patched
 
 from ...config import Config
-from ...errors import BrokerUnavailable, UsageError
+from ...errors import BrokerUnavailable
 from ...protocol.uids import ConnectedUids
 from ...security import held_by_another
 from ..contract import (
@@ -29,21 +30,17 @@ from ..contract import (
     EVERYONE,
     KEPT_BYTES,
     KEYS,
-    MAX_TOPICS,
     Arrival,
     Listener,
     Page,
-    begun_control,
-    control,
-    is_close,
     pubsub_of,
     too_many_clients,
 )
-from . import lease, scripts
+from . import commands, lease, scripts
 from .calls import Redis
 from .epoch import Epoch
 from .lease import Lease
-from .records import excluded_text, push_of, to_bytes, to_text
+from .records import push_of, to_bytes, to_text
 from .schema import SCHEMA
 from .subscription import CHANGES, Subscription
 
@@ -159,10 +156,8 @@ class RedisBroker:
         but: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
-        heard_by = EVERYONE if is_close(text) else pubsub_of(channel)
-        args = (channel, heard_by, text, excluded_text(but), str(int(flush)))
-        offset = self._do(self._redis.publish, scripts.PUBLISH, *map(to_bytes, args))
-        return None if offset is None else int(offset)
+        call = partial(commands.publish, self._redis, channel, text, but=but, flush=flush)
+        return self._do(call)
 
     def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
         return self._do(self._since, channels, cursor, page_bytes)
@@ -322,8 +317,7 @@ class RedisBroker:
         return ConnectedUids(ws, ajax, ws | ajax)
 
     def clients(self, uid: str | None) -> frozenset[str]:
-        ids = self._do(self._redis.call, scripts.CLIENTS, to_bytes(uid or ""))
-        return frozenset(map(to_text, ids))
+        return self._do(commands.clients, self._redis, uid)
 
     def tell(self, name: str, text: str) -> None:
         self._do(self._redis.call, scripts.TELL, name, to_bytes(text))
@@ -331,21 +325,13 @@ class RedisBroker:
     # topics ------------------------------------------------------------------------------------
 
     def join(self, uid: str, topic: str) -> bool:
-        return self._join(uid, topic, control(":chsk/joined", topic), again=False) > 0
+        return self._do(commands.join, self._redis, uid, topic)
 
     def rejoin(self, uid: str, topic: str) -> bool:
-        return self._join(uid, topic, begun_control(topic), again=True) >= 0
-
-    def _join(self, uid: str, topic: str, event: str, *, again: bool) -> int:
-        args = (to_bytes(uid), to_bytes(topic), to_bytes(event), MAX_TOPICS, int(again))
-        joined: int = self._do(self._redis.call, scripts.JOIN, *args)
-        if joined == -1:
-            raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
-        return joined
+        return self._do(commands.rejoin, self._redis, uid, topic)
 
     def leave(self, uid: str, topic: str) -> bool:
-        args = (to_bytes(uid), to_bytes(topic), to_bytes(control(":chsk/left", topic)))
-        return bool(self._do(self._redis.call, scripts.LEAVE, *args))
+        return self._do(commands.leave, self._redis, uid, topic)
 
     def members(self, topic: str) -> frozenset[str]:
         found = self._do(self._redis.call, scripts.MEMBERS, to_bytes(topic))

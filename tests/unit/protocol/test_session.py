@@ -27,6 +27,7 @@ from flask_chsk.protocol.session import (
     ServerSession,
     cb_error,
     cb_success,
+    closing,
     read_cursor,
     read_message,
 )
@@ -591,3 +592,20 @@ def test_before_a_gap_that_waits_nothing_is_owed() -> None:
     one.resume(10)
     assert (one.needs_replay, one.queued) == (True, 100)
     assert taken(one) == ['[[[:chsk/gap nil]] nil "e7f3:100"]']
+
+
+# Closes of the application ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reconnect", "after", "data"),
+    [
+        (True, None, {"code": 4003, "reason": "closed by the application"}),
+        (False, None, {"code": 4005, "reason": "signed out"}),
+        (False, ("w", "t"), {"code": 4005, "reason": "signed out", "after": ["w", "t"]}),
+    ],
+)
+def test_an_application_closes_by_an_event(
+    reconnect: bool, after: Any, data: dict[str, Any]
+) -> None:
+    assert closing(reconnect, after) == ["chsk/close", data]

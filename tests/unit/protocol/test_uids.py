@@ -8,7 +8,14 @@ from uuid import UUID
 import pytest
 
 from flask_chsk.errors import UsageError
-from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID, NOBODY, as_uid, is_text
+from flask_chsk.protocol.uids import (
+    ALL_USERS_WITHOUT_UID,
+    NOBODY,
+    as_member,
+    as_topic,
+    as_uid,
+    is_text,
+)
 
 ID = "12345678-1234-5678-1234-567812345678"
 
@@ -77,3 +84,20 @@ def test_the_anonymous_are_shown_by_their_name() -> None:
 
 def test_nobody_is_connected_by_any_transport() -> None:
     assert (NOBODY.ws, NOBODY.ajax, NOBODY.any) == (frozenset(),) * 3
+
+
+@pytest.mark.parametrize("topic", ["a", "x" * 255, "zwei wörter: 😀"])
+def test_a_topic_is_a_short_text(topic: str) -> None:
+    assert as_topic(topic) == topic
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 256, None, 7, b"news", "\ud800"])
+def test_all_else_is_no_topic(topic: Any) -> None:
+    with pytest.raises(UsageError, match="a topic is"):
+        as_topic(topic)
+
+
+def test_users_join_topics_and_the_anonymous_do_not() -> None:
+    assert as_member(7) == "7"
+    with pytest.raises(UsageError, match="anonymous clients cannot join"):
+        as_member(ALL_USERS_WITHOUT_UID)

@@ -35,6 +35,8 @@ class FakeRedis:
             raise answer
         return answer
 
+    publish = call
+
     def close(self) -> None:
         self.closed += 1
 

@@ -1,0 +1,57 @@
+"""What workers and publishers have Redis do alike: publish, join, leave, and who can be asked.
+
+Each call blocks its caller alone, and raises :class:`~flask_chsk.errors.BrokerUnavailable` where
+Redis is away.
+"""
+
+from __future__ import annotations
+
+from ...errors import UsageError
+from ..contract import EVERYONE, MAX_TOPICS, begun_control, control, is_close, pubsub_of
+from . import scripts
+from .calls import Redis
+from .records import excluded_text, to_bytes, to_text
+
+
+def publish(
+    redis: Redis,
+    channel: str,
+    text: str,
+    *,
+    but: tuple[str | None, str] | None = None,
+    flush: bool = False,
+) -> int | None:
+    """As :meth:`flask_chsk.brokers.contract.Broker.publish`."""
+    heard_by = EVERYONE if is_close(text) else pubsub_of(channel)
+    args = (channel, heard_by, text, excluded_text(but), str(int(flush)))
+    offset = redis.publish(scripts.PUBLISH, *map(to_bytes, args))
+    return None if offset is None else int(offset)
+
+
+def join(redis: Redis, uid: str, topic: str) -> bool:
+    """As :meth:`flask_chsk.brokers.contract.Broker.join`."""
+    return _join(redis, uid, topic, control(":chsk/joined", topic), again=False) > 0
+
+
+def rejoin(redis: Redis, uid: str, topic: str) -> bool:
+    """As :meth:`flask_chsk.brokers.contract.Broker.rejoin`."""
+    return _join(redis, uid, topic, begun_control(topic), again=True) >= 0
+
+
+def _join(redis: Redis, uid: str, topic: str, event: str, *, again: bool) -> int:
+    args = (to_bytes(uid), to_bytes(topic), to_bytes(event), MAX_TOPICS, int(again))
+    joined: int = redis.call(scripts.JOIN, *args)
+    if joined == -1:
+        raise UsageError(f"uid {uid!r} is in {MAX_TOPICS} topics already")
+    return joined
+
+
+def leave(redis: Redis, uid: str, topic: str) -> bool:
+    """As :meth:`flask_chsk.brokers.contract.Broker.leave`."""
+    args = (to_bytes(uid), to_bytes(topic), to_bytes(control(":chsk/left", topic)))
+    return bool(redis.call(scripts.LEAVE, *args))
+
+
+def clients(redis: Redis, uid: str | None) -> frozenset[str]:
+    """As :meth:`flask_chsk.brokers.contract.Broker.clients`."""
+    return frozenset(map(to_text, redis.call(scripts.CLIENTS, to_bytes(uid or ""))))
