@@ -31,6 +31,8 @@ from .web.responding import after_response, responds
 from .web.views import Endpoint
 
 if TYPE_CHECKING:
+    from .after_commit import AnySession
+    from .server.worker import Worker
     from .testing import ChskTestClient
 
 log = logger(__name__)
@@ -55,6 +57,7 @@ class Sender:
         client_id: str | None = None,
         flush: bool = False,
         exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
         """Push ``[id, data]`` to every client of a user; returns the event's offset.
 
@@ -65,34 +68,45 @@ class Sender:
         :param flush: do not wait for the batch window to end.
         :param exclude: an event message: the client that sent it does not get the event, only the
             other clients of the user do.
+        :param after_commit: a session of SQLAlchemy, such as ``db.session``. The event is checked
+            and packed now, and sent when the root transaction of the session has committed, in the
+            order of the calls. It is dropped where that, or its savepoint, ends otherwise. Returns
+            None. What goes wrong after the commit is logged, not raised.
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
         :raises BrokerUnavailable: where the broker is away; nothing was sent.
+        :raises UsageError: where *after_commit* is no session, or its transaction is over.
         """
         assert_whole("chsk.send(uid, {})", event, more)
         state = self._state()
-        server = state.sending()
+        server = _worker_to_send_by(state, after_commit)
         key = as_uid(uid)
         if server is None:  # no request yet in this process: nobody is there
             checked = state.check_event(event)
             if key is not None and client_id is None:
                 state.tell_absent(key, checked)
             return None
-        return server.sending.send(key, event, client_id, flush, exclude)
+        return server.sending.send(key, event, client_id, flush, exclude, after_commit)
 
     def broadcast(
-        self, event: Any, *more: NoReturn, exclude: EventMessage | None = None
+        self,
+        event: Any,
+        *more: NoReturn,
+        exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
         """Push ``[id, data]`` to every connected client, packed once.
 
         :param exclude: an event message: the client that sent it does not get the event.
+        :param after_commit: as in :meth:`send`.
         """
         assert_whole("chsk.broadcast({})", event, more)
-        server = self._state().sending()
+        state = self._state()
+        server = _worker_to_send_by(state, after_commit)
         if server is None:
-            self._state().check_event(event)
+            state.check_event(event)
             return None
-        return server.sending.broadcast(event, exclude)
+        return server.sending.broadcast(event, exclude, after_commit)
 
     def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
         """Ask a user's clients, or one of them; block for the first answer and return it.
@@ -149,19 +163,27 @@ class Sender:
         return key is not None and self._state().acting().broker.leave(key, as_topic(topic))
 
     def publish(
-        self, topic: str, event: Any, *more: NoReturn, exclude: EventMessage | None = None
+        self,
+        topic: str,
+        event: Any,
+        *more: NoReturn,
+        exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*.
 
         :param exclude: an event message: the client that sent it does not get the event. The
             sender's other clients do.
+        :param after_commit: as in :meth:`send`.
         """
         assert_whole("chsk.publish(topic, {})", event, more)
-        server = self._state().sending()
+        name = as_topic(topic)
+        state = self._state()
+        server = _worker_to_send_by(state, after_commit)
         if server is None:
-            self._state().check_event(event)
+            state.check_event(event)
             return None
-        return server.sending.publish(as_topic(topic), event, exclude)
+        return server.sending.publish(name, event, exclude, after_commit)
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
@@ -199,6 +221,11 @@ class Sender:
     def stats(self) -> dict[str, int]:
         """All counters and gauges, by name."""
         return self._state().stats()
+
+
+def _worker_to_send_by(state: State, after_commit: AnySession | None) -> Worker | None:
+    """The worker of this process; None where nobody can be there, neither now nor later."""
+    return state.sending() if after_commit is None else state.acting()
 
 
 class Bound(Sender):

@@ -13,6 +13,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import forks
+from .after_commit import defer
 from .brokers import EVERYONE, channel_of, topic_channel
 from .config import zone
 from .errors import BadEvent, ConfigError, PackError
@@ -26,6 +27,7 @@ from .protocol.event import assert_event, assert_whole
 from .protocol.uids import as_member, as_topic, as_uid
 
 if TYPE_CHECKING:
+    from .after_commit import AnySession
     from .brokers.redis.calls import Redis
     from .packers import PackDefault
 
@@ -69,29 +71,39 @@ class Publisher:
         self._packer = EdnPacker(bytes_tag=True, pack_default=default)  # as brokers keep events
 
     def send(
-        self, uid: Any, event: Any, *more: NoReturn, client_id: str | None = None
+        self,
+        uid: Any,
+        event: Any,
+        *more: NoReturn,
+        client_id: str | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
         """Push ``[id, data]`` to every client of a user; the event's offset.
 
         None where that user is not there. ``ALL_USERS_WITHOUT_UID``: every client that has none.
 
-        :raises UsageError: for what is no uid.
+        :param after_commit: a session of SQLAlchemy: as in :meth:`flask_chsk.Chsk.send`.
+        :raises UsageError: for what is no uid, or no session.
         :raises BrokerUnavailable: Redis is away; nothing was sent.
         :raises PublishUnknown: its answer was lost.
         :raises BadEvent, PackError: before anything is sent.
         """
         assert_whole("publisher.send(uid, {})", event, more)
-        return self._publish(channel_of(as_uid(uid), client_id), event)
+        return self._publish(channel_of(as_uid(uid), client_id), event, after_commit)
 
-    def broadcast(self, event: Any, *more: NoReturn) -> int | None:
+    def broadcast(
+        self, event: Any, *more: NoReturn, after_commit: AnySession | None = None
+    ) -> int | None:
         """Push ``[id, data]`` to every connected client."""
         assert_whole("publisher.broadcast({})", event, more)
-        return self._publish(EVERYONE, event)
+        return self._publish(EVERYONE, event, after_commit)
 
-    def publish(self, topic: str, event: Any, *more: NoReturn) -> int | None:
+    def publish(
+        self, topic: str, event: Any, *more: NoReturn, after_commit: AnySession | None = None
+    ) -> int | None:
         """Push ``[id, data]`` to every client of every member of *topic*."""
         assert_whole("publisher.publish(topic, {})", event, more)
-        return self._publish(topic_channel(as_topic(topic)), event)
+        return self._publish(topic_channel(as_topic(topic)), event, after_commit)
 
     def ask(self, uid: Any, event: Any, client_id: str | None = None, timeout: float = 10.0) -> Any:
         """Ask a user's clients, or one of them; block for the first answer and return it.
@@ -169,13 +181,21 @@ class Publisher:
     def __exit__(self, *args: object) -> None:
         self.disconnect()
 
-    def _publish(self, channel: str, event: Any) -> int | None:
+    def _publish(self, channel: str, event: Any, after_commit: AnySession | None) -> int | None:
         from .brokers.redis import commands
 
         id, data = assert_event(event)
         if id.startswith("chsk/"):
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
-        return commands.publish(self._connections.redis, channel, self._packed([id, data]))
+        text = self._packed([id, data])
+
+        def publish() -> int | None:
+            return commands.publish(self._connections.redis, channel, text)
+
+        if after_commit is not None:
+            defer(after_commit, id, publish)
+            return None
+        return publish()
 
     def _packed(self, event: list[Any]) -> str:
         text = self._packer.pack(event, root="event")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ..after_commit import defer
 from ..brokers import EVERYONE, Broker, channel_of, topic_channel
 from ..config import Config
 from ..errors import BadEvent, PackError, UsageError
@@ -17,6 +19,9 @@ from .connection import Key, Uid
 from .delayed_closes import PendingResponse
 from .registry import Registry
 from .router import EventMessage
+
+if TYPE_CHECKING:
+    from ..after_commit import AnySession
 
 log = logger(__name__)
 
@@ -53,30 +58,44 @@ class Sending:
         client_id: str | None = None,
         flush: bool = False,
         exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
         """Publish *event* to a user, or one client of theirs.
 
         :param exclude: the client that sent this event message does not get it.
+        :param after_commit: check and pack it now, and publish it when this session has committed.
         :raises BadEvent: for what is no event.
         :raises PackError: naming the path to what cannot be packed.
-        :raises UsageError: where *exclude* is no event message.
+        :raises UsageError: where *exclude* is no event message, or *after_commit* no session.
         """
-        channel = channel_of(uid, client_id)
-        offset = self._publish(channel, event, flush=flush, exclude=exclude)
-        if offset is None and client_id is None and uid is not None:
-            self._note_absent(uid)
-            absent = assert_event(event)
-            if absent.id not in OURS:
-                self.on_absent(uid, absent)
-        return offset
+        return self._publish(
+            channel_of(uid, client_id),
+            event,
+            user=uid if client_id is None else None,
+            flush=flush,
+            exclude=exclude,
+            after_commit=after_commit,
+        )
 
-    def broadcast(self, event: Any, exclude: EventMessage | None = None) -> int | None:
+    def broadcast(
+        self,
+        event: Any,
+        exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
+    ) -> int | None:
         """Publish *event* to every client."""
-        return self._publish(EVERYONE, event, exclude=exclude)
+        return self._publish(EVERYONE, event, exclude=exclude, after_commit=after_commit)
 
-    def publish(self, topic: str, event: Any, exclude: EventMessage | None = None) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        event: Any,
+        exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
+    ) -> int | None:
         """Publish *event* to the members of *topic*."""
-        return self._publish(topic_channel(topic), event, exclude=exclude)
+        channel = topic_channel(topic)
+        return self._publish(channel, event, exclude=exclude, after_commit=after_commit)
 
     def close(
         self, uid: Uid, client_id: str | None, reconnect: bool, after: PendingResponse | None = None
@@ -92,11 +111,15 @@ class Sending:
         channel: str,
         event: Any,
         *,
+        user: Uid = None,
         flush: bool = False,
         exclude: EventMessage | None = None,
+        after_commit: AnySession | None = None,
     ) -> int | None:
+        """:param user: who may be absent, where the event is for all clients of one user."""
         but = _sender(exclude)
-        id, data = assert_event(event)
+        checked = assert_event(event)
+        id, data = checked
         if id.startswith("chsk/") and id not in OURS:
             raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
         text = self.canonical.pack([id, data], root="event")
@@ -106,8 +129,28 @@ class Sending:
                 f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
                 f" ({self._limit})"
             )
+        if after_commit is not None:
+            publish = partial(self._publish_later, channel, text, but, flush, user, checked)
+            defer(after_commit, id, publish)
+            return None
+        return self._publish_packed(channel, text, but, flush, user, checked)
+
+    def _publish_later(self, *packed: Any) -> None:
+        try:
+            self._publish_packed(*packed)
+        except Exception:
+            self._counters["unsent_after_commit"] += 1
+            raise
+
+    def _publish_packed(
+        self, channel: str, text: str, but: Key | None, flush: bool, user: Uid, event: Event
+    ) -> int | None:
         offset = self._broker.publish(channel, text, but=but, flush=flush)
         self._counters["dropped_absent" if offset is None else "events_out"] += 1
+        if offset is None and user is not None:
+            self._note_absent(user)
+            if event.id not in OURS:
+                self.on_absent(user, event)
         return offset
 
     def _note_absent(self, uid: str) -> None:

@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ from flask import (
     url_for,
 )
 from flask_login import LoginManager, UserMixin, login_user, logout_user
+from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -308,6 +310,95 @@ def test_signals_and_watchers_tell_who_came(app: Flask, chsk: Chsk) -> None:
         ("came", name, "bob"),
         ("went", name, "bob"),
     ]
+
+
+# After a commit --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def db(app: Flask) -> Iterator[SQLAlchemy]:
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    db = SQLAlchemy(app)
+    with app.app_context():
+        yield db
+        db.engine.dispose()
+
+
+def test_events_of_a_transaction_arrive_in_order_after_its_commit(
+    app: Flask, chsk: Chsk, db: SQLAlchemy
+) -> None:
+    ann, other = chsk.test_client(uid="ann"), chsk.test_client(uid="ann")
+    bob = chsk.test_client(uid="bob")
+    chsk.join("ann", "news")
+    bound, session = chsk.bind(app), db.session
+    assert chsk.send("ann", ["a/b", 1], after_commit=session) is None
+    assert chsk.broadcast(["a/b", 2], after_commit=session) is None
+    assert chsk.publish("news", ["a/b", 3], after_commit=session) is None
+    with session.begin_nested() as savepoint:
+        bound.broadcast(["a/b", 4], after_commit=session)
+        savepoint.rollback()
+    bound.send("ann", ["a/b", 5], client_id=ann.client_id, flush=True, after_commit=session)
+    assert ann.received == other.received == bob.received == []
+    session.commit()
+    assert [event[1] for event in ann.received] == [1, 2, 3, 5]
+    assert [event[1] for event in other.received] == [1, 2, 3]
+    assert [event[1] for event in bob.received] == [2]
+
+
+def test_a_handler_sends_to_the_others_after_its_commit(
+    app: Flask, chsk: Chsk, db: SQLAlchemy
+) -> None:
+    @chsk.on("doc/edit")
+    def edit(ev: Any) -> None:
+        chsk.broadcast(["doc/edited", ev.data], exclude=ev, after_commit=db.session)
+        ev.send("bob", ["doc/read", ev.data], after_commit=db.session)
+        if ev.data == "good":
+            db.session.commit()
+
+    ann, bob = chsk.test_client(uid="ann"), chsk.test_client(uid="bob")
+    ann.send(["doc/edit", "bad"])  # the end of the handler's context rolls back
+    ann.send(["doc/edit", "good"])
+    assert ann.received == []
+    assert bob.received == [["doc/edited", "good"], ["doc/read", "good"]]
+
+
+def test_who_connects_before_the_commit_gets_the_event(chsk: Chsk, db: SQLAlchemy) -> None:
+    chsk.send("ann", ["a/b", 1], after_commit=db.session)
+    ann = chsk.test_client(uid="ann")
+    db.session.commit()
+    assert ann.received == [["a/b", 1]]
+
+
+def test_an_event_that_cannot_be_sent_is_refused_before_the_commit(
+    chsk: Chsk, db: SQLAlchemy
+) -> None:
+    calls: list[tuple[type[Exception], Callable[..., Any]]] = [
+        (PackError, partial(chsk.send, "ann", ["a/b", object()])),
+        (BadEvent, partial(chsk.broadcast, ["nonsense"])),
+        (UsageError, partial(chsk.send, None, ["a/b"])),
+        (UsageError, partial(chsk.publish, "", ["a/b"])),
+    ]
+    for error, call in calls:
+        with pytest.raises(error):
+            call(after_commit=db.session)
+    with pytest.raises(UsageError, match=r"such as db\.session"):
+        chsk.send("ann", ["a/b"], after_commit=db)  # type: ignore[arg-type]
+
+
+def test_the_function_for_absent_users_is_called_after_the_commit(
+    chsk: Chsk, db: SQLAlchemy
+) -> None:
+    absent: list[Any] = []
+
+    @chsk.absent
+    def mail(uid: str, event: Any) -> None:
+        absent.append((uid, *event))
+
+    for end in (db.session.rollback, db.session.commit):
+        chsk.send("ann", ["a/b", end.__name__], after_commit=db.session)
+        assert absent == []
+        end()
+    assert absent == [("ann", "a/b", "commit")]
 
 
 # Handlers --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ LAYERS = {
     "ground": ["errors", "values", "config", "origins", "plain", "printable", "interrupts"],
     "packers": ["packers"],
     "protocol": ["protocol", "security"],
-    "runtime": ["internals", "logs", "forks", "hub"],
+    "runtime": ["internals", "logs", "forks", "hub", "after_commit"],
     "transports": ["transports"],
     "brokers": ["brokers"],
     "server": ["server"],

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from flask_chsk.brokers.redis.scripts import JOIN, LEAVE
 from flask_chsk.errors import BadEvent, ConfigError, NoClient, PackError, UsageError
@@ -138,6 +139,28 @@ def test_nobody_is_asked_where_nobody_is() -> None:
     with pytest.raises(BadEvent):
         publisher.ask("ann", ["nonsense"])
     assert published(publisher) == []
+
+
+def test_events_that_wait_for_a_commit_are_packed_at_once_and_sent_in_order() -> None:
+    publisher, data = Publisher(URL), [1]
+    with Session() as session:
+        assert publisher.send("ann", ["a/b", data], after_commit=session) is None
+        data.append(2)
+        publisher.broadcast(["a/b", data], after_commit=session)
+        publisher.publish("news", ["a/b"], after_commit=session)
+        with pytest.raises(PackError):
+            publisher.broadcast(["a/b", object()], after_commit=session)
+        with pytest.raises(UsageError, match="takes a session of SQLAlchemy"):
+            publisher.broadcast(["a/b"], after_commit=True)  # type: ignore[arg-type]
+        assert published(publisher) == []
+        session.commit()
+        publisher.broadcast(["a/c"], after_commit=session)
+        session.rollback()
+    assert published(publisher) == [
+        ("u:ann", "u:ann", "[:a/b [1]]"),
+        ("*", "*", "[:a/b [1 2]]"),
+        ("t:news", "t:news", "[:a/b nil]"),
+    ]
 
 
 # What is refused ---------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import logging
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from flask_chsk.errors import BadEvent, PackError, UsageError
+from flask_chsk.errors import BadEvent, BrokerUnavailable, PackError, UsageError
 from flask_chsk.protocol.event import Event
 from flask_chsk.protocol.session import ASK
 from flask_chsk.server.delayed_closes import PendingResponse
@@ -149,3 +150,48 @@ def test_no_other_send_is_told(
     scene.sending.on_absent = lambda uid, event: told.append((uid, event))
     scene.sending.send(uid, event, client_id)
     assert told == []
+
+
+def test_an_event_that_waits_for_a_commit_is_checked_and_packed_at_once(scene: Scene) -> None:
+    sending, data = scene.sending, {"n": 1}
+    ev = EventMessage(Event("a/b"), "ann", "c1")  # type: ignore[arg-type]
+    with Session() as session:
+        assert sending.send("ann", ["a/b", data], flush=True, after_commit=session) is None
+        data["n"] = 2
+        sending.broadcast(["a/b", data], ev, session)
+        sending.publish("news", ["a/b", 3], None, session)
+        with pytest.raises(PackError, match=r"event\[1\]"):
+            sending.send("ann", ["a/b", object()], after_commit=session)
+        with pytest.raises(BadEvent):
+            sending.send("ann", ["chsk/handshake"], after_commit=session)
+        assert (scene.broker.published, scene.counters) == ([], {})
+        session.commit()
+    assert scene.broker.published == [
+        ("u:ann", "[:a/b {:n 1}]", None, True),
+        ("*", "[:a/b {:n 2}]", ("ann", "c1"), False),
+        ("t:news", "[:a/b 3]", None, False),
+    ]
+    assert scene.counters == {"events_out": 3}
+
+
+def test_who_is_absent_is_known_after_the_commit(scene: Scene) -> None:
+    absent: list[Any] = []
+    scene.sending.on_absent = lambda uid, event: absent.append((uid, event))
+    with Session() as session:
+        scene.sending.send("bob", ["a/b", 1], after_commit=session)
+        assert absent == []
+        session.commit()
+    assert absent == [("bob", ("a/b", 1))]
+
+
+def test_an_event_that_the_broker_did_not_take_after_the_commit_is_counted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise BrokerUnavailable("Redis is away")
+
+    with Session() as session:
+        scene.sending.send("ann", ["a/b", 1], after_commit=session)
+        monkeypatch.setattr(scene.broker, "publish", fail)
+        session.commit()
+    assert scene.counters == {"unsent_after_commit": 1}
