@@ -26,6 +26,7 @@ extras["test"] = [
     "flask-wtf>=1.2",
     "gunicorn[gevent]>=26.0",
     "hypothesis>=6.100",
+    "lupa>=2.2",  # runs the scripts of the Redis broker in a model of Redis
     "msgpack>=1.1.0",  # another reader and writer, to compare ours with
     "playwright>=1.50,<2",
     "pydantic>=2.7",

@@ -15,8 +15,8 @@ from typing import Any
 
 import redis
 
-from flask_chsk.brokers import EVERYONE, user_channel
-from flask_chsk.brokers.redis.broker import RedisBroker
+from flask_chsk.brokers.contract import EVERYONE, Broker, user_channel
+from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 
@@ -82,8 +82,8 @@ def main() -> int:
         hub = Hub()
         meter = Meter(server.url)
 
-        def process() -> RedisBroker:
-            broker = RedisBroker(Config(broker_url=server.url))
+        def process() -> Broker:
+            broker = make(Config(broker_url=server.url))
             hub.run(broker.start, hub, Nobody())
             broker.ready()
             return broker

@@ -14,6 +14,7 @@ import os
 import random
 import secrets
 import socket
+import threading
 import time
 from _socket import MSG_PEEK
 from _socket import socket as _NativeSocket
@@ -21,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -102,6 +102,15 @@ class Lock(Protocol):
     def __exit__(self, *args: object) -> None: ...
 
 
+class Semaphore(Protocol):
+    """A lock that so many may hold at a time."""
+
+    def acquire(self, blocking: bool = ..., timeout: float | None = ...) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *args: Any) -> None: ...
+
+
 class Waiter(Protocol):
     """One value, set on the hub, waited for by one caller."""
 
@@ -123,6 +132,8 @@ class Hub:
         self.random = random.Random()  # for jitter; what nobody may guess is a token
         self.over = False  # in a child that was forked: this is its parent's
         self.native_threads = False
+        # Whether a socket of the standard library that waits lets the loop run.
+        self.cooperative = False
         self._wheel: dict[int, list[Deadline]] = {}
         self._swept = 0
         self._sweeper: Any = None
@@ -166,6 +177,7 @@ class Hub:
             self.gevent_hub = gevent.get_hub()
             self._ident = _get_ident()
             self.loop = self.gevent_hub.loop
+            self.cooperative = is_module_patched("socket")
 
     def _start_thread(self) -> None:
         ready = _allocate_lock()
@@ -198,6 +210,10 @@ class Hub:
         """
         return _STARTED + time.monotonic()
 
+    def time_of_day(self) -> float:
+        """Seconds since 1970 by the host's clock, which jumps when it is set."""
+        return time.time()
+
     def token(self, size: int) -> str:
         """*size* random bytes that nobody can guess, in hexadecimal."""
         return secrets.token_hex(size)
@@ -205,6 +221,13 @@ class Hub:
     def native_lock(self) -> Lock:
         """A lock that holds between native threads, whatever was patched."""
         return _allocate_lock()  # type: ignore[no-any-return]
+
+    def semaphore(self, count: int) -> Semaphore:
+        """A lock that *count* may hold at a time while they wait for sockets.
+
+        Its holders are greenlets in a patched process, else native threads.
+        """
+        return threading.BoundedSemaphore(count)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Run *fn* on the owning thread: now if there already, else soon."""
@@ -297,6 +320,16 @@ class Hub:
             self._own_threads.submit(fn, args)
         else:
             self.spawn(fn, *args)
+
+    def daemon(self, fn: Callable[[], object]) -> None:
+        """Run *fn*, which reads a socket for the life of the process. On the hub.
+
+        In a greenlet of its own where sockets are cooperative, else in a native thread.
+        """
+        if self.cooperative:
+            self.call_soon(lambda: forks.stay_behind(gevent.spawn(fn)))
+        else:
+            _start_new_thread(fn, ())
 
     def yield_to_loop(self) -> None:
         """In a worker: let the sockets have a turn."""
@@ -397,7 +430,7 @@ class _ParentsHub(Hub):
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Nothing."""
 
-    call_soon = spawn = background = call
+    call_soon = spawn = background = daemon = call
 
     def run(self, fn: Callable[..., T], *args: Any) -> T:
         forks.stay()
@@ -534,7 +567,7 @@ class _Threads:
             if self._free >= 0 or self._started >= self._most:
                 return
             self._started += 1
-        Thread(target=self._work, name=self._name, daemon=True).start()
+        threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
     def _work(self) -> None:
         while True:

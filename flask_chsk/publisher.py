@@ -8,6 +8,7 @@ a fork each process connects anew.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -204,6 +205,19 @@ class Publisher:
         return text
 
 
+class _Runtime:
+    """In place of a hub: what this process has, be it patched or not."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def token(self, size: int) -> str:
+        return secrets.token_hex(size)
+
+    def semaphore(self, count: int) -> threading.BoundedSemaphore:
+        return threading.BoundedSemaphore(count)
+
+
 class _Connections:
     """The connections to Redis; a child process makes its own."""
 
@@ -217,6 +231,6 @@ class _Connections:
         self.redis = self._made()
 
     def _made(self) -> Redis:
-        from .brokers.redis.calls import Redis  # redis-py is an extra
+        from .brokers.redis.calls import Redis, address_of  # redis-py is an extra
 
-        return Redis(self._url)
+        return Redis(address_of(self._url), _Runtime())

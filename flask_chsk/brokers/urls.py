@@ -23,8 +23,9 @@ def make(config: Config) -> Broker:
         return MemoryBroker(config)
     if scheme in ("redis", "rediss", "unix"):
         from .redis.broker import RedisBroker
+        from .redis.calls import address_of
 
-        return RedisBroker(config)
+        return RedisBroker(config, address_of(config.broker_url))
     raise ConfigError(
         f"CHSK_BROKER_URL {scheme if colon else ''}:… is not known; use memory:// or"
         " redis://host:6379/0"

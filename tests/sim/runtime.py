@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
-from flask_chsk.hub import Hub
+from flask_chsk.hub import Hub, Waiter
 
 START = 1_700_000_000.0  # the wall clock at virtual time 0
 READ, WRITE = 1, 2  # what a watcher of gevent's waits for
@@ -181,6 +181,7 @@ class SimHub(Hub):
     def _find_loop(self) -> None:
         self.loop: Any = Loop(self._rng)
         self.gevent_hub: Any = getcurrent()  # the greenlet that runs the loop
+        self.cooperative = True
         self._ident = get_ident()
 
     def now(self) -> float:
@@ -189,6 +190,8 @@ class SimHub(Hub):
 
     def wall(self) -> float:
         return START + self.now()
+
+    time_of_day = wall
 
     def token(self, size: int) -> str:
         return self._rng.randbytes(size).hex()
@@ -202,6 +205,12 @@ class SimHub(Hub):
             self.loop.run_callback(worker.switch)
 
     background = spawn
+
+    def daemon(self, fn: Callable[[], object]) -> None:
+        self.loop.run_callback(greenlet(fn, self.gevent_hub).switch)
+
+    def semaphore(self, count: int) -> Semaphore:
+        return Semaphore(self, count)
 
     def yield_to_loop(self) -> None:
         self.loop.run_callback(getcurrent().switch)
@@ -220,3 +229,35 @@ class SimHub(Hub):
     def watch_hangup(self, sock: Any, fn: Callable[..., object], *args: Any) -> Any:
         """*sock* is a :class:`tests.sim.network.Call`."""
         return sock.watch(fn, *args)
+
+
+class Semaphore:
+    """A lock that greenlets of the simulation wait for, the first the longest."""
+
+    def __init__(self, hub: Hub, count: int) -> None:
+        self._hub = hub
+        self._free = count
+        self._waiting: deque[Waiter] = deque()
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        until = self._hub.now() + (1e9 if timeout is None else timeout)
+        while self._free == 0:
+            left = until - self._hub.now()
+            if not blocking or left <= 0:
+                return False
+            waiter = self._hub.waiter()
+            self._waiting.append(waiter)
+            if waiter.wait(left) is None:
+                self._waiting.remove(waiter)
+        self._free -= 1
+        return True
+
+    def release(self) -> None:
+        self._free += 1
+        if self._waiting:
+            self._waiting.popleft().set(True)
+
+    __enter__ = acquire
+
+    def __exit__(self, *args: object) -> None:
+        self.release()

@@ -252,6 +252,48 @@ def test_a_job_from_the_loop_begins_at_once() -> None:
 
 
 @everywhere
+def test_a_daemon_that_blocks_holds_back_nobody(process: Process) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def read() -> None:
+        began.set()
+        over.wait(LONG)
+
+    process.hub.run(process.hub.daemon, read)
+    try:
+        assert began.wait(LONG)
+        process.turn()
+    finally:
+        over.set()
+
+
+def test_where_sockets_are_cooperative_a_daemon_is_a_greenlet_of_the_hub() -> None:
+    def run() -> bool:
+        hub, ran = Hub(), gevent.event.AsyncResult()
+        hub.cooperative = True
+        hub.daemon(lambda: ran.set(hub.here()))
+        return bool(ran.get(timeout=LONG))
+
+    assert gevent.spawn(run).get(timeout=LONG)
+
+
+@everywhere
+def test_so_many_hold_a_semaphore_at_a_time(process: Process) -> None:
+    semaphore = process.hub.semaphore(2)
+    assert [semaphore.acquire(False) for _ in range(3)] == [True, True, False]
+    semaphore.release()
+    assert semaphore.acquire(timeout=LONG)
+
+
+def test_the_time_of_day_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    before = hub.wall()
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    assert hub.time_of_day() == 1.0
+    assert hub.wall() >= before
+
+
+@everywhere
 def test_a_waiter_gets_the_first_value_that_was_set(process: Process) -> None:
     waiter = process.hub.waiter()
     process.hub.run(waiter.set, 1)

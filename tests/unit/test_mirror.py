@@ -11,8 +11,6 @@ PACKAGE = UNIT.parents[1] / "flask_chsk"
 # are types without code. May only become fewer.
 MISSING = {
     "__pyinstaller/hook-flask_chsk.py",
-    "brokers/redis/broker.py",
-    "brokers/redis/scripts.py",
     "client/__main__.py",
     "client/ajax.py",
     "client/channel.py",

@@ -17,11 +17,6 @@ FOLDERS = ("server", "brokers", "protocol", "transports")
 SOURCES = {"gevent", "random", "secrets", "threading", "time", "uuid"}
 
 ELSEWHERE = {
-    "brokers/redis/calls.py": {"secrets", "threading", "time"},  # of Publisher, too: it has no hub
-    "brokers/redis/broker.py": {"gevent", "secrets"},  # its name, before it has a hub
-    "brokers/redis/inbox.py": {"time"},  # of Publisher alone: it has no hub
-    "brokers/redis/lease.py": {"time"},  # compares the host's time of day with that of Redis
-    "brokers/redis/subscription.py": {"gevent", "random", "threading", "time"},  # reads a socket
     "protocol/backoff.py": {"random"},  # a default for applications; ours give their own
     "protocol/uids.py": {"uuid"},  # a type
     "server/admission.py": {"threading"},  # counts requests, in whatever thread

@@ -12,14 +12,11 @@ so that no connection crosses hubs.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from gevent.monkey import is_module_patched
 
 from ...config import Config
 from ...errors import BrokerUnavailable
@@ -37,7 +34,7 @@ from ..contract import (
     too_many_clients,
 )
 from . import commands, lease, scripts
-from .calls import Redis
+from .calls import Address, Redis
 from .epoch import Epoch
 from .lease import Lease
 from .records import push_of, to_bytes, to_text
@@ -55,24 +52,18 @@ NO_DIGEST = "."  # in a record of Redis: a client of Sente's has no secret
 class RedisBroker:
     """Shared by all processes that name the same Redis, database and prefix.
 
-    ``redis://host:6379/0?prefix=chsk``; ``rediss://`` for TLS.
+    :param address: ``redis://host:6379/0?prefix=chsk``, as :func:`.calls.address_of` reads it.
     """
 
     local = False
 
-    def __init__(self, config: Config) -> None:
-        self.name = secrets.token_hex(8)
+    def __init__(self, config: Config, address: Address) -> None:
+        self.name = ""  # until start
         self.counters: Counter[str] = Counter()
         self._config = config
+        self._address = address
         window = int(config.recovery_seconds * 1000)
         self._limits = (config.recovery_events, config.recovery_bytes, window)
-        self._redis = Redis(
-            config.broker_url,
-            self._limits,
-            lambda greeting: self._lease.greeted(greeting),
-            self.name,
-            lambda: self._epoch.offset,
-        )
 
     # life --------------------------------------------------------------------------------
 
@@ -84,17 +75,19 @@ class RedisBroker:
     def start(self, hub: Hub, listener: Listener) -> None:
         self._hub = hub
         self._listener = listener
-        self._cooperative = not hub.native_threads and is_module_patched("socket")
+        self.name = hub.token(8)
+        self._redis = Redis(
+            self._address,
+            hub,
+            self._limits,
+            lambda greeting: self._lease.greeted(greeting),
+            self.name,
+            lambda: self._epoch.offset,
+        )
         self._epoch = Epoch(hub, self._redis, listener, self.counters, self._renew_soon)
         self._lease = Lease(hub, self._redis, self._epoch, listener, self.name, self._limits)
         self._subscription = Subscription(
-            hub,
-            self._redis,
-            self._epoch,
-            listener,
-            self.counters,
-            self.name,
-            self._cooperative,
+            hub, self._redis, self._epoch, listener, self.counters, self.name
         )
         self._subscription.start()
         hub.call(hub.deadline, self._lease, hub.now() + lease.RENEW)
@@ -120,7 +113,7 @@ class RedisBroker:
 
     def _do(self, fn: Callable[..., T], *args: Any) -> T:
         """Call *fn* where connections may be used: here, but for a foreign native thread."""
-        if not self._cooperative or self._hub.here():
+        if not self._hub.cooperative or self._hub.here():
             return fn(*args)
         waiter = self._hub.waiter_here()
 
@@ -211,7 +204,7 @@ class RedisBroker:
     ) -> Arrival | None:
         names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
         self._subscription.hear({EVERYONE, *names})
-        token = before or secrets.token_hex(8)
+        token = before or self._hub.token(8)
         answer = self._redis.call(
             scripts.ATTACH,
             to_bytes(uid or ""),

@@ -2,20 +2,18 @@
 
 redis-py's connections, without its client: that repeats commands whose answer was lost, and
 waits where a caller should be told. Here nothing is repeated that could happen twice, and
-while Redis is away a call fails at once. Knows no gevent: under a patched server the sockets
-and locks are gevent's, else native; a connection serves one call at a time.
+while Redis is away a call fails at once. A connection serves one call at a time. Clock, tokens and
+locks are the runtime's: under a patched server gevent's, else native.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import secrets
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from weakref import WeakSet
 
@@ -24,6 +22,9 @@ from ...errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknow
 from ...printable import printable
 from .schema import refusal
 from .scripts import HELLO, Script
+
+if TYPE_CHECKING:
+    from ...hub import Semaphore
 
 try:
     import redis.connection
@@ -43,10 +44,26 @@ FRESH = 0.05  # seconds in which a resting connection is not asked whether it st
 IDLE = 30.0  # seconds after which a resting connection is not trusted: firewalls forget them
 CONNECTIONS = 16  # of a process, for calls; each call holds one for a round trip
 FAILURES = (RedisError, OSError)
-__all__ = ["FAILURES", "AnswerTimeout", "Connection", "Greeting", "Redis"]
+__all__ = ["FAILURES", "Address", "AnswerTimeout", "Connection", "Greeting", "Redis", "address_of"]
 _SCRIPT = re.compile(  # where in which script, as Redis 7 and 6.2 put it
     r"( script: \w+, on @user_script:\d+\.?|Error running script .*@user_script: ?\d+: )"
 )
+
+
+class Runtime(Protocol):
+    """Where clock, tokens and locks come from: the hub, or what a publisher has in its place."""
+
+    def now(self) -> float: ...
+    def token(self, size: int) -> str: ...
+    def semaphore(self, count: int) -> Semaphore: ...
+
+
+class Address(NamedTuple):
+    """A Redis, and the keys in it that are ours."""
+
+    base: str  # with which the names of keys and channels begin
+    where: str  # the host or path, for messages
+    connection: Callable[[], Any]  # makes one of redis-py's, which connects when it is told to
 
 
 class Greeting(NamedTuple):
@@ -61,14 +78,18 @@ class Greeting(NamedTuple):
 
 
 class Connection:
-    """A connection that was greeted; ``slot`` and ``number`` name its latest publish."""
+    """A connection that was greeted.
 
-    def __init__(self, wire: Any, greeting: Greeting) -> None:
+    :param now: the time, which is that of its latest use.
+    :param slot: with a number the name of each publish.
+    """
+
+    def __init__(self, wire: Any, greeting: Greeting, now: float, slot: str) -> None:
         self.wire = wire
         self.epoch = greeting.epoch
         self.run = greeting.run
-        self.used = time.monotonic()
-        self.slot = secrets.token_hex(6)
+        self.used = now
+        self.slot = slot
         self.numbers = count(1)
 
     def close(self) -> None:
@@ -85,8 +106,8 @@ class Connection:
             return True
 
 
-def connection_options(url: str) -> tuple[str, Any, dict[str, Any]]:
-    """The prefix of keys that *url* names, the class of its connections, and its arguments.
+def address_of(url: str) -> Address:
+    """What ``redis://…``, ``rediss://…`` or ``unix://…`` names.
 
     :raises ConfigError: where *url* cannot be used. It never quotes the URL: what is wrong with it
         may be the password, which then stands anywhere.
@@ -125,12 +146,18 @@ def connection_options(url: str) -> tuple[str, Any, dict[str, Any]]:
         raise ConfigError(
             f"CHSK_BROKER_URL cannot be used: one of {', '.join(query)} redis-py does not know"
         ) from error
-    return prefix, kind, options
+    return Address(
+        # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
+        base=f"{prefix}:{options.get('db', 0)}:",
+        where=f"{options.get('host', options.get('path', 'localhost'))}",
+        connection=partial(kind, **options),
+    )
 
 
 class Redis:
     """Scripts of one Redis, from any thread or greenlet of one hub.
 
+    :param runtime: the hub, in a process that has one.
     :param limits: events, bytes and milliseconds of history, for the publish script; None
         from those who only publish.
     :param greeted: told of every new connection, before it is used.
@@ -140,17 +167,15 @@ class Redis:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
+        runtime: Runtime,
         limits: tuple[int, int, int] | None = None,
         greeted: Callable[[Greeting], None] = lambda greeting: None,
         worker: str = "",
         known: Callable[[], int] = lambda: 0,
     ) -> None:
-        prefix, self._class, self._options = connection_options(url)
-        options = self._options
-        # Publish/subscribe is one space for all databases of a Redis, so the number is in it.
-        self.base = f"{prefix}:{options.get('db', 0)}:"
-        self.where = f"{options.get('host', options.get('path', 'localhost'))}"
+        self.base, self.where, self._connection = address
+        self.runtime = runtime
         self._limits = ("", "", "") if limits is None else limits
         self._greeted = greeted
         self._worker = worker
@@ -158,7 +183,7 @@ class Redis:
         self.epoch = ""  # of the counter, as the latest greeting said
         self.past: set[str] = set()  # epochs that are over
         self._idle: list[Connection] = []
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._free = runtime.semaphore(CONNECTIONS)
         self._away_until = 0.0
         self._error = ""
         self._wires: WeakSet[Any] = WeakSet()
@@ -182,7 +207,7 @@ class Redis:
         """
         if self._parents:
             forks.stay()
-        wire = self._class(**self._options)
+        wire = self._connection()
         self._wires.add(wire)
         try:
             wire.connect()
@@ -192,7 +217,7 @@ class Redis:
         except FAILURES as error:
             with contextlib.suppress(*FAILURES):
                 wire.disconnect()
-            self._away_until = time.monotonic() + AWAY
+            self._away_until = self.runtime.now() + AWAY
             if isinstance(error, ResponseError):
                 self._error = f"Redis at {self.where} refuses: {_short(error)}"
             else:
@@ -204,15 +229,15 @@ class Redis:
         self._away_until = 0.0
         self.turn_to(greeting.epoch)
         self._greeted(greeting)
-        return Connection(wire, greeting)
+        return Connection(wire, greeting, self.runtime.now(), self.runtime.token(6))
 
     def _hello(self, wire: Any, over: str = "") -> Greeting:
-        fresh = secrets.token_hex(4)
+        fresh = self.runtime.token(4)
         args = (fresh, *self._limits, over, self.epoch, self._worker, self._known())
         answer = _run(wire, HELLO, self.base, args)
         if answer[0] == b"schema":
             low, high = map(int, answer[1].split())
-            self._away_until = time.monotonic() + AWAY
+            self._away_until = self.runtime.now() + AWAY
             self._error = refusal(self.where, self.base, low, high, bool(answer[2]))
             raise BrokerUnavailable(self._error)
         epoch, offset, policy, run, began, clock = answer
@@ -237,7 +262,7 @@ class Redis:
         try:
             connection = self._rested()
             if connection is None:
-                if time.monotonic() < self._away_until:
+                if self.runtime.now() < self._away_until:
                     raise BrokerUnavailable(self._error)
                 connection = self.connect()
             yield connection
@@ -253,7 +278,7 @@ class Redis:
                     connection.close()
             raise
         else:
-            connection.used = time.monotonic()
+            connection.used = self.runtime.now()
             self._idle.append(connection)
         finally:
             self._free.release()
@@ -264,7 +289,7 @@ class Redis:
                 connection = self._idle.pop()
             except IndexError:  # perhaps only now: other threads take from it, too
                 return None
-            rest = time.monotonic() - connection.used
+            rest = self.runtime.now() - connection.used
             good = rest < IDLE and connection.epoch == self.epoch
             if good and (rest < FRESH or not connection.stale):
                 return connection

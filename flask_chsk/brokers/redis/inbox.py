@@ -5,8 +5,6 @@ A connection of its own, which hears one channel of Redis for as long as somebod
 
 from __future__ import annotations
 
-import time
-
 from ...errors import BrokerUnavailable
 from .calls import FAILURES, Redis
 from .records import to_bytes, to_text
@@ -44,9 +42,10 @@ class Inbox:
 
     def next(self, seconds: float) -> str | None:
         """The next text that a worker tells; None: none in *seconds*."""
-        end = time.monotonic() + seconds
+        now = self._redis.runtime.now
+        end = now() + seconds
         try:
-            while message := self._read(end - time.monotonic()):
+            while message := self._read(end - now()):
                 number, _, rest = message[-1].partition(b" ")
                 if message[0] == b"message" and understood(int(number)) and rest[:2] == b"T ":
                     return to_text(rest[2:])

@@ -6,7 +6,6 @@ probe that the worker's subscription has to hear.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ...errors import BrokerUnavailable
@@ -131,7 +130,7 @@ class Lease:
 
     def _compare_clocks(self, clock: int) -> None:
         """Nothing depends on it but what people read, and sessions that expire."""
-        before, self.clock = self.clock, time.time() - clock / 1e6
+        before, self.clock = self.clock, self._hub.time_of_day() - clock / 1e6
         if abs(self.clock) > CLOCKS >= abs(before):
             log.warning("%s: set one of them", self.note())
 

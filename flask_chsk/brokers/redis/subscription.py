@@ -6,17 +6,10 @@ itself after a cut; what it missed then is read from history.
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import gevent
-from gevent.monkey import get_original
-
-from ... import forks
 from ...errors import BrokerUnavailable, UnpackError
 from ...logs import RateLimitedLogger, logger
 from ...protocol.backoff import exp_backoff
@@ -45,7 +38,6 @@ class Subscription:
     """Hears the channels of this worker's clients. Names are without the base of the keys.
 
     :param worker: the name of this worker, whose own channel is ``w:…``.
-    :param cooperative: whether the subscriber is a greenlet of the hub's thread.
     """
 
     def __init__(
@@ -56,7 +48,6 @@ class Subscription:
         listener: Listener,
         counters: Counter[str],
         worker: str,
-        cooperative: bool,
     ) -> None:
         self.confirmed: set[str] = set()
         self._hub = hub
@@ -66,22 +57,18 @@ class Subscription:
         self._listener = listener
         self._counters = counters
         self._inbox = f"w:{worker}"
-        self._cooperative = cooperative
         self._wanted: dict[str, float] = {self._inbox: 0.0, EVERYONE: 0.0}
         self._unconfirmed: dict[str, list[Confirmation]] = {}
         self._unused: dict[str, float] = {}
         self._to_send: deque[tuple[str, tuple[str, ...]]] = deque()
-        self._sending = threading.Lock()  # gevent's where that is patched
+        self._sending = hub.semaphore(1)
         self._connection: Connection | None = None
         self._probed = 0.0  # when a probe was last heard
         self._stopped = False
 
     def start(self) -> None:
         """Begin to listen; from the thread of the hub."""
-        if self._cooperative:
-            self._hub.call(self._hub.call_soon, gevent.spawn, self._run)
-        else:
-            get_original("_thread", "start_new_thread")(self._run, ())
+        self._hub.daemon(self._run)
 
     def stop(self) -> None:
         """End; the subscriber looks every second or two."""
@@ -90,8 +77,6 @@ class Subscription:
     # the connection ------------------------------------------------------------------------
 
     def _run(self) -> None:
-        forks.stay_behind(gevent.getcurrent())
-        jitter = random.Random()
         tries = 0
         while not self._stopped:
             connection = None
@@ -114,7 +99,8 @@ class Subscription:
                     connection.close()
             if self._stopped:
                 break
-            time.sleep(exp_backoff(tries, base=0.2, cap=2.0, random=jitter.random))
+            pause = exp_backoff(tries, base=0.2, cap=2.0, random=self._hub.random.random)
+            self._hub.waiter_here().wait(pause)
             tries += 1
 
     def _begin(self, connection: Connection) -> None:
@@ -151,13 +137,13 @@ class Subscription:
                 continue
             self._hub.call(self._arrived, batch)
             heard += len(batch)
-            if heard >= BATCH and self._cooperative:
+            if heard >= BATCH and self._hub.cooperative:
                 heard = 0
-                gevent.sleep(0)
+                self._hub.yield_to_loop()
 
     def _read(self, wire: Any) -> list[Any]:
         """The messages that came; none after a second or two without any."""
-        if self._cooperative:  # handing over is a call, so each goes as it comes
+        if self._hub.cooperative:  # handing over is a call, so each goes as it comes
             try:
                 return [wire.read_response(disconnect_on_error=False)]
             except AnswerTimeout:

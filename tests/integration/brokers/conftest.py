@@ -11,14 +11,17 @@ from flask import Flask
 
 from flask_chsk.brokers import Broker, make
 from flask_chsk.brokers.redis import lease
+from flask_chsk.brokers.redis.broker import RedisBroker
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.push import Push
 from tests.process import eventually
+from tests.redis_model import Model, address
 
 prefixes = itertools.count()
 Pair = tuple[Flask, Flask]
 """One worker, twice, or two that share a Redis."""
+MODEL = "the model of Redis"  # in place of a URL
 
 
 class Ears:
@@ -90,11 +93,16 @@ def prefix() -> str:
 def start(hub: Hub, prefix: str) -> Iterator[Callable[..., Ears]]:
     """``start(url, **config)``: a broker of one more process; the same keys for all of a test."""
     started: list[Ears] = []
+    model = Model()
 
     def start(url: str, **config: Any) -> Ears:
-        if url.startswith("redis"):
-            url += f"?prefix={prefix}"
-        broker = make(Config(broker_url=url, **config))
+        broker: Broker
+        if url == MODEL:
+            broker = RedisBroker(Config(**config), address(model, prefix))
+        else:
+            if url.startswith("redis"):
+                url += f"?prefix={prefix}"
+            broker = make(Config(broker_url=url, **config))
         ears = Ears(broker, hub)
         hub.run(broker.start, hub, ears)
         started.append(ears)

@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from flask_chsk.brokers import EVERYONE, Broker, topic_channel, user_channel
-from flask_chsk.brokers.redis import lease
 from flask_chsk.brokers.redis.epoch import AHEAD
 from tests.integration.brokers.conftest import Ears
 from tests.process import Redis, eventually
@@ -223,7 +222,7 @@ def test_a_host_whose_clock_is_wrong_hears_everything_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     real = time.time
-    monkeypatch.setattr(lease.time, "time", lambda: real() - 25 * 3600)
+    monkeypatch.setattr(time, "time", lambda: real() - 25 * 3600)
     one = start(redis_url)
     one.broker.ready()
     one.broker.attach("ann", "1")

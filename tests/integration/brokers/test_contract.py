@@ -19,7 +19,7 @@ from flask_chsk.brokers import (
 )
 from flask_chsk.errors import Refused, UsageError
 from flask_chsk.protocol.push import Push
-from tests.integration.brokers.conftest import Ears
+from tests.integration.brokers.conftest import MODEL, Ears
 from tests.process import eventually
 
 ANN = user_channel("ann")
@@ -29,10 +29,10 @@ WEIRD = ["ann:bob", "newline\nuid", "Ünïcødé ✓", "a b", "-", "*", "lone \u
 Start = Callable[..., Ears]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "model of Redis"])
 def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "memory":
-        return "memory://"
+    if request.param != "redis":
+        return MODEL if request.param.startswith("model") else "memory://"
     found: str = request.getfixturevalue("redis_url")
     return found
 

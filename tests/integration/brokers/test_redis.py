@@ -35,6 +35,7 @@ from flask_chsk.errors import (
     Refused,
     UsageError,
 )
+from flask_chsk.hub import Hub
 from flask_chsk.protocol.uids import ALL_USERS_WITHOUT_UID
 from flask_chsk.publisher import Publisher
 from tests.e2e.proxy import Proxy
@@ -66,9 +67,10 @@ Scripted = Callable[..., Any]
 
 
 @pytest.fixture
-def scripted(redis_url: str, prefix: str) -> Iterator[Scripted]:
+def scripted(hub: Hub, redis_url: str, prefix: str) -> Iterator[Scripted]:
     """Scripts as they are, on keys of this test."""
-    connections_ = calls.Redis(f"{redis_url}?prefix={prefix}", (256, 1 << 20, 120_000))
+    address = calls.address_of(f"{redis_url}?prefix={prefix}")
+    connections_ = calls.Redis(address, hub, (256, 1 << 20, 120_000))
     yield connections_.call
     connections_.close()
 

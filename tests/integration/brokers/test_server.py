@@ -10,7 +10,6 @@ import pytest
 from flask import Flask, request
 
 from flask_chsk import Chsk
-from flask_chsk.brokers.redis import lease as module
 from flask_chsk.protocol.session import CLOSE, SIGNED_OUT
 from flask_chsk.security import RESUME_HEADER, SECRET_HEADER
 from tests.peer import EDN
@@ -21,7 +20,7 @@ def test_a_wrong_clock_is_told_by_health_and_stats(
     redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = time.time
-    monkeypatch.setattr(module.time, "time", lambda: real() - 25 * 3600)
+    monkeypatch.setattr(time, "time", lambda: real() - 25 * 3600)
     app = Flask(__name__)
     app.secret_key = "of the test"
     Chsk(app, broker_url=f"{redis_url}?prefix={prefix}", csrf=False, health=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -40,10 +41,12 @@ class FakeHub:
 
     over = False
     native_threads = False
+    cooperative = True
     _tokens = itertools.count(1)  # of all hubs: no two are the same
 
     def __init__(self) -> None:
         self.time = 1000.0
+        self.random = random.Random(1)
         self.later: deque[Callable[[], object]] = deque()  # soon, spawn, background
         self.timers: list[tuple[float, Callable[[], object]]] = []
         self.deadlines: list[tuple[float, Any]] = []
@@ -55,13 +58,16 @@ class FakeHub:
     def now(self) -> float:
         return self.time
 
-    wall = now
+    wall = time_of_day = now
 
     def token(self, size: int) -> str:
         return f"{next(self._tokens):0{2 * size}x}"
 
     def native_lock(self) -> Any:
         return threading.Lock()
+
+    def semaphore(self, count: int) -> Any:
+        return threading.BoundedSemaphore(count)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
@@ -72,7 +78,7 @@ class FakeHub:
     def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
         self.later.append(lambda: fn(*args))
 
-    spawn = background = call_soon
+    spawn = background = daemon = call_soon
 
     def yield_to_loop(self) -> None: ...
 

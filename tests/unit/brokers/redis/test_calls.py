@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as Cut
 from redis.exceptions import NoScriptError, ResponseError
 
-from flask_chsk.brokers.redis import calls
-from flask_chsk.brokers.redis.calls import AWAY, FRESH, IDLE, Greeting, Redis
+from flask_chsk.brokers.redis.calls import (
+    AWAY,
+    FRESH,
+    IDLE,
+    Address,
+    Greeting,
+    Redis,
+    address_of,
+)
 from flask_chsk.brokers.redis.scripts import HELLO, Script
 from flask_chsk.errors import BrokerUnavailable, ConfigError, PublishUnknown
+from tests.unit.server.fakes import FakeHub
 
-URL = "redis://127.0.0.1:1/0"
 
+class Server(FakeHub):
+    """What Redis answers: greetings by itself, to other scripts what a test has laid ready.
 
-class Server:
-    """What Redis answers: greetings by itself, to other scripts what a test has laid ready."""
+    It is the runtime, too, whose clock a test sets.
+    """
 
     def __init__(self) -> None:
-        self.time = 1000.0
+        super().__init__()
         self.epoch = "e1"
         self.away = False
         self.answers: list[Any] = []
@@ -39,9 +47,8 @@ class Server:
 class Wire:
     """A connection of redis-py."""
 
-    server: Server
-
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self.open = False
         self.waiting: list[Any] = []
 
@@ -73,11 +80,8 @@ class Wire:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    server = Server()
-    monkeypatch.setattr(Wire, "server", server, raising=False)
-    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: server.time))
-    return server
+def server() -> Server:
+    return Server()
 
 
 @pytest.fixture
@@ -87,9 +91,8 @@ def greeted() -> list[Greeting]:
 
 @pytest.fixture
 def redis(server: Server, greeted: list[Greeting]) -> Redis:
-    redis = Redis(URL, greeted=greeted.append)
-    redis._class = Wire
-    return redis
+    address = Address("chsk:0:", "127.0.0.1", lambda: Wire(server))
+    return Redis(address, server, greeted=greeted.append)
 
 
 SCRIPT = Script("return 1")
@@ -108,8 +111,8 @@ SCRIPT = Script("return 1")
     ],
 )
 def test_a_url_says_where_the_keys_are(url: str, base: str, where: str) -> None:
-    redis = Redis(url)
-    assert (redis.base, redis.where) == (base, where)
+    address = address_of(url)
+    assert (address.base, address.where) == (base, where)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_a_url_says_where_the_keys_are(url: str, base: str, where: str) -> None:
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="CHSK_BROKER_URL cannot be used") as refused:
-        Redis(url)
+        address_of(url)
     assert "swordfish" not in str(refused.value)
 
 
@@ -279,8 +282,7 @@ def test_what_was_refused_did_not_happen(redis: Redis, server: Server) -> None:
 # Epochs ------------------------------------------------------------------------------------
 
 
-def test_an_epoch_that_is_over_stays_over() -> None:
-    redis = Redis(URL)
+def test_an_epoch_that_is_over_stays_over(redis: Redis) -> None:
     for epoch in ("e1", "e1", "e2", "e1"):
         redis.turn_to(epoch)
     assert (redis.epoch, redis.past) == ("e2", {"e1"})

@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 from flask_chsk.brokers.redis.inbox import Inbox
 from flask_chsk.errors import BrokerUnavailable
+from tests.unit.server.fakes import FakeHub
 
 CONFIRMED = [b"subscribe", b"chsk:0:w:me", 1]
 
@@ -24,6 +25,7 @@ class Redis:
         self.sent: list[tuple[Any, ...]] = []
         self.closed = 0
         self.wire = self
+        self.runtime = FakeHub()
 
     def connect(self) -> Redis:
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ class Leased(Scene):
         limits: tuple[int, int, int] = LIMITS,
     ) -> None:
         """Have Redis answer the next renewal."""
-        clock = int((time.time() - behind) * 1e6)
+        clock = int((self.hub.time_of_day() - behind) * 1e6)
         self.redis.answers.append([b"e1", 500, known, late, dead, 0, clock, *limits])
 
     def renewed(self, **answer: Any) -> list[Any]:

@@ -32,7 +32,7 @@ class Heard(Scene):
     def __init__(self) -> None:
         super().__init__()
         self.subscription = Subscription(
-            self.hub, self.redis, self.epoch, self.ears, self.counters, "w1", True
+            self.hub, self.redis, self.epoch, self.ears, self.counters, "w1"
         )
         self.wire = Wire()
         self.connection: Any = SimpleNamespace(wire=self.wire, run="run1", epoch="e1")
