@@ -1,7 +1,7 @@
-"""``State``: the channel sockets of one application, and the server of this process.
+"""``State``: the channel sockets of one application, and the worker of this process.
 
-It starts the server at the first request or send that needs one, packs for it, and runs its
-handlers in Flask's contexts. After a fork it lets the parent's server go.
+It starts the worker at the first request or send that needs one, packs for it, and runs its
+handlers in Flask's contexts. After a fork it lets the parent's worker go.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class State:
         self.hooks = hooks
         self.router = router
         self._composers: dict[tuple[str, str], Composer] = {}
-        self._server: Worker | None = None
+        self._worker: Worker | None = None
         self._pid = 0
         self._refusals: Counter[str] = Counter()
         self._recv: RecvQueue | None = None
@@ -83,12 +83,12 @@ class State:
         forks.register(self)
 
     def forked(self) -> None:
-        """This is a child process: the server and its clients are its parent's."""
-        server, self._server = self._server, None
-        if self._serves and server is not None:
+        """This is a child process: the worker and its clients are its parent's."""
+        worker, self._worker = self._worker, None
+        if self._serves and worker is not None:
             self._parent_serves = True
             # A native thread that accepts connections is not copied; gevent's loop is.
-            self._shares_listener = not server.hub.native_threads
+            self._shares_listener = not worker.hub.native_threads
             if self._shares_listener and forks.by_greenlet():
                 for address in self._addresses.values():
                     forks.silence_address(address)
@@ -124,22 +124,22 @@ class State:
         """Whether the application still exists."""
         return self._app() is not None
 
-    # the server of this process ----------------------------------------------------------
+    # the worker of this process ----------------------------------------------------------
 
-    def server(self) -> Worker:
+    def worker(self) -> Worker:
         """The worker of this process; started now, if it is not yet."""
-        server = self._server
-        if server is None or self._pid != os.getpid():
+        worker = self._worker
+        if worker is None or self._pid != os.getpid():
             with starting():
-                if self._server is None or self._pid != os.getpid():
-                    self._server = self._start()
+                if self._worker is None or self._pid != os.getpid():
+                    self._worker = self._start()
                     self._pid = os.getpid()
-                server = self._server
-        return server
+                worker = self._worker
+        return worker
 
     def running(self) -> Worker | None:
         """The worker of this process, if it has started."""
-        return self._server if self._pid == os.getpid() else None
+        return self._worker if self._pid == os.getpid() else None
 
     def sending(self) -> Worker | None:
         """The worker to send by; None where no client can be there.
@@ -147,7 +147,7 @@ class State:
         With a shared broker the clients may be other processes', so it is started.
         """
         if not self.config.broker_url.startswith("memory:"):
-            return self.server()
+            return self.worker()
         if not self._serves:
             self._warn_unserved()
         return self.running()
@@ -156,13 +156,13 @@ class State:
         """The worker to ask, join or look up members by; started now, if it is not yet."""
         if not self._serves and self.config.broker_url.startswith("memory:"):
             self._warn_unserved()
-        return self.server()
+        return self.worker()
 
     def _warn_unserved(self) -> None:
         """Warn once where a process that serves no requests sends: nobody gets it."""
         self._warn_child()
-        server = self.running()
-        if self._warned_unserved or has_request_context() or (server and len(server.registry)):
+        worker = self.running()
+        if self._warned_unserved or has_request_context() or (worker and len(worker.registry)):
             return
         self._warned_unserved = True
         log.warning(
@@ -194,29 +194,29 @@ class State:
         if self._recv is not None:
             worker.dispatcher.recv_put = self._recv.offer
         worker.start()
-        hub.run(self._watch_worker, worker)
+        hub.run(self._watch_gunicorn, worker)
         atexit.register(_end, weakref.ref(worker), os.getpid())
         # Applications come and go in tests; their channel sockets go with them.
         weakref.finalize(self.app, hub.call_soon, worker.retire).atexit = False
         return worker
 
-    def _watch_worker(self, server: Worker) -> None:
-        """Drain when gunicorn ends this worker: it closes no socket that was taken over."""
-        worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        if self._shares_listener or worker is None or not hasattr(worker, "alive"):
+    def _watch_gunicorn(self, worker: Worker) -> None:
+        """Drain when gunicorn ends this process: it closes no socket that was taken over."""
+        gunicorn = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if self._shares_listener or gunicorn is None or not hasattr(gunicorn, "alive"):
             return
-        timer = server.hub.loop.timer(ALIVE_POLL, repeat=ALIVE_POLL, ref=False)
+        timer = worker.hub.loop.timer(ALIVE_POLL, repeat=ALIVE_POLL, ref=False)
 
         def look() -> None:
-            if server.hub.over:
+            if worker.hub.over:
                 timer.stop()
-            elif not worker.alive:
+            elif not gunicorn.alive:
                 timer.stop()
-                server.drain()
+                worker.drain()
 
         timer.start(look)
 
-    # what the server asks (server.Host) ----------------------------------------------------
+    # what the worker asks (server.dispatch.Host) -------------------------------------------
 
     def run(self, handler: Handler, ev: EventMessage, request: KeptRequest | None) -> Any:
         """Run a handler in the contexts of one event."""
@@ -366,9 +366,9 @@ class State:
     def forget_packers(self) -> None:
         """Drop the packers, because ``pack_default`` changed: they are made again when needed."""
         self._composers.clear()
-        server = self.running()
-        if server is not None:
-            server.sending.canonical = self.canonical
+        worker = self.running()
+        if worker is not None:
+            worker.sending.canonical = self.canonical
 
     def uid_of_request(self) -> str | None:
         """The uid of the current request's user."""
@@ -385,26 +385,26 @@ class State:
         """The queue of events that no handler took; from now on they go there."""
         if self._recv is None:
             self._recv = RecvQueue(self.config.recv_buf)
-            server = self.running()
-            if server is not None:
-                server.dispatcher.recv_put = self._recv.offer
+            worker = self.running()
+            if worker is not None:
+                worker.dispatcher.recv_put = self._recv.offer
         return self._recv
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges."""
-        server = self.running()
+        worker = self.running()
         unpackable = sum(composer.unpackable for composer in self._composers.values())
         counted = {**self._refusals, "unpackable": unpackable}
-        return {**(server.stats() if server is not None else {}), **counted}
+        return {**(worker.stats() if worker is not None else {}), **counted}
 
 
 def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
     raise UsageError(f"{receiver!r}, which a signal calls, is async and would never run: {REMEDY}")
 
 
-def _end(server: weakref.ref[Worker], pid: int) -> None:
+def _end(worker: weakref.ref[Worker], pid: int) -> None:
     """Close the clients as the process ends, where nothing did before."""
-    ending = server()
+    ending = worker()
     if ending is not None and pid == os.getpid():
         with suppress(KeyboardInterrupt):  # a second Ctrl-C ends at once
             ending.hub.run_at_exit(ending.end)

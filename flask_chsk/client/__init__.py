@@ -24,7 +24,7 @@ from .ajax import ajax_call
 from .channel import ChannelSocket
 from .dispatch import EventMsg, RecvQueue, is_event_msg
 from .endpoint import default_chsk_url
-from .seed import (
+from .sente import (
     Parts,
     chsk_destroy,
     chsk_reconnect,

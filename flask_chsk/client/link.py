@@ -77,7 +77,6 @@ class LinkClosed:
     code: int | None = None
     reason: str = ""
     why: str = "unexpected"
-    clean: bool = False
     status: int | None = None
     message: str = ""
     retry_after: float | None = None

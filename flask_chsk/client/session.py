@@ -519,7 +519,7 @@ class ClientSession:
             more = data if isinstance(data, dict) else {}
             self._emit(End(link, NORMAL))
             reason = str(more.get("reason", ""))
-            self.closed(link, LinkClosed(more.get("code", NORMAL), reason, "clean", True), now)
+            self.closed(link, LinkClosed(more.get("code", NORMAL), reason, "clean"), now)
         elif id == ASK and _is_ask(data):
             self._emit(Asked(str(data[0]), as_event(data[1])))
         elif id == GAP:

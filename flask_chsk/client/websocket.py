@@ -179,7 +179,7 @@ class WebSocket:
                     owner.heard(link)
                 else:
                     self._close(frames.close_frame(message.code, masked=True))
-                    return LinkClosed(message.code, message.reason, "clean", clean=True)
+                    return LinkClosed(message.code, message.reason, "clean")
             if reader.failed is not None:
                 code, reason = reader.failed.code, str(reader.failed)
                 self._close(frames.close_frame(code, reason, masked=True))

@@ -207,7 +207,7 @@ class Endpoint:
 
         A line after ``ok`` says what somebody should look at all the same.
         """
-        worker = self.state.server()
+        worker = self.state.worker()
         draining = worker.clients.draining
         wrong = "draining" if draining else self._unshared() or worker.broker_health()
         lines = [wrong] if wrong else ["ok", worker.broker.note()]
@@ -298,7 +298,7 @@ class Endpoint:
     def _ready_worker(self) -> Worker:
         if unshared := self._unshared():
             raise Refused(503, unshared)
-        worker = self.state.server()
+        worker = self.state.worker()
         worker.ready()
         return worker
 
@@ -447,7 +447,7 @@ class Endpoint:
             with gevent.Timeout(BODY_SECONDS, late) if here else nullcontext():
                 data = _piece_of(stream)
                 while piece := data and _piece_of(stream):
-                    body = body or Body(self.state.server(), data)
+                    body = body or Body(self.state.worker(), data)
                     body.add(piece)
         finally:
             if body is not None:

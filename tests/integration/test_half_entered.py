@@ -75,14 +75,14 @@ def server(app: Flask, seen: list[str]) -> Worker:
     def presence(ev: Any) -> None:
         seen.append(f"{ev.id} {ev.data}")
 
-    server: Worker = app.extensions["chsk"].server()
+    server: Worker = app.extensions["chsk"].worker()
     server.ready()
     return server
 
 
 def opening(app: Flask) -> Opening:
     state = app.extensions["chsk"]
-    asked = state.server().clients.asked()
+    asked = state.worker().clients.asked()
     return Opening("ann", "c-1", state.composer("edn", state.config), asked=asked)
 
 

@@ -272,7 +272,7 @@ class WebSocket:
             elif isinstance(message, frames.Close):
                 if not self._closing:
                     self._close(frames.close_frame(message.code, masked=True))
-                self._lost(LinkClosed(message.code, message.reason, "clean", clean=True))
+                self._lost(LinkClosed(message.code, message.reason, "clean"))
                 return
         if self._reader.failed is not None:
             page.world.checker.violated(f"{page.name} got a frame that is none")

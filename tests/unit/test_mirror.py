@@ -16,7 +16,7 @@ MISSING = {
     "client/channel.py",
     "client/effects.py",
     "client/http_client.py",
-    "client/seed.py",
+    "client/sente.py",
     "client/websocket.py",
     "transports/transport.py",
     "web/views.py",

@@ -74,8 +74,8 @@ def test_limit(echo_and_peer: tuple[Echo, RawPeer], case: Case) -> None:
 @pytest.mark.parametrize(
     ("then", "how"),
     [
-        ((), LinkClosed(1000, "", "clean", clean=True)),
-        ((Frame(PING, b"late"),), LinkClosed(1000, "", "clean", clean=True)),
+        ((), LinkClosed(1000, "", "clean")),
+        ((Frame(PING, b"late"),), LinkClosed(1000, "", "clean")),
         (
             (Frame(3),),
             LinkClosed(1002, "reserved opcode 0x3", "ws-error", error="reserved opcode 0x3"),

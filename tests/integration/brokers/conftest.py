@@ -140,5 +140,5 @@ def pair(
 
     yield pair
     for app in apps:
-        server = app.extensions["chsk"].server()
+        server = app.extensions["chsk"].worker()
         server.hub.run(server.retire)

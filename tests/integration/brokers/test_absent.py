@@ -57,7 +57,7 @@ def test_an_event_that_waits_for_the_users_return_is_not_for_nobody(workers: Pai
     here, there = workers
     ann = Page(there, "ann", "a1")
     there.extensions["close"]("ann", now=True)
-    server = there.extensions["chsk"].server()
+    server = there.extensions["chsk"].worker()
     eventually(lambda: not server.broker.connected().any)
     here.extensions["send"]("ann", ["a/b", 1])
     ann.connect(here)
@@ -79,9 +79,9 @@ def test_a_user_whose_window_is_over_is_absent(
 def test_a_publisher_says_so_by_its_return_value_only(redis_url: str, prefix: str) -> None:
     url = f"{redis_url}?prefix={prefix}"
     worker = application(url)
-    worker.extensions["chsk"].server().ready()
+    worker.extensions["chsk"].worker().ready()
     with Publisher(url) as publisher:
         assert publisher.send("ann", ["a/b", 1]) is None
     assert told(worker) == []
-    server = worker.extensions["chsk"].server()
+    server = worker.extensions["chsk"].worker()
     server.hub.run(server.retire)

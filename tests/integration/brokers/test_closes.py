@@ -95,7 +95,7 @@ def test_who_came_back_after_a_close_is_not_closed_by_it_again(url: str, start: 
     worker, page = start(url), Page()
     assert page.open(worker) == "chsk/handshake"
     worker.close("ann", reconnect=False)
-    server = app_of(worker).extensions["chsk"].server()
+    server = app_of(worker).extensions["chsk"].worker()
     until(lambda: not len(server.registry))
     assert page.open(worker) == "chsk/handshake"  # signed in again
     assert page.poll(worker) == "nothing"
@@ -105,7 +105,7 @@ def test_who_came_back_at_another_worker_is_not_closed_again(redis_url: str, sta
     one, two, page = start(redis_url), start(redis_url), Page()
     assert page.open(one) == "chsk/handshake"
     one.close("ann", reconnect=False)
-    clients = app_of(one).extensions["chsk"].server().clients
+    clients = app_of(one).extensions["chsk"].worker().clients
     until(lambda: one.stats().get("closed_4005") == 1 and not clients._missed_closes)
     assert page.open(two) == "chsk/handshake"
     assert page.poll(one) == "nothing"
@@ -116,7 +116,7 @@ def test_who_did_not_come_back_hears_it_at_any_worker(redis_url: str, start: Sta
     one, two, page = start(redis_url), start(redis_url), Page()
     page.open(one)
     one.close("ann", reconnect=False)
-    clients = app_of(one).extensions["chsk"].server().clients
+    clients = app_of(one).extensions["chsk"].worker().clients
     until(lambda: one.stats().get("closed_4005") == 1 and not clients._missed_closes)
     assert page.poll(two) == "chsk/close"
 
@@ -138,11 +138,11 @@ def test_a_close_concerns_who_is_just_being_let_in(
     worker = start(url, **{hook: slow})
     closing = start(url) if where == "another worker" else worker
     for one in (worker, closing):
-        app_of(one).extensions["chsk"].server().ready()
+        app_of(one).extensions["chsk"].worker().ready()
     opening = gevent.spawn(Page().open, worker)
     asked.wait()
     closing.close("ann", reconnect=False)
-    server = app_of(worker).extensions["chsk"].server()
+    server = app_of(worker).extensions["chsk"].worker()
     until(lambda: "u:ann" in server.controls.closes)
     go_on.set()
     assert opening.get() == "nothing"
@@ -167,7 +167,7 @@ def test_who_is_let_in_while_the_broker_is_lost_asks_again(
     worker = start(redis.url, user_id=slow)
     opening = gevent.spawn(ask, worker, **{"client-id": "c1", "v": "1", "handshake?": "1"})
     asked.wait()
-    server = app_of(worker).extensions["chsk"].server()
+    server = app_of(worker).extensions["chsk"].worker()
     with RedisClient.from_url(redis.url) as client:
         client.client_kill_filter(_type="pubsub")
     until(lambda: server.controls.lapses == 2 and not server.broker.health())

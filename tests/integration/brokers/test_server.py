@@ -29,7 +29,7 @@ def test_a_wrong_clock_is_told_by_health_and_stats(
         200,
         "ok\nthis host's clock is 90000 s behind that of Redis\n",
     )
-    server = app.extensions["chsk"].server()
+    server = app.extensions["chsk"].worker()
     assert server.stats()["broker_clock_ahead"] == -90_000
     server.hub.run(server.retire)
 
@@ -39,7 +39,7 @@ def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, p
     app.secret_key = "for tests"
     chsk = Chsk(app, broker_url=f"{redis_url}?prefix={prefix}", csrf=False)
     chsk.user_id(lambda: request.args.get("uid"))
-    server = app.extensions["chsk"].server()
+    server = app.extensions["chsk"].worker()
     attach = server.broker.attach
 
     def attach_and_be_signed_out(*args: Any, **more: Any) -> Any:
@@ -66,7 +66,7 @@ class Site:
         app.secret_key = "for tests"
         chsk = Chsk(app, broker_url=url, csrf=False)
         chsk.user_id(lambda: request.args.get("uid"))
-        self.server = app.extensions["chsk"].server()
+        self.server = app.extensions["chsk"].worker()
         self.client = app.test_client()
 
     def joined_while_let_in(self, uid: str, topic: str) -> None:
@@ -149,5 +149,5 @@ def test_a_membership_that_began_and_ended_between_two_polls_gives_its_events(
         assert [event[1] for event in ann.received] == [1, 2, None]
         eventually(lambda: ["all/done", None] in bob.received)
         assert [event[1] for event in bob.received] == ["before", 1, 2, "after", None]
-    server = app.extensions["chsk"].server()
+    server = app.extensions["chsk"].worker()
     server.hub.run(server.retire)

@@ -19,7 +19,7 @@ def test_a_link_is_on_trial_until_it_has_proven_itself(kind: Any, proofs: int) -
 
 def test_a_link_that_just_ended_was_not_expected_to() -> None:
     how = LinkClosed()
-    assert (how.code, how.why, how.clean, how.status) == (None, "unexpected", False, None)
+    assert (how.code, how.why, how.status) == (None, "unexpected", None)
 
 
 def test_an_event_on_its_way_was_given_to_no_link_yet() -> None:

@@ -272,8 +272,8 @@ def test_a_websocket_that_says_nothing_is_given_up(auto: World) -> None:
         LinkClosed(why="ws-error", status=403),
         LinkClosed(why="ws-error", status=429, retry_after=3.0),
         LinkClosed(why="ws-error", status=503, retry_after=3.0),
-        LinkClosed(1012, "spread=4", "clean", True),
-        LinkClosed(4002, "too slow", "clean", True),
+        LinkClosed(1012, "spread=4", "clean"),
+        LinkClosed(4002, "too slow", "clean"),
     ],
 )
 def test_what_the_server_says_itself_changes_no_transport(auto: World, how: LinkClosed) -> None:
@@ -480,7 +480,7 @@ def test_our_own_change_of_transport_is_no_replacement(auto: World) -> None:
     auto.turn(30)
     ws = auto.tried()
     auto.confirm(ws, recovered=True, cursor="e1:100")
-    auto.call("closed", ws, LinkClosed(4001, "replaced", "clean", True))
+    auto.call("closed", ws, LinkClosed(4001, "replaced", "clean"))
     assert auto.status == "waiting"
 
 
@@ -520,7 +520,7 @@ def test_a_close_code_decides_what_is_next(
 ) -> None:
     link = world.open()
     if link.kind == "ws":
-        world.call("closed", link, LinkClosed(code, "why", "clean", True))
+        world.call("closed", link, LinkClosed(code, "why", "clean"))
     else:
         world.say(link, [[Keyword("chsk/close"), {"code": code, "reason": "why"}]])
     assert world.status == status
@@ -536,7 +536,7 @@ def test_a_close_code_decides_what_is_next(
 
 def test_a_restart_spreads_its_clients(world: World) -> None:
     link = world.open()
-    world.call("closed", link, LinkClosed(1012, "spread=20", "clean", True))
+    world.call("closed", link, LinkClosed(1012, "spread=20", "clean"))
     world.turn(9.9)
     assert world.take(Open) == []
     world.turn(0.2)
@@ -635,7 +635,7 @@ def test_connect_cuts_one_wait_a_second_short(world: World) -> None:
 
 def test_closed_by_the_application_a_session_is_fresh(world: World) -> None:
     link = world.open()
-    world.call("closed", link, LinkClosed(4003, "", "clean", True))
+    world.call("closed", link, LinkClosed(4003, "", "clean"))
     world.turn(1)
     assert world.tried().cursor is None
 

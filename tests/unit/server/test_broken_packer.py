@@ -59,7 +59,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
 @pytest.mark.parametrize("end", ENDS)
 def test_only_its_client_is_closed(app: Flask, end: str) -> None:
     state = app.extensions["chsk"]
-    server: Worker = state.server()
+    server: Worker = state.worker()
     links = {}
     for number in range(6):
         packer = "breaks" if number == 2 else "edn"

@@ -1,4 +1,4 @@
-"""The seed's functions and options, by their names."""
+"""Sente's functions and options, by their names."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_url_is_whole(url: str) -> None:
 
 
 def test_a_call_is_put_off_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chsk.client.seed.exp_backoff", lambda attempt: attempt * 0.01)
+    monkeypatch.setattr("flask_chsk.client.sente.exp_backoff", lambda attempt: attempt * 0.01)
     called: list[int] = []
     set_exp_backoff_timeout(lambda: called.append(0))
     set_exp_backoff_timeout(lambda: called.append(1), 1)
