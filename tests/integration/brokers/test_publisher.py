@@ -46,7 +46,7 @@ class Cluster:
         return page
 
     def server(self, worker: int = 0) -> Any:
-        return self.workers[worker].extensions["chsk"].server()
+        return self.workers[worker].extensions["chsk"].worker()
 
     def end(self) -> None:
         for page in self.pages:
