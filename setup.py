@@ -15,9 +15,9 @@ extras = {
 extras["all"] = [requirement for wanted in extras.values() for requirement in wanted]
 extras["demo"] = [*extras["gunicorn"], *extras["speedups"]]
 extras["bench"] = extras["all"]  # the others go into environments of their own
-extras["docs"] = ["sphinx>=8.0"]
+extras["docs"] = [*extras["all"], "furo>=2024.8.6", "sphinx>=8.0", "sphinx-copybutton>=0.5.2"]
 extras["test"] = [
-    *extras["all"],
+    *extras["docs"],
     "celery>=5.4",
     "flask-limiter>=3.8",
     "flask-login>=0.6.3",
@@ -32,6 +32,7 @@ extras["test"] = [
     "pydantic>=2.7",
     "pytest>=9.0,<10",
     "pyyaml>=6.0",  # the Compose file of the documentation
+    "twine>=6.0",
     "websocket-client>=1.8",
     "wsproto>=1.2",
 ]
@@ -53,6 +54,11 @@ setup(
     long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author="the Flask-Chsk authors",
+    url="https://flask-chsk.readthedocs.io/",
+    project_urls={
+        "Documentation": "https://flask-chsk.readthedocs.io/",
+        "Changes": "https://flask-chsk.readthedocs.io/en/latest/changes.html",
+    },
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     python_requires=">=3.10",
@@ -86,6 +92,8 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Internet :: WWW/HTTP :: Dynamic Content",
         "Topic :: Internet :: WWW/HTTP :: WSGI",
         "Typing :: Typed",
     ],

@@ -78,12 +78,11 @@ def main() -> int:
     if options.scenario or options.peer:
         return 0  # a part replaces no whole
     report.save(options.json, results)
-    table, docs = report.rst_table(results), ROOT / "docs"
-    report.insert(docs / "benchmarks.rst", f"{table}\n\n{report.rst_details(results)}")
+    docs = ROOT / "docs"
+    tables = f"{report.rst_table(results)}\n\n{report.rst_details(results)}"
+    report.insert(docs / "benchmarks.rst", tables)
     (docs / "benchmarks.svg").write_text(report.chart(results), encoding="utf-8")
-    if options.write:
-        report.insert(ROOT / "README.rst", table)
-    print(f"written: {options.json}, docs/benchmarks.*", "and README.rst" * options.write)
+    print(f"written: {options.json}, docs/benchmarks.*; README.rst quotes some by hand")
     return 0
 
 
@@ -104,7 +103,6 @@ def _options() -> Any:
     parser.add_argument(
         "--before", metavar="COMMIT", help="measure flask_chsk at this commit, too; write nothing"
     )
-    parser.add_argument("--write", action="store_true", help="the table of README.rst, too")
     return parser.parse_args()
 
 

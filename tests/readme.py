@@ -19,7 +19,8 @@ def named_blocks(text: str) -> dict[str, str]:
 
 
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
-SHOWN = named_blocks(README)
+QUICKSTART = (ROOT / "docs/quickstart.rst").read_text(encoding="utf-8")
+SHOWN = named_blocks(README) | named_blocks(QUICKSTART)  # the page includes what the README shows
 
 
 def write_files(files: dict[str, str], folder: Path) -> None:

@@ -34,6 +34,7 @@ class Distributions(NamedTuple):
     sdist: frozenset[str]
     wheel: frozenset[str]
     metadata: str
+    files: list[Path]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
             frozenset(name.partition("/")[2] for name in tar.getnames()),
             frozenset(archive.namelist()),
             archive.read(metadata).decode(),
+            [sdist, wheel],
         )
 
 
@@ -104,6 +106,12 @@ def test_the_sdist_can_be_tested(distributions: Distributions, name: str) -> Non
     assert name in distributions.sdist
 
 
+def test_pypi_accepts_both_and_renders_the_readme(distributions: Distributions) -> None:
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict"]
+    checked = subprocess.run([*command, *distributions.files], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_one_version_everywhere(distributions: Distributions) -> None:
     changes = (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
     newest = re.search(r"^Version (\S+)$", changes, re.MULTILINE)
@@ -148,7 +156,7 @@ def test_extras_and_packages_that_users_are_told_to_install_exist(
     texts = [path.read_text() for path in [*paths, *ROOT.glob("*.rst")]]
     hint = re.compile(r"pip install (?:--no-cache-dir )?('[^']+'|[\w-]+\[[^\]]*\]|[\w-]+)")
     told = [word for text in texts for word in hint.findall(text)]
-    ours = [re.fullmatch(r"'(?:Flask-Chsk|\.)\[([\w,]+)\]'", word) for word in told]
+    ours = [re.fullmatch(r"'(?:[Ff]lask-[Cc]hsk|\.)\[([\w,]+)\]'", word) for word in told]
     assert {extra for one in ours if one for extra in one[1].split(",")} <= {*extras}
     others = {word for word, one in zip(told, ours, strict=True) if one is None}
     assert others == {"tzdata", "'gunicorn[gevent]'"}  # as in the README's table of remedies

@@ -49,19 +49,37 @@ def said() -> list[str]:
     return texts
 
 
-OURS = README.partition("Troubleshooting\n")[2].partition("\nMore\n")[0]
-MESSAGES = [m for m in re.findall(r"^``(.+)``$", OURS, re.M) if not m.startswith("No module")]
+REMEDIES = (ROOT / "docs/troubleshooting.rst").read_text(encoding="utf-8")
+MESSAGES = [m for m in re.findall(r"^``(.+)``$", REMEDIES, re.M) if not m.startswith("No module")]
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_that_it_explains_is_said(message: str) -> None:
+def test_a_message_that_troubleshooting_explains_is_said(message: str) -> None:
     parts = map(re.escape, message.split("…"))
     pattern = re.compile(".*".join(parts), re.S)
     assert any(pattern.match(text) for text in said())
 
 
-def test_it_explains_some_messages() -> None:
+def test_troubleshooting_explains_some_messages() -> None:
     assert len(MESSAGES) > 15
+
+
+def test_it_has_at_most_two_hundred_lines() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_each_figure_of_what_it_costs_is_one_of_the_benchmarks() -> None:
+    costs = README.partition("What it costs\n")[2].partition("Documentation\n")[0]
+    quoted = re.findall(r"(?<![\d.])\d[\d.]*(?= (?:KB|µs))", costs)
+    table = (ROOT / "docs/benchmarks.rst").read_text(encoding="utf-8")
+    measured = [float(one.replace(",", "")) for one in re.findall(r"- ([\d.,]+)(?: ±|\n)", table)]
+    unknown = [
+        text
+        for text in quoted
+        if not any(f"{one:.{len(text.partition('.')[2])}f}" == text for one in measured)
+    ]
+    assert len(quoted) > 10
+    assert unknown == []
 
 
 def test_the_files_that_it_names_are_there() -> None:
