@@ -475,6 +475,8 @@ class ClientSession:
         # the same cursor, and nothing is lost or doubled.
         value, cb, _ = frame
         link.buffered.append((frame, size))
+        if link.kind == "ws":  # the pong comes behind all that waited for us
+            link.due = now + self.options.connect_timeout
         ids = [event[0] for event in _events(value) if is_event(event)]
         if CLOSE in ids:
             self._receive(link, frame, size, now)

@@ -59,7 +59,10 @@ BAD_PACKAGE_SHOWN = 1024  # characters of a bad package that handlers get to see
 SHARED_FRAMES = 256  # batches remembered within one tick, at most a page each
 BATCHED = 1000  # events in one message: our clients gather 64
 KEY_LENGTH = 64  # of a send that may be repeated
-PAGE_BYTES = 256 * 1024  # of pushes in one frame or poll answer, or one event if larger
+PAGE_BYTES = 256 * 1024  # of pushes in one answer to a poll, or one event if larger
+# The same for a frame. A client waits 5 s for the next sign of life of a new WebSocket: on a slow
+# network a larger frame would come too late.
+FRAME_BYTES = 16 * 1024
 
 
 def cb_success(reply: object) -> bool:
@@ -440,18 +443,22 @@ class ServerSession:
                 )
             return encode(item)
         out: list[bytes] = []
-        size = taken = 0
+        size = batched = taken = 0
         batch: list[Push] = []
         for item in outbox:
             taken += 1
             if isinstance(item, Push):
                 batch.append(item)
+                batched += item.size
                 size += item.size
                 self.outbox_bytes -= item.size
+                if batched >= FRAME_BYTES:
+                    out.append(self._batch_frame(batch, encode, frames))
+                    batch, batched = [], 0
             else:
                 if batch:
                     out.append(self._batch_frame(batch, encode, frames))
-                    batch = []
+                    batch, batched = [], 0
                 out.append(encode(item))
                 size += len(item)
                 self.outbox_bytes -= len(item)

@@ -300,7 +300,7 @@ class Clients:
         elif arrival.cursor is not None and not opening.v1:
             one.resume_unknown(arrival.cursor)
         else:
-            self._start_at(one, watermark)
+            self._start_at(connection, watermark)
         return connection
 
     def _come_back(
@@ -320,8 +320,7 @@ class Clients:
             connection.transport.replaced(self._replaced, REPLACED)
             connection.lose(self.hub.now())
         if opening.v1 and (cursor is None or not one.v1):
-            self._start_at(one, watermark)
-            connection.take_gap()
+            self._start_at(connection, watermark)
         elif cursor is not None and cursor > watermark:
             one.resume_unknown(cursor)  # forged, or from another process: history knows
         elif cursor is not None:
@@ -330,9 +329,10 @@ class Clients:
             one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
         one.change_composer(opening.composer, opening.v1)
 
-    def _start_at(self, one: ServerSession, offset: int) -> None:
+    def _start_at(self, connection: Connection, offset: int) -> None:
         """Begin at *offset*, and read topics from history: the worker may not hear them yet."""
-        one.start_at(offset)
+        connection.start_at(offset)
+        one = connection.session
         if one.uid is not None and self._memberships.of(one.uid) and not self._broker.local:
             one.fall_behind()
 

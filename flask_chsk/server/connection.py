@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from ..hub import Waiter
 from ..protocol.generations import CURRENT, Generation
-from ..protocol.session import Rules, ServerSession
+from ..protocol.session import TRY_LATER, Rules, ServerSession
 from ..protocol.wire import Composer
 from ..transports.longpoll import Poller
 from ..transports.transport import Transport
@@ -304,6 +304,18 @@ class Connection:
             return polls and kind == "ws"  # a poll is the latest that the page asked for
         return polls and cursor <= one.acked
 
+    def start_at(self, offset: int) -> None:
+        """Begin the session at *offset*: nothing from before is owed, nor that it is missing.
+
+        The handshake of a WebSocket on trial told the page where the session was before, so the
+        page has to come back if it takes that one.
+        """
+        trial = self.replace_trial(None)
+        if trial is not None:
+            trial.end(TRY_LATER, "its client began anew by another request")
+        self.gap_due = False
+        self.session.start_at(offset)
+
     # what else changes ---------------------------------------------------------------------
 
     def opened(self, opening: Opening, kind: str, token: str | None, since: int, now: float) -> int:
@@ -338,11 +350,6 @@ class Connection:
         """The client missed something that it was not known to be owed."""
         self.gap_due = True
         self.session.fall_behind()
-
-    def take_gap(self) -> bool:
-        """Whether the client is owed a gap; it is no more."""
-        due, self.gap_due = self.gap_due, False
-        return due
 
     def note_served(self, offset: int) -> None:
         """The broker knows that the client, which keeps no cursor, is served up to *offset*."""

@@ -109,10 +109,10 @@ class History:
             # Meanwhile the client came back with another cursor, or joined a topic, so this page
             # may lack something. The session still needs a replay, and asks again.
             return True
-        if connection.take_gap() or not page.complete:
+        if connection.gap_due or not page.complete:
             now = self._broker.watermark()
             # Above all that the client may have had from any process, or it would not hear of it.
-            one.start_at(now if self._broker.local else max(now, page.end + 1))
+            connection.start_at(now if self._broker.local else max(now, page.end + 1))
             return False
         pushes: list[Push] = []
         for push in page.pushes:

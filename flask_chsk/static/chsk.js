@@ -19,7 +19,7 @@ const BATCH_EVENTS = 64; // half of what the server queues for the handlers of o
 const BATCH_CHARS = 65_536;
 const PARALLEL_MS = 1_000; // of silence of a new WebSocket: then Ajax is tried in parallel
 const SHORT_LIVED = 2; // WebSockets in a row that were cut within STABLE_MS: then Ajax for a while
-const CONNECT_MS = 5_000; // for a new WebSocket to prove that messages pass both ways
+const CONNECT_MS = 5_000; // of silence, until a new WebSocket has proved to work both ways
 // After an empty poll: perhaps the server ended it because a new WebSocket took over.
 const EMPTY_MS = 250;
 const HURRY_MS = 1_000; // between two waits that connect() ends
@@ -503,6 +503,8 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
     link.end(4000);
     closed(reason, code);
   };
+  /** @param {number} ms */
+  const expectWithin = (ms) => owner.steps.later(link, ms, () => giveUp());
   /** @param {number} pongMs */
   const pingNow = (pongMs) => {
     pinging = true;
@@ -525,7 +527,10 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
         };
         ws.onmessage = (/** @type {any} */ ev) => {
           owner.received(link, ev.data);
-          if (owner.state(link) !== "open") return;
+          const state = owner.state(link);
+          // The pong comes behind all that waited for us.
+          if (state === "trial") expectWithin(CONNECT_MS);
+          if (state !== "open") return;
           heardAt = Date.now();
           pinging = false;
           owner.steps.later(link, wsKaliveMs, () => pingNow(PONG_MS));
@@ -537,7 +542,7 @@ function webSocketLink(owner, packer, { WebSocket, wsKaliveMs }) {
         error = thrown;
       }
       owner.opening();
-      owner.steps.later(link, ws ? CONNECT_MS : 0, () => giveUp());
+      expectWithin(error ? 0 : CONNECT_MS);
     },
     send({ packed }) {
       if (ws?.readyState !== 1) return false;

@@ -247,6 +247,22 @@ describe("auto", () => {
     }
   });
 
+  it("waits for a pong that comes slowly, behind what was missed", async (t) => {
+    const here = await overWs(t, { type: "auto" });
+    here.socket.drops(4002);
+    await here.tick(1000);
+    here.socket.open();
+    here.socket.says(RECOVERED);
+    for (const offset of [11, 12, 13]) {
+      await here.tick(4900);
+      here.socket.says(`[[[:a/x ${offset}]] nil "e1:${offset}"]`);
+    }
+    here.socket.says('["pong" "ping"]');
+    assert.equal(here.chsk.state.open, true);
+    await here.tick(4900);
+    assert.equal(here.socket.closedWith, null);
+  });
+
   it("tries Ajax beside a WebSocket that says nothing for a second", async (t) => {
     const here = await world(t);
     await here.tick(999);

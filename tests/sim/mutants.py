@@ -153,13 +153,13 @@ MUTANTS = [
     Mutant(
         "a gap is taken for a page",
         "server.replay History._take_page",
-        "if connection.take_gap() or not page.complete:",
+        "if connection.gap_due or not page.complete:",
         "if False:",
     ),
     Mutant(
         "a client that changes its transport begins at now",
         "server.clients Clients._come_back",
         "one.resume(cursor)",
-        "one.start_at(watermark)",
+        "connection.start_at(watermark)",
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,9 @@ from .world import Violated, World, errors_are_violations
 
 
 class Quiet(World):
-    """A world in which nothing happens by itself; each way takes 10 ms."""
+    """A world in which nothing happens by itself; each way takes :attr:`way` seconds."""
+
+    way = 0.01
 
     def __init__(self, **config: Any) -> None:
         self.settings = config
@@ -29,7 +32,7 @@ class Quiet(World):
         return replace(super()._draw_config(), **{**DEFAULTS, **self.settings})
 
     def latency(self) -> float:
-        return 0.01
+        return self.way
 
     def _dawdle(self) -> float:
         return self.slow_requests.pop(0) if self.slow_requests else 0.0
@@ -42,6 +45,20 @@ class Quiet(World):
         self._load("ann", kind)
         self.run(seconds)
         return self.pages[-1]
+
+    def go_offline_for(self, page: Page, seconds: float) -> None:
+        self.offline[page] = None
+        for one, wire in self.wires:
+            if one is page:
+                wire.break_off(0.0, server_hears=True, client_hears=True)
+        self.hub.later(seconds, self._go_online, page)
+
+    def run_until(self, holds: Callable[[], bool]) -> None:
+        for _ in range(1000):
+            if holds():
+                return
+            self.run(0.01)
+        raise AssertionError("this never happens")
 
     def publish_to_ann(self, count: int = 1, size: int = 10) -> None:
         for _ in range(count):
@@ -91,3 +108,48 @@ def test_the_checker_finds_that_such_a_session_is_reset(
         test_a_websocket_that_began_before_polls_does_not_reset_their_session(world)
     world.checker.violations.clear()
     world.pages[0].unload()
+
+
+SMALL = {"recovery_events": 5, "max_outbox_bytes": 4_000, "close_grace_ajax": 30.0}
+
+
+@pytest.mark.parametrize("world", [SMALL], indirect=True)
+def test_a_websocket_on_trial_ends_where_polls_tell_of_a_gap(world: Quiet) -> None:
+    """Seed 1245: its handshake had said that nothing was missed, and the page took it."""
+    world.upgrades = ["lost"]
+    page = world.open("auto", 10.0)
+    world.offline[page] = None
+    world.cut_requests_of(page, server_hears=True)
+    world.publish_to_ann(10, size=1_500)  # its outbox and its history do not hold them
+    world.run_until(lambda: page.status == "connecting")
+    world.cut_requests_of(page)  # polls fail, too, so a WebSocket is tried again
+    world.run_until(lambda: page.status == "waiting")
+    del world.offline[page]
+    world.upgrades = ["works"]
+    world.way = 1.2  # polls are tried beside it before it has proved to work
+    page.lost_answers = 1  # theirs, which tells of the gap
+    world.run_until(lambda: page.status == "open")
+
+
+@pytest.mark.parametrize("world", [SMALL], indirect=True)
+def test_the_checker_finds_a_trial_that_goes_on_after_a_gap(
+    world: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Connection, "start_at", lambda connection, offset: connection.session.start_at(offset)
+    )
+    with pytest.raises(Violated, match="ann's page 1 missed event 1 "):
+        test_a_websocket_on_trial_ends_where_polls_tell_of_a_gap(world)
+        world.run(30.0)
+    world.checker.violations.clear()
+    world.pages[0].unload()
+
+
+def test_a_page_with_much_to_read_opens_on_a_slow_network(world: Quiet) -> None:
+    """Seed 628: the answer to its ping came behind what it had missed, and too late each time."""
+    page = world.open("ws")
+    world.go_offline_for(page, 20.0)
+    world.publish_to_ann(30, size=1_500)
+    world.way = 0.25  # for 1,000 bytes
+    world.run(60.0)
+    assert page.status == "open"

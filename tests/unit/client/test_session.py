@@ -181,6 +181,18 @@ def test_what_came_during_a_trial_counts_once_the_link_is_confirmed(auto: World)
     assert auto.session.cursor == "e1:102"
 
 
+def test_a_trial_goes_on_while_what_was_missed_comes_slowly(auto: World) -> None:
+    link = auto.connect()
+    auto.call("opened", link)
+    auto.shake(link)
+    for offset in (101, 102, 103):
+        auto.turn(4.9)
+        auto.push(link, offset, third=f"e1:{offset}")
+    auto.say(link, "pong", "ping")
+    assert said(auto) == [101, 102, 103]
+    assert auto.session.link is link
+
+
 def test_first_open_is_true_once(world: World) -> None:
     world.open()
     assert world.session.state["first_open"] is True

@@ -16,6 +16,7 @@ from flask_chsk.protocol.session import (
     BAD_PACKAGE,
     BAD_PACKAGE_SHOWN,
     DEAD,
+    FRAME_BYTES,
     PAGE_BYTES,
     PING,
     Answered,
@@ -261,8 +262,20 @@ def test_a_page_leaves_at_a_time() -> None:
     one = session(rules=Rules(EPOCH))
     for offset in (1, 2, 3):
         one.deliver(push(offset, "x" * (PAGE_BYTES - 100)))
-    assert [len(taken(one)[0]) > PAGE_BYTES, len(taken(one)), len(taken(one))] == [True, 1, 0]
+    assert [len("".join(taken(one))) > PAGE_BYTES, len(taken(one)), len(taken(one))] == [True, 1, 0]
     assert (one.outbox, one.outbox_bytes) == (None, 0)
+
+
+def test_frames_are_small_enough_for_a_slow_network() -> None:
+    one = session(rules=Rules(EPOCH))
+    for offset in range(1, 10):
+        one.deliver(push(offset, "x" * (FRAME_BYTES // 4)))
+    one.say('[1 "c"]')
+    first, second, rest, reply = taken(one)
+    assert all(FRAME_BYTES < len(frame) < FRAME_BYTES * 5 / 4 for frame in (first, second))
+    assert FRAME_BYTES / 4 < len(rest) < FRAME_BYTES / 2
+    assert reply == '[1 "c"]'
+    assert (one.outbox, one.outbox_bytes, one.acked) == (None, 0, 9)
 
 
 def test_equal_batches_are_packed_once() -> None:

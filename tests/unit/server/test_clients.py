@@ -180,6 +180,15 @@ def test_of_two_sockets_on_trial_the_later_one_stays(office: Office) -> None:
     assert office.clients.pass_trial(one, second)
 
 
+def test_a_client_that_begins_anew_leaves_its_socket_on_trial(office: Office) -> None:
+    one = office.poll()
+    trial = FakeTransport()
+    office.clients.try_socket(one, trial)
+    office.poll(cursor="another:1", trusted=True)
+    assert trial.told == [(s.TRY_LATER, "its client began anew by another request")]
+    assert not office.clients.pass_trial(one, trial)
+
+
 def test_a_trial_that_is_lost_leaves_the_polls(office: Office) -> None:
     one = office.poll()
     trial: Any = FakeTransport()
