@@ -25,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 from . import brokers, forks, packers
 from .config import Config
 from .errors import BrokerError, PackError, Refused, UsageError
+from .figures import AT_START
 from .hub import Hub, starting
 from .interrupts import from_signal
 from .logs import logger
@@ -67,7 +68,7 @@ class State:
         self._composers: dict[tuple[str, str], Composer] = {}
         self._worker: Worker | None = None
         self._pid = 0
-        self._refusals: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()  # what no worker counts
         self._recv: RecvQueue | None = None
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
         self.cookieless = Cookieless(app)
@@ -85,6 +86,7 @@ class State:
     def forked(self) -> None:
         """This is a child process: the worker and its clients are its parent's."""
         worker, self._worker = self._worker, None
+        self._counted.clear()
         if self._serves and worker is not None:
             self._parent_serves = True
             # A native thread that accepts connections is not copied; gevent's loop is.
@@ -294,12 +296,13 @@ class State:
                 pack_default=self._pack_default,
             )
             composer = Composer(made, WIRES[config.wire])
-            composer.on_unpackable = partial(self._warn_unpackable, packer)
+            composer.on_unpackable = partial(self._note_unpackable, packer)
             self._composers[packer, config.wire] = composer
         return composer
 
-    def _warn_unpackable(self, packer: str, id: str, error: PackError) -> None:
-        """Log once for each id that clients of a packer cannot get its events."""
+    def _note_unpackable(self, packer: str, id: str, error: PackError) -> None:
+        """Count an event that clients of a packer cannot get, and log that once for each id."""
+        self._counted["unpackable"] += 1
         if (packer, id) not in self._unpackable and len(self._unpackable) < 1000:
             self._unpackable.add((packer, id))
             words = "clients whose packer is %s hear chsk/unpackable in place of %s: %s"
@@ -376,7 +379,7 @@ class State:
 
     def count_refusal(self, status: int) -> None:
         """Count an HTTP refusal."""
-        self._refusals[f"refused_{status}"] += 1
+        self._counted[f"refused_{status}"] += 1
 
     # what users ask --------------------------------------------------------------------------
 
@@ -391,11 +394,9 @@ class State:
         return self._recv
 
     def stats(self) -> dict[str, int]:
-        """Counters and gauges."""
+        """Counters and gauges; see figures.py."""
         worker = self.running()
-        unpackable = sum(composer.unpackable for composer in self._composers.values())
-        counted = {**self._refusals, "unpackable": unpackable}
-        return {**(worker.stats() if worker is not None else {}), **counted}
+        return {**AT_START, **self._counted, **({} if worker is None else worker.stats())}
 
 
 def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:

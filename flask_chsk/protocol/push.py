@@ -71,7 +71,6 @@ class Push:
                 try:
                     piece = composer.piece(event)
                 except PackError as error:
-                    composer.unpackable += 1
                     composer.on_unpackable(event[0], error)
                     piece = composer.piece([UNPACKABLE, event[0]])
             forms[name] = piece

@@ -30,14 +30,13 @@ class Composer:
 
     __slots__ = (
         *("array", "finish", "has_keywords", "key", "nil", "packer", "piece"),
-        *("on_unpackable", "unpack_padded", "unpack_sized", "unpackable", "wire"),
+        *("on_unpackable", "unpack_padded", "unpack_sized", "wire"),
     )
 
     def __init__(self, packer: Packer, wire: Wire) -> None:
         self.packer = packer
         self.wire = wire
         self.key = f"{packer.name} {wire.name}"  # what two connections share frames by
-        self.unpackable = 0  # events that this packer could not carry
         self.on_unpackable: Callable[[str, PackError], object] = lambda id, error: None
         array = getattr(packer, "array", None)
         self.piece: Callable[[Any], Any]

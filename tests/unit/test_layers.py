@@ -17,7 +17,16 @@ PACKAGE = Path(__file__).parents[2] / "flask_chsk"
 # Lowest first. A layer may import itself and every layer below it. A name is a folder of the
 # package, or a module at its root.
 LAYERS = {
-    "ground": ["errors", "values", "config", "origins", "plain", "printable", "interrupts"],
+    "ground": [
+        "errors",
+        "values",
+        "config",
+        "origins",
+        "plain",
+        "printable",
+        "interrupts",
+        "figures",
+    ],
     "packers": ["packers"],
     "protocol": ["protocol", "security"],
     "runtime": ["internals", "logs", "forks", "hub", "after_commit"],

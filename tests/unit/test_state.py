@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from flask_chsk import ALL_USERS_WITHOUT_UID, Chsk
 from flask_chsk.errors import BadEvent, BrokerUnavailable, PackError, Refused
+from flask_chsk.figures import AT_START
 from flask_chsk.protocol.event import Event
 from flask_chsk.security import resume_key
 from flask_chsk.state import State
@@ -50,7 +51,7 @@ def test_it_does_not_keep_its_application() -> None:
 
 def test_nothing_runs_before_it_is_needed() -> None:
     state = state_of()
-    assert (state.running(), state.stats()) == (None, {"unpackable": 0})
+    assert (state.running(), state.stats()) == (None, AT_START)
 
 
 def test_a_send_before_the_first_request_reaches_nobody_and_warns_once(
@@ -123,9 +124,9 @@ def test_in_a_child_the_server_is_the_parents() -> None:
 
 def test_refusals_are_counted_by_status() -> None:
     state = state_of()
-    for status in (401, 403, 401):
+    for status in (401, 403, 401, 451):
         state.count_refusal(status)
-    assert state.stats() == {"refused_401": 2, "refused_403": 1, "unpackable": 0}
+    assert state.stats() == {**AT_START, "refused_401": 2, "refused_403": 1, "refused_451": 1}
 
 
 def test_an_error_in_a_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
