@@ -142,6 +142,7 @@ class Hub:
         self._idle: list[_Worker] = []
         self._threads = _Threads("flask_chsk handler", THREADS)
         self._own_threads = _Threads("flask_chsk", OWN_THREADS)
+        self.jobs = 0  # in the background, that have not ended
         self.gevent_hub: GeventHub
         self._find_loop()
         forks.register(self)
@@ -316,10 +317,20 @@ class Hub:
 
     def background(self, fn: Callable[..., object], *args: Any) -> None:
         """The same for a job of ours, which waits for no handler of a user's. On the hub."""
+        self.jobs += 1
         if self.native_threads:
-            self._own_threads.submit(fn, args)
+            self._own_threads.submit(self._do_job, (fn, *args))
         else:
-            self.spawn(fn, *args)
+            self.spawn(self._do_job, fn, *args)
+
+    def _do_job(self, fn: Callable[..., object], *args: Any) -> None:
+        try:
+            fn(*args)
+        finally:
+            self.call(self._end_job)
+
+    def _end_job(self) -> None:
+        self.jobs -= 1
 
     def daemon(self, fn: Callable[[], object]) -> None:
         """Run *fn*, which reads a socket for the life of the process. On the hub.

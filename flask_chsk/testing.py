@@ -179,8 +179,11 @@ class ChskTestClient:
 
     def _settle(self) -> None:
         server = self._state.running()
-        if server is not None and server.dispatcher.idle().wait(SETTLE) is None:
-            raise UsageError(f"handlers still run after {SETTLE:g} s")
+        until = time.monotonic() + SETTLE
+        while server is not None and not server.hub.run(server.at_rest):
+            if time.monotonic() > until:
+                raise UsageError(f"handlers still run after {SETTLE:g} s")
+            server.hub.waiter_here().wait(0.001)
 
     def _take(self, client: FlaskClient) -> bool:
         """Poll once, and handle what came; whether something did."""

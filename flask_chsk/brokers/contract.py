@@ -173,11 +173,13 @@ class Listener(Protocol):
 class Broker(Protocol):
     """What the server asks of a broker; from any thread, and it may block, where not said.
 
-    One that is ``local`` never blocks, so the hub calls it directly.
+    The server asks from the background, and what follows runs in a later callback on the hub,
+    whether a broker blocks or not. ``local``: there is no other worker.
     """
 
     local: bool
     name: str  # of this process, for tell()
+    snapshot_seconds: float  # for which an answer of connected() is not asked for again
 
     @property
     def epoch(self) -> str:

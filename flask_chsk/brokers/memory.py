@@ -17,6 +17,7 @@ from ..protocol.push import Push
 from ..protocol.uids import ConnectedUids
 from ..security import check_may_act
 from .contract import (
+    ANONYMOUS,
     DROPPED,
     KEPT_BYTES,
     KEY_SECONDS,
@@ -35,6 +36,9 @@ from .contract import (
 if TYPE_CHECKING:
     from ..hub import Hub
 
+Topics = dict[str, int]  # with the offsets at which the memberships began
+
+FAREWELL = 10.0  # seconds for which a close is kept for a client between two polls
 SEND_COST = 200  # bytes that a keyed send takes beside its key and its reply
 
 
@@ -142,6 +146,7 @@ class MemoryBroker:
 
     local = True
     deaf = False
+    snapshot_seconds = 0.0
 
     def __init__(self, config: Config) -> None:
         self.name = self.epoch = ""  # until start
@@ -160,6 +165,9 @@ class MemoryBroker:
         self._members: dict[str, set[str]] = {}  # topic -> users
         self._topics: dict[str, dict[str, int]] = {}  # user -> topic -> since which offset
         self._sends = Sends(max(config.recovery_seconds, KEY_SECONDS))
+        # user, client id -> its secret's digest, the event that closed it, until when it is kept
+        self._farewells: dict[tuple[str | None, str], tuple[str, str, float]] = {}
+        self._connected: ConnectedUids | None = None  # until somebody comes or goes
         self._watched = False
         self._openings = 0
         self._generation = 0
@@ -201,8 +209,28 @@ class MemoryBroker:
                     self._drop(channel[2:], now)
                 return None
             offset = self._append(channel, text, but, now, flush)
+            if is_close(text):
+                self._note_farewells(channel, text, now)
         self._hub.call(self._drain)
         return offset
+
+    def _note_farewells(self, channel: str, text: str, now: float) -> None:
+        """A client between two polls hears of a close by its next poll."""
+        only, uids = None, list[str | None]()
+        kind, _, rest = channel.partition(":")
+        if kind == "c":
+            only, _, owner = rest.partition(":")
+            uids = [owner or None]
+        elif kind == "u":
+            uids = [rest]
+        elif kind == "t":
+            uids = [*self._members.get(rest, ())]
+        elif channel == ANONYMOUS:
+            uids = [None]
+        for uid in uids:
+            for client_id, client in self._clients.get(uid, {}).items():
+                if client.kind == "ajax" and client.v1 and only in (None, client_id):
+                    self._farewells[uid, client_id] = (client.digest, text, now + FAREWELL)
 
     def _append(
         self,
@@ -216,23 +244,29 @@ class MemoryBroker:
         history = self._histories.get(channel)
         if history is None:
             history = self._histories[channel] = History()
-        offset = self._last = max(self._last + 1, int(now * 1e6))
+        offset = self._next_offset(now)
         push = Push(channel, text, offset, history.last, but, now, flush)
         history.add(push, config.recovery_events, config.recovery_bytes)
         history.until = now + config.recovery_seconds
         self._arrived.append(push)
         return offset
 
+    def _next_offset(self, now: float) -> int:
+        self._last = max(self._last + 1, int(now * 1e6))
+        return self._last
+
     def _drop(self, uid: str, now: float) -> None:
         """An event to nobody gets an offset, and nothing else is kept of it."""
-        self._last = max(self._last + 1, int(now * 1e6))
         self._dropped.pop(uid, None)
-        self._dropped[uid] = self._last
+        self._dropped[uid] = self._next_offset(now)
         if len(self._dropped) > DROPPED:
             self._forget_dropped()
 
     def _forget_dropped(self) -> None:
         self._dropped_before = self._dropped.pop(next(iter(self._dropped)))
+
+    def _dropped_of(self, uid: str | None) -> int:
+        return 0 if uid is None else self._dropped.get(uid, self._dropped_before)
 
     def _is_there(self, channel: str, now: float) -> bool:
         kind, _, rest = channel.partition(":")
@@ -306,39 +340,61 @@ class MemoryBroker:
         *,
         digest: str = "",
         quiet: bool = False,
-    ) -> Arrival:
-        kind = "ws" if kind in ("ws", "try") else "ajax"
+    ) -> Arrival | None:
         with self._lock:
+            said, text, _ = self._farewells.get((uid, client_id), ("", "", 0.0))
+            if kind == "poll" and text and said == digest:
+                del self._farewells[uid, client_id]
+                return Arrival("", False, {}, farewell=text)
             clients = self._clients.get(uid, {})
             held = clients.get(client_id)
             check_may_act(uid, None if held is None else held.digest, digest)
-            most = self._config.max_clients_per_uid
-            if uid is not None and held is None and len(clients) >= most:
-                raise too_many_clients(most)
-            self._openings += 1
-            opening = str(self._openings)
-            first = not clients
-            cursor = None if held is None else held.served
-            clients[client_id] = Client(opening, kind, v1, digest, None if v1 else cursor)
-            self._clients[uid] = clients
-            if uid is None:
-                return Arrival(opening, first, {}, cursor=cursor)
-            if held is None or held.kind != kind:
-                self._tell_watcher()
+            topics = {} if uid is None else dict(self._topics.get(uid, ()))
+            if held is None:
+                most = self._config.max_clients_per_uid
+                if uid is not None and len(clients) >= most:
+                    raise too_many_clients(most)
+            elif kind == "poll" and held.kind == "ws":
+                return None
+            elif kind == "try" and held.kind == "ajax" and held.v1:
+                dropped = self._dropped_of(uid)
+                return Arrival("", False, topics, offset=self._last, trial=True, dropped=dropped)
+            return self._let_in(uid, client_id, kind, v1, digest, topics)
+
+    def _let_in(
+        self, uid: str | None, client_id: str, kind: str, v1: bool, digest: str, topics: Topics
+    ) -> Arrival:
+        self._farewells.pop((uid, client_id), None)  # the next close that it hears is a later one
+        clients = self._clients.setdefault(uid, {})
+        first = not clients
+        held = clients.get(client_id)
+        self._openings += 1
+        token, kind = str(self._openings), "ws" if kind in ("ws", "try") else "ajax"
+        cursor = None if held is None else held.served
+        offset = self._last = max(self._last, int(self._clock() * 1e6))
+        # What a WebSocket is given nobody notes: its cursor is known again when it is lost.
+        kept = (offset if cursor is None else cursor) if kind == "ajax" and not v1 else None
+        clients[client_id] = Client(token, kind, v1, digest, kept)
+        if uid is not None:
             self._grace.pop(user_channel(uid), None)
-            generation = self._next_generation() if first else 0
-            topics = dict(self._topics.get(uid, ()))
-            dropped = self._dropped.get(uid, self._dropped_before)
-            return Arrival(opening, first, topics, generation, cursor=cursor, dropped=dropped)
+            if held is None or held.kind != kind:
+                self._presence_changed()
+        return Arrival(
+            token,
+            first,
+            topics,
+            generation=self._next_generation() if first else 0,
+            offset=offset,
+            known=held is not None and held.v1 == v1,
+            cursor=cursor,
+            epoch=self.epoch,
+            dropped=self._dropped_of(uid),
+        )
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
         with self._lock:
             client = self._clients.get(uid, {}).get(client_id)
         return None if client is None else client.digest
-
-    def _next_generation(self) -> int:
-        self._generation = max(self._generation + 1, int(self._clock() * 1e6))
-        return self._generation
 
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
         with self._lock:
@@ -350,13 +406,17 @@ class MemoryBroker:
             until = self._clock() + self._config.recovery_seconds
             self._grace[client_channel(uid, client_id)] = until
             if uid is not None:
-                self._tell_watcher()
+                self._presence_changed()
             if clients:
                 return 0
             del self._clients[uid]
             if uid is not None:
                 self._grace[user_channel(uid)] = until
             return self._next_generation()
+
+    def _next_generation(self) -> int:
+        self._generation = max(self._generation + 1, int(self._clock() * 1e6))
+        return self._generation
 
     def join(self, uid: str, topic: str) -> bool:
         now = self._clock()
@@ -372,7 +432,7 @@ class MemoryBroker:
             if self._is_there(channel, now):
                 topics[topic] = self._append(channel, control(":chsk/joined", topic), None, now)
             else:
-                topics[topic] = self._last = max(self._last, int(now * 1e6))
+                topics[topic] = self._next_offset(now)
         self._hub.call(self._drain)
         return True
 
@@ -428,20 +488,23 @@ class MemoryBroker:
     def watch(self) -> None:
         self._watched = True
 
-    def _tell_watcher(self) -> None:
+    def _presence_changed(self) -> None:
+        self._connected = None
         if self._watched:
             self._hub.call(self._listener.changed)
 
     def connected(self) -> ConnectedUids:
         with self._lock:
-            kinds = {
-                (uid, client.kind)
-                for uid, clients in self._clients.items()
-                if uid is not None
-                for client in clients.values()
-            }
-        ws, ajax = (frozenset(u for u, k in kinds if k == kind) for kind in ("ws", "ajax"))
-        return ConnectedUids(ws, ajax, ws | ajax)
+            if self._connected is None:
+                kinds = {
+                    (uid, client.kind)
+                    for uid, clients in self._clients.items()
+                    if uid is not None
+                    for client in clients.values()
+                }
+                ws, ajax = (frozenset(u for u, k in kinds if k == one) for one in ("ws", "ajax"))
+                self._connected = ConnectedUids(ws, ajax, ws | ajax)
+            return self._connected
 
     def clients(self, uid: str | None) -> frozenset[str]:
         with self._lock:
@@ -466,6 +529,8 @@ class MemoryBroker:
         oldest = now - self._config.recovery_seconds
         with self._lock:
             self._sends.forget(now)
+            for key in [key for key, (*_, until) in self._farewells.items() if until <= now]:
+                del self._farewells[key]
             for channel in [one for one, until in self._grace.items() if until <= now]:
                 del self._grace[channel]
             for uid in [one for one, until in self._expected.items() if until <= now]:

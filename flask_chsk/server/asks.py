@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ..brokers import Broker
@@ -24,8 +24,6 @@ from ..protocol.question import (
     written,
 )
 from ..transports.budget import MemoryBudget
-from .connection import Connection
-from .registry import Registry
 
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
@@ -40,7 +38,6 @@ class Asks:
         self,
         hub: Hub,
         broker: Broker,
-        registry: Registry[Connection],
         send: Callable[[str | None, Any, str | None], object],
         budget: MemoryBudget,
         max_bytes: int,
@@ -52,7 +49,6 @@ class Asks:
         """
         self.hub = hub
         self._broker = broker
-        self._registry = registry
         self._send = send
         self._budget = budget
         self._max_bytes = max_bytes
@@ -72,7 +68,7 @@ class Asks:
         :raises AskFailed: when all that were asked answered with an error.
         """
         question = assert_event(event)
-        asked = asked_of(uid, self._clients(uid), client_id)
+        asked = asked_of(uid, self._broker.clients(uid), client_id)
         waiter = self.hub.waiter_here()
         ask_id = f"{self._broker.name}.{self.hub.token(12)}"
         self.hub.run(self._begin, ask_id, asked, waiter)
@@ -91,7 +87,7 @@ class Asks:
             answers what was never asked: over the limits they are dropped.
         """
         name, dot, _ = answer.id.partition(".")
-        if dot and name != self._broker.name and ASKER.fullmatch(name) and not self._broker.local:
+        if dot and name != self._broker.name and ASKER.fullmatch(name):
             leaving = self._leaving[client]
             if self._budget.full or (leaving and leaving + size > self._max_bytes):
                 self._counters["answers_dropped"] += 1
@@ -138,24 +134,14 @@ class Asks:
         finally:
             self.hub.call(self._count, client, -size)
 
-    def _clients(self, uid: str | None) -> Iterable[str]:
-        """The clients of a user, in whatever process, that can be asked."""
-        if not self._broker.local:
-            return self._broker.clients(uid)
-        return self.hub.run(
-            lambda: [c.session.client_id for c in self._registry.of(uid) if c.session.v1]
-        )
-
     def _wait(self, ask_id: str, uid: str | None, waiter: Waiter, timeout: float) -> Any:
-        if self._broker.local:
-            return waiter.wait(timeout)
         until = self.hub.now() + timeout
         while True:
             left = until - self.hub.now()
             answer = waiter.wait(max(0.0, min(left, ASKED_STILL)))
             if answer is not None or left <= ASKED_STILL:
                 return answer
-            there = {(uid, one) for one in self._clients(uid)}
+            there = {(uid, one) for one in self._broker.clients(uid)}
             self.hub.run(self._only, ask_id, there)
 
     @on_hub

@@ -102,7 +102,6 @@ class Clients:
         self._delayed_closes = delayed_closes
         self._close_log = close_log
         self._counters = counters
-        self._missed_closes: dict[Owner, tuple[Close, float]] = {}  # of pollers, and since when
         self._epoch_began = 0
         self._rules = Rules(
             epoch="",  # until the broker says it
@@ -111,8 +110,9 @@ class Clients:
             cursor_every=max(config.recovery_seconds / 4, 1.0),
             max_outbox_bytes=config.max_outbox_bytes,
         )
-        # Workers cannot order two concurrent openings of one client, since an abandoned request may
-        # arrive last. The loser is closed with 1013, and a live client reconnects.
+        # One worker knows which of two openings of a client is the later one. Several cannot order
+        # them, since an abandoned request may arrive last: the loser is closed with 1013, and a
+        # live client reconnects.
         self._replaced = s.REPLACED if broker.local else s.TRY_LATER
         self._graces = {"ws": config.close_grace_ws, "ajax": config.close_grace_ajax}
         self.draining = False
@@ -159,13 +159,10 @@ class Clients:
         """
         hub, uid, client_id, v1 = self.hub, opening.uid, opening.client_id, opening.v1
         hub.run(self._admit, opening)
-        controls: list[Push] = []
-        quiet = False
-        if not self._broker.local:
-            controls = hub.run(self._controls.buffer, uid or client_id)
-            quiet = hub.run(self._registration.had_before, uid)
+        controls: list[Push] = hub.run(self._controls.buffer, uid or client_id)
         try:
             asked = "try" if kind == "ws" and v1 else kind
+            quiet = hub.run(self._registration.had_before, uid)
             arrival = self._broker.attach(
                 uid, client_id, asked, v1, digest=opening.digest, quiet=quiet
             )
@@ -187,8 +184,7 @@ class Clients:
         except BrokerError as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         finally:
-            if not self._broker.local:
-                hub.run(self._controls.release, uid or client_id, controls)
+            hub.run(self._controls.release, uid or client_id, controls)
         return entered._replace(recovered=recovered)
 
     @on_hub
@@ -254,12 +250,11 @@ class Clients:
                 cursor = connection.session.acked
                 begins = min(watermark, cursor)
             self._come_back(connection, opening, arrival, cursor, watermark)
-        self._missed_closes.pop(opening.owner, None)  # the next close that it hears is later
         number = connection.opened(
             opening,
             kind,
             None if arrival.trial else arrival.token,
-            watermark if self._broker.local or not current else arrival.offset,
+            arrival.offset if current else watermark,
             now,
         )
         if not current:
@@ -292,8 +287,7 @@ class Clients:
         )
         kind = "ws" if kind == "ws" else "ajax"
         connection = Connection(self, one, kind, now)
-        with self._presence.noting(uid):
-            self._registry.add(uid, client_id, connection, kind)
+        self._registry.add(uid, client_id, connection, kind)
         self._counters["opened"] += 1
         if cursor is not None and opening.v1:
             one.resume_unknown(cursor)
@@ -333,7 +327,7 @@ class Clients:
         """Begin at *offset*, and read topics from history: the worker may not hear them yet."""
         connection.start_at(offset)
         one = connection.session
-        if one.uid is not None and self._memberships.of(one.uid) and not self._broker.local:
+        if one.uid is not None and self._memberships.of(one.uid):
             one.fall_behind()
 
     def _apply_pending(
@@ -391,10 +385,8 @@ class Clients:
             before.replaced(self._replaced, REPLACED)
         kind = "ws" if connection.state is State.WS else "ajax"
         if connection.kind != kind:
-            uid = connection.session.uid
-            with self._presence.noting(uid):
-                self._registry.move(uid, connection.kind, kind)
-                connection.count_as(kind)
+            self._registry.move(connection.session.uid, connection.kind, kind)
+            connection.count_as(kind)
         self.schedule_check(connection, self.hub.now() + min(self._config.ws_kalive, FIRST_CHECK))
 
     @on_hub
@@ -412,8 +404,7 @@ class Clients:
             return False
         connection.replace_trial(None)
         self.attach_socket(connection, websocket)
-        if not self._broker.local:
-            self.hub.background(self._registration.confirm_socket, connection)
+        self.hub.background(self._registration.confirm_socket, connection)
         websocket.wake()
         return True
 
@@ -432,7 +423,7 @@ class Clients:
         now = self.hub.now()
         connection.lose(now)
         self._dispatcher.forget_transport(connection.key)
-        if not connection.session.v1 and not self._broker.local:
+        if not connection.session.v1:
             connection.session.advance_to(self._broker.watermark())
             self.hub.background(self._registration.leave_cursor, connection)
         self.schedule_check(connection, now + self._config.close_grace_ws)
@@ -567,19 +558,10 @@ class Clients:
     def _miss(self, owner: Owner, close: Close) -> None:
         """A client was closed between two polls: the next one says so, in whatever process.
 
-        A broker of many processes has noted it with the close.
+        The broker has noted it with the close.
         """
-        if not owner[2]:
-            return  # one of Sente's: it hears the handshake of a fresh session
-        self._close_log.note(owner[0], close.code, close.reason)
-        if self._broker.local:
-            self._missed_closes[owner] = (close, self.hub.now())
-
-    @on_hub
-    def take_missed_close(self, owner: Owner) -> Close | None:
-        """The close that a client missed between its polls; it hears it now."""
-        close, _ = self._missed_closes.pop(owner, (None, 0.0))
-        return close
+        if owner[2]:  # else one of Sente's: it hears the handshake of a fresh session
+            self._close_log.note(owner[0], close.code, close.reason)
 
     # it is forgotten -----------------------------------------------------------------------
 
@@ -587,14 +569,15 @@ class Clients:
         """A client is gone for good."""
         if self._remove(connection, muted=muted):
             self._registration.detach(*connection.key, connection.token)
+            if not self._broker.deaf:  # else another worker may have it by now
+                self._asks.gone(connection.key)
 
     def _remove(self, connection: Connection, *, muted: bool = False) -> bool:
         """:param muted: its transport is told its end later."""
         if connection.gone:
             return False
         uid, client_id = connection.key
-        with self._presence.noting(uid):
-            self._registry.remove(uid, client_id, connection.kind)
+        self._registry.remove(uid, client_id, connection.kind)
         transport = connection.forget()
         if transport is not None and not muted:
             transport.end(s.NORMAL)
@@ -606,8 +589,6 @@ class Clients:
                 self._broker.unused(ANONYMOUS)
         elif not self._registry.count(uid):
             self._memberships.forget(uid)
-        if self._broker.local:
-            self._asks.gone(connection.key)
         return True
 
     @on_hub
@@ -644,13 +625,6 @@ class Clients:
             connection.session.advance_to(watermark)
             connection.session.fall_behind()
             self._delivery.wake(connection)
-
-    @on_hub
-    def sweep(self, now: float) -> None:
-        """Let go of closes that nobody came for."""
-        for owner, (_, when) in list(self._missed_closes.items()):
-            if now - when > self._config.close_grace_ajax:
-                del self._missed_closes[owner]
 
     # the worker ends -----------------------------------------------------------------------
 

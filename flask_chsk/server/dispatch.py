@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .. import forks
 from ..errors import BrokerError, PackError
-from ..hub import SLICE, Hub, Waiter, on_hub
+from ..hub import SLICE, Hub, on_hub
 from ..interrupts import from_signal
 from ..logs import RateLimitedLogger, logger
 from ..printable import error_line
@@ -121,7 +121,6 @@ class Dispatcher:
         self._host = host
         self._counters = counters
         self._inboxes: dict[Any, Inbox] = {}
-        self._idlers: list[Waiter] = []
         self._stopped = False  # no event is handled any more
         self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
         self.when_idle: Callable[[], object] | None = None
@@ -292,25 +291,8 @@ class Dispatcher:
         if inbox.running or inbox.concurrent_running:
             return
         self._inboxes.pop(inbox.key, None)
-        if not self._inboxes:
-            if self.when_idle is not None:
-                self.when_idle()
-            for waiter in self._idlers:
-                waiter.set(True)
-            self._idlers.clear()
-
-    def idle(self) -> Waiter:
-        """A waiter that is set when no event waits for its handler; from any thread."""
-        waiter = self.hub.waiter_here()
-
-        def ask() -> None:
-            if self._inboxes:
-                self._idlers.append(waiter)
-            else:
-                waiter.set(True)
-
-        self.hub.call(ask)
-        return waiter
+        if not self._inboxes and self.when_idle is not None:
+            self.when_idle()
 
     @on_hub
     def stop(self) -> None:

@@ -44,13 +44,14 @@ class Way(Protocol):
 class CachedReply:
     """A keyed send that was dispatched: its answer, or who waits for it."""
 
-    __slots__ = ("answer", "cache", "client", "key", "since", "waiting")
+    __slots__ = ("answer", "cache", "claimed", "client", "key", "since", "waiting")
 
     def __init__(self, owner: Owner, key: str, since: float, cache: IdempotencyCache) -> None:
         self.client = name_of(owner)
         self.key = key
         self.since = since
         self.cache: IdempotencyCache | None = cache  # None: forgotten
+        self.claimed = False  # other workers ask the broker for the answer
         self.answer: tuple[Any, Any] | None = None
         self.waiting: list[Way] | None = None
 
@@ -149,7 +150,9 @@ class Idempotency:
         The result may wait for the broker. It tells *way* the reply of the other worker.
         """
         if self._broker.local:
-            return None
+            return None  # the cache of this worker knows every send
+        if way.kept is not None:
+            way.kept.claimed = True
         token = self.hub.token(8)
         return partial(self._ask_elsewhere, name_of(owner), key, way, token)
 
@@ -180,7 +183,7 @@ class Idempotency:
     def settled(self, kept: CachedReply, piece: Any, third: Any) -> None:
         """A send that may come again, here or elsewhere, was answered. On the hub."""
         kept.settle(piece, third)
-        if not self._broker.local and kept.answer is not None and isinstance(piece, str | bytes):
+        if kept.claimed and kept.answer is not None and isinstance(piece, str | bytes):
             self.hub.background(self._settle, kept, CANONICAL.pack([piece, third]))
 
     def _settle(self, kept: CachedReply, reply: str) -> None:

@@ -79,7 +79,7 @@ class Memberships:
             self._broker.unused(topic_channel(topic))
 
     def _joined(self, uid: str, topic: str, offset: int) -> None:
-        if self._topics.joined(uid, topic, offset) and not self._broker.local:
+        if self._topics.joined(uid, topic, offset):
             for connection in self._registry.of(uid):
                 one = connection.session
                 one.advance_to(min(offset, self._broker.watermark()))

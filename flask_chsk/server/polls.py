@@ -69,7 +69,7 @@ class Polls:
     def get(self, opening: Opening, handshake: bool, wait: bool = True) -> bytes | Waiter:
         """A GET: its answer, or a waiter for it; from any thread.
 
-        :param wait: False: an empty answer at once instead of parking (tests).
+        :param wait: False: park no longer than something is on its way (tests).
         :raises Refused: as :meth:`~flask_chsk.server.clients.Clients.enter`; 429 where polls
             chase each other.
         """
@@ -121,9 +121,6 @@ class Polls:
     @on_hub
     def _poll_known(self, opening: Opening, wait: bool) -> bytes | Waiter | None:
         known = self._registry.get(opening.uid, opening.client_id)
-        close = self._clients.take_missed_close(opening.owner)
-        if close is not None:
-            return self._say_close(opening, close, wait)
         if known is None or self._registration.waits(known):
             return None
         check_may_act(opening.uid, known.digest, opening.digest)
@@ -170,8 +167,10 @@ class Polls:
                 raise Refused(429, "polls of this client chase each other", retry_after=1)
         if one.v1 and opening.cursor is not None:
             cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
-            if cursor is None or (self._broker.local and cursor > self._broker.watermark()):
+            if cursor is None:
                 self._history.owe_gap(connection)
+            elif cursor > self._broker.watermark():
+                one.resume_unknown(cursor)  # forged, or from another worker: history knows
             else:
                 one.resume(cursor)
                 connection.confirm(cursor)
@@ -187,12 +186,11 @@ class Polls:
                 self._release(connection, poller)
                 self._clients.poll_ended(connection)
                 return answer
-        if not wait:
-            return body(self.end_of(connection))
         self._release(connection, poller)
         waiter = self.hub.waiter()
         connection.park(waiter)
-        if one.outbox and not self._delivery.waits(connection, now):
+        poller.brief = not wait
+        if not wait or (one.outbox and not self._delivery.waits(connection, now)):
             poller.wake()
         return waiter
 
@@ -252,26 +250,27 @@ class Polls:
         except BaseException as error:
             self._clients.unsendable(connection, poller, error)
             return None
-        if answer is None and not last and self._broker_keeps_cursor(connection):
+        if answer is None and not last and not connection.session.v1:
             self.note_before_answer(connection)
+        if answer is None and poller.brief and not self._is_under_way(connection):
+            return body(self.end_of(connection))
         return answer
 
     def _answer(self, connection: Connection, last: bool = False) -> bytes | None:
         one = connection.session
         if one.needs_replay and not one.outbox:
             self._history.catch_up(connection)
-        noted = not last and self._broker_keeps_cursor(connection)
+        noted = not last and not one.v1  # the broker keeps its cursor
         return one.answer(body, self._delivery.frames, connection.served if noted else None)
 
-    def _broker_keeps_cursor(self, connection: Connection) -> bool:
-        return not connection.session.v1 and not self._broker.local
+    def _is_under_way(self, connection: Connection) -> bool:
+        return connection in self._noting or self._history.is_reading(connection)
 
     @on_hub
     def close_answer(self, connection: Connection, code: int, reason: str) -> bytes | None:
         """The answer that tells a parked poll's client to go."""
         one, generation = connection.session, connection.generation
-        noted = self._broker_keeps_cursor(connection) and connection in self._noting
-        if code == s.RESTART and noted and one.page():
+        if code == s.RESTART and connection in self._noting and one.page():
             return None  # events are being noted for this poll: they answer it
         self._close_log.note(one.uid, code, reason)
         said = body(self.close_message(one.composer, one.v1, generation, code, reason))
@@ -302,7 +301,7 @@ class Polls:
         """An empty poll ended: a cursor that the broker keeps must not go stale."""
         one = connection.session
         now = self.hub.now()
-        if one.v1 or self._broker.local or connection in self._noting:
+        if one.v1 or connection in self._noting:
             return
         if one.renew_rest(self._broker.watermark(), now):
             self._noting.add(connection)

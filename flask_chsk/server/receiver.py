@@ -197,6 +197,7 @@ class Receiver:
             )
         if asks:
             return pending
+        # The next POST may reach another worker, which must not handle its events before these.
         waits = opening.v1 and (not self._broker.local or self._dispatcher.is_half_full(client))
         return pending if waits and events else done
 

@@ -1,7 +1,6 @@
 """Keeps the broker's record of this worker's clients current, with retries.
 
-:meth:`~flask_chsk.server.clients.Clients.enter` lets a client in the first time. With a broker in
-this process there is nothing that could go wrong.
+:meth:`~flask_chsk.server.clients.Clients.enter` lets a client in the first time.
 """
 
 from __future__ import annotations
@@ -276,9 +275,7 @@ class BrokerRegistration:
     def detach(self, uid: Uid, client_id: str, token: str) -> None:
         """Sign a client off, now or when the broker answers again."""
         self._leaving.append((uid, client_id, token))
-        if self._broker.local:
-            self._sign_off()
-        elif len(self._leaving) == 1:
+        if len(self._leaving) == 1:
             self.hub.background(self._sign_off)
 
     def _sign_off(self) -> None:

@@ -63,26 +63,16 @@ class History:
     def catch_up(self, connection: Connection) -> None:
         """Give a session that is behind its next page of history, or tell it of the gap.
 
-        With a broker in this process at once; else the transport is woken when it came.
+        The page comes later; then the transport is woken.
         """
-        if connection in self._reading:
-            return
-        self._reading.add(connection)
-        if self._broker.local:
-            self._catch_up(connection)
-        else:
-            self.hub.background(self._catch_up_and_wake, connection)
+        if connection not in self._reading:
+            self._reading.add(connection)
+            self.hub.background(self._catch_up, connection)
 
     def _catch_up(self, connection: Connection) -> None:
         try:
             if not self.next_page(connection):
                 self.hub.run(self.gap, connection)
-        finally:
-            self._reading.discard(connection)
-
-    def _catch_up_and_wake(self, connection: Connection) -> None:
-        try:
-            self._catch_up(connection)
         except BrokerError as error:
             uid = connection.session.uid
             rate_limited.warning("history", "history of uid %r cannot be read: %s", uid, error)
@@ -90,7 +80,14 @@ class History:
                 return  # all ask again once it hears
             self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))
             return
+        finally:
+            self._reading.discard(connection)
         self.hub.call(self._delivery.wake, connection)
+
+    @on_hub
+    def is_reading(self, connection: Connection) -> bool:
+        """Whether a page of history is on its way to a client."""
+        return connection in self._reading
 
     def next_page(self, connection: Connection) -> bool:
         """Read and take in a page; may wait for the broker. False: there is a gap."""
@@ -112,7 +109,7 @@ class History:
         if connection.gap_due or not page.complete:
             now = self._broker.watermark()
             # Above all that the client may have had from any process, or it would not hear of it.
-            connection.start_at(now if self._broker.local else max(now, page.end + 1))
+            connection.start_at(max(now, page.end + 1))
             return False
         pushes: list[Push] = []
         for push in page.pushes:

@@ -92,11 +92,9 @@ class Worker:
             counters,
             signed_out=self._signed_out,
         )
-        self.presence = Presence(
-            hub, self.registry, self.broker, self.dispatcher, host, self.sending
-        )
+        self.presence = Presence(hub, self.broker, self.dispatcher, host, self.sending)
         say = partial(self.sending.send, flush=True)
-        self.asks = Asks(hub, self.broker, self.registry, say, self.budget, largest, counters)
+        self.asks = Asks(hub, self.broker, say, self.budget, largest, counters)
 
     def _build_delivery(self) -> None:
         """What gets events to clients, live or from history."""
@@ -297,7 +295,6 @@ class Worker:
         if now - self._swept >= SWEEP:
             self._swept = now
             self.broker.sweep()
-            self.clients.sweep(now)
             self.controls.sweep(now)
             self.presence.sweep()
             self.idempotency.forget(now - max(self.config.recovery_seconds, KEY_SECONDS))
@@ -313,8 +310,7 @@ class Worker:
         """
         if self.clients.draining:
             return
-        if not self.broker.local:
-            self.hub.background(self._retire_from_broker)
+        self.hub.background(self._retire_from_broker)
         self.clients.drain()
         if len(self.dispatcher):
             self.dispatcher.when_idle = self.end
@@ -346,6 +342,10 @@ class Worker:
         self.clients.forget_all()
         self.hub.no_more_sweeps(self._sweep)
         self.broker.stop()
+
+    def at_rest(self) -> bool:
+        """Whether nothing is under way: no handler, no job, no watcher."""
+        return not (len(self.dispatcher) or self.hub.jobs or self.presence.comparing)
 
     # figures -------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Poller(Generic[C]):
 
     __slots__ = (
         *("_client", "_owner", "_peer_is_gone", "_waiter"),
-        *("number", "takeover_window", "takeovers"),
+        *("brief", "number", "takeover_window", "takeovers"),
     )
 
     kind = "ajax"
@@ -85,6 +85,7 @@ class Poller(Generic[C]):
         self._client = client
         self._waiter: Waiter | None = None
         self._peer_is_gone: Callable[[], bool] | None = None  # of its request
+        self.brief = False  # the parked request waits for what is on its way only (tests)
         self.number = -1  # of the last poll of a client that counts them
         self.takeovers = 0  # polls that released a parked one, in this second
         self.takeover_window = 0.0

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask_chsk.brokers.contract import ANONYMOUS, EVERYONE
-from flask_chsk.client.link import Outgoing
+from flask_chsk.client.link import Link, Outgoing
 from flask_chsk.protocol.event import Event
 from flask_chsk.protocol.session import CLOSED_BY_APP, GAP, HANDSHAKE
 
@@ -189,7 +189,7 @@ class PageSeen:
     must_be_told: str = ""  # of a gap, because
     just_told: bool = False  # of one, and no event came since
     sends: dict[str, int] = field(default_factory=dict)  # by the id of what waits for a reply
-    gaps: list[int] = field(default_factory=list)  # offsets of gaps on their way to it
+    gaps: list[tuple[Link, int]] = field(default_factory=list)  # on their way, and their offsets
 
     def is_owed(self, event: Published) -> bool:
         if event.control or event.but == (self.uid, self.client_id):
@@ -225,7 +225,7 @@ class PageSeen:
 
     # from the page -------------------------------------------------------------------------
 
-    def frame(self, frame: tuple[Any, Any, Any]) -> None:
+    def frame(self, link: Link, frame: tuple[Any, Any, Any]) -> None:
         """A message came, which the session has not seen yet: the offset of a gap is only here."""
         value, _, third = frame
         if isinstance(third, str) and isinstance(value, list):
@@ -234,14 +234,14 @@ class PageSeen:
             for event, step in zip(value, [head, *steps], strict=False):
                 at += int(step)
                 if isinstance(event, list) and event[:1] == [GAP]:
-                    self.gaps.append(at)
+                    self.gaps.append((link, at))
 
     def delivered(self, event: Event, pushed: bool, session: Any) -> None:
         checker = self.checker
         if event.id == HANDSHAKE:
             self._shaken(event.data[0], session)
         elif event.id == GAP:
-            self._gap()
+            self._gap(session)
         elif pushed:
             number = event.data[0]
             sent = checker.find(number)
@@ -288,23 +288,25 @@ class PageSeen:
         self.uid, self.client_id = uid, session.client_id
         self.heard, self.fresh = True, False
 
-    def _gap(self) -> None:
+    def _gap(self, session: Any) -> None:
         checker = self.checker
         if self.must_be_told:
             self.must_be_told = ""
             self.just_told = True
             checker.say(f"{self.name} is told of a gap")
             return
-        offsets = [offset for offset in self.gaps if offset > self.at]
+        # What a link on trial brought is lost with the link.
+        links = (session.link, session.trial, session.fallback_trial, session.previous)
+        gaps = [one for one in self.gaps if one[0] in links and one[1] > self.at]
         checker.say(f"{self.name} is told of a gap while it is open")
         if not self.just_told:  # twice in a row costs the application nothing
             self._gap_has_a_reason(self.at)
         self.just_told = True
-        if not offsets:
+        if not gaps:
             checker.violated(f"{self.name} is told of a gap that no server told")
             return
-        self.at = offsets[0]
-        self.gaps = offsets[1:]
+        self.at = gaps[0][1]
+        self.gaps = gaps[1:]
 
     def _gap_has_a_reason(self, since: int) -> None:
         checker = self.checker

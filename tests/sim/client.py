@@ -137,7 +137,7 @@ class Page:
             fn(*args)
 
     def received(self, link: Link, data: str | bytes) -> str | None:
-        self.seen.frame(self.session.composer.read(data))
+        self.seen.frame(link, self.session.composer.read(data))
         return self.do(self.session.received, link, data)  # type: ignore[no-any-return]
 
     # carrying out --------------------------------------------------------------------------

@@ -104,7 +104,7 @@ MUTANTS = [
     ),
     Mutant(
         "each client of a user is taken for the first",
-        "brokers.memory MemoryBroker.attach",
+        "brokers.memory MemoryBroker._let_in",
         "first = not clients",
         "first = True",
     ),

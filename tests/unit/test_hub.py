@@ -186,6 +186,23 @@ def test_handlers_that_block_hold_back_no_job_of_ours(process: Process) -> None:
 
 
 @everywhere
+def test_jobs_of_ours_are_counted_until_they_end(process: Process) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    go, hub = process.event(), process.hub
+    assert hub.jobs == 0
+    for job in (lambda: go.wait(LONG), fail):
+        hub.run(hub.background, job)
+    assert hub.jobs > 0
+    with logged_errors():
+        go.set()
+        while hub.jobs:
+            process.turn()
+    assert hub.jobs == 0
+
+
+@everywhere
 def test_a_job_that_fails_is_logged_and_its_worker_takes_the_next(process: Process) -> None:
     def fail() -> None:
         raise ZeroDivisionError

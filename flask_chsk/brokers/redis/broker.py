@@ -56,6 +56,7 @@ class RedisBroker:
     """
 
     local = False
+    snapshot_seconds = 1.0  # the answer costs Redis as much as there are users
 
     def __init__(self, config: Config, address: Address) -> None:
         self.name = ""  # until start

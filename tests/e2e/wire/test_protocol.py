@@ -128,8 +128,8 @@ def test_the_examples_over_http_are_one_conversation(serve: Serve) -> None:
         converse(port, example)
 
 
-@pytest.mark.parametrize("example", [name for name in EXAMPLES if name.startswith("quick-http-")])
-def test_an_example_that_waits_over_http(example: str, serve: Serve) -> None:
+@pytest.mark.parametrize("example", [name for name in EXAMPLES if "-http-" in name])
+def test_an_example_over_http_of_its_own(example: str, serve: Serve) -> None:
     converse(serve(QUICK), example)
 
 

@@ -409,3 +409,52 @@ def test_a_membership_that_is_known_may_be_told_again(broker: Broker) -> None:
     broker.join("ann", "news")
     broker.rejoin("ann", "news")
     assert broker.members("news") == {"ann"}
+
+
+def test_a_late_poll_does_not_displace_a_websocket(broker: Broker) -> None:
+    assert broker.attach("ann", "1", "ws", v1=True) is not None
+    assert broker.attach("ann", "1", "poll", v1=True) is None
+    assert broker.connected().ws == {"ann"}
+    assert broker.attach("ann", "1", "ajax", v1=True) is not None
+
+
+def test_a_websocket_is_on_trial_while_its_client_polls(broker: Broker) -> None:
+    polls = broker.attach("ann", "1", "ajax", v1=True)
+    on_trial = broker.attach("ann", "1", "try", v1=True)
+    assert on_trial is not None
+    assert (on_trial.trial, on_trial.token) == (True, "")
+    eventually(lambda: broker.connected().ajax == {"ann"})
+    proven = broker.attach("ann", "1", "ws", v1=True)
+    assert proven is not None and not proven.trial
+    assert polls is not None
+    assert broker.detach("ann", "1", polls.token) == 0
+    eventually(lambda: broker.connected().ws == {"ann"})
+
+
+@pytest.mark.parametrize("channel", ["u:ann", "c:1:ann", "t:news"])
+def test_a_client_between_two_polls_hears_by_its_next_one_that_it_was_closed(
+    broker: Broker, channel: str
+) -> None:
+    broker.join("ann", "news")
+    polls = broker.attach("ann", "1", "ajax", v1=True, digest="d")
+    broker.publish(channel, '[:chsk/close {:code 4001, :reason ""}]')
+    assert polls is not None
+    broker.detach("ann", "1", polls.token)
+    assert said_to(broker, "ann", "d") == '[:chsk/close {:code 4001, :reason ""}]'
+    assert said_to(broker, "ann", "d") is None
+
+
+def said_to(broker: Broker, uid: str, digest: str) -> str | None:
+    """What the poll of a client that shows the secret with *digest* is told as its farewell."""
+    arrival = broker.attach(uid, "1", "poll", v1=True, digest=digest)
+    assert arrival is not None
+    if arrival.token:
+        broker.detach(uid, "1", arrival.token)
+    return arrival.farewell
+
+
+def test_whoever_was_let_in_again_hears_no_earlier_close(broker: Broker) -> None:
+    broker.attach("ann", "1", "ajax", v1=True, digest="d")
+    broker.publish(ANN, "[:chsk/close]")
+    broker.attach("ann", "1", "ajax", v1=True, digest="d")
+    assert said_to(broker, "ann", "d") is None

@@ -28,7 +28,6 @@ class SlowBroker:
     """Its calls wait, and may fail then."""
 
     name = "f" * 16
-    local = False
 
     def __init__(self) -> None:
         self.there = gevent.event.Event()
@@ -47,9 +46,8 @@ class Process:
         self.counters: Counter[str] = Counter()
         self.budget = MemoryBudget(100 * SIZE, self.counters)
         self.broker: Any = SlowBroker()
-        registry: Any = None
         say: Callable[..., object] = lambda *args: None  # noqa: E731
-        self.asks = Asks(Hub(), self.broker, registry, say, self.budget, 10 * SIZE, self.counters)
+        self.asks = Asks(Hub(), self.broker, say, self.budget, 10 * SIZE, self.counters)
 
     def answer(self, client: Any, count: int) -> None:
         for _ in range(count):

@@ -283,28 +283,37 @@ def test_a_client_of_sentes_is_closed_as_sente_does(office: Office) -> None:
     assert socket.told == ["flush", (s.NORMAL, "")]
 
 
+CLOSED = '[:chsk/close {:code 4003 :reason "go"}]'
+
+
 def test_a_client_between_polls_hears_its_close_with_the_next_one(office: Office) -> None:
     one = office.poll()
-    close(office)
+    office.broker.publish("u:ann", CLOSED)
     assert one.gone
-    assert office.clients.take_missed_close(one.owner) == Close(4003, "go", None)
-    assert office.clients.take_missed_close(one.owner) is None
+    with pytest.raises(ClosedWhileAway) as away:
+        office.enter(kind="poll")
+    assert away.value.close == Close(4003, "go", None)
+    assert office.enter(kind="poll") is not None
 
 
-def test_a_missed_close_is_forgotten_when_the_client_was_let_in_again(office: Office) -> None:
-    one = office.poll()
-    close(office)
+def test_a_client_that_was_let_in_again_hears_no_earlier_close(office: Office) -> None:
     office.poll()
-    assert office.clients.take_missed_close(one.owner) is None
+    office.broker.publish("u:ann", CLOSED)
+    office.poll()
+    assert office.enter(kind="poll") is not None
 
 
-def test_a_missed_close_is_kept_as_long_as_a_poll_may_be_away(office: Office) -> None:
-    one = office.poll()
-    close(office)
-    office.clients.sweep(office.hub.now() + 4.9)
-    assert one.owner in office.clients._missed_closes
-    office.clients.sweep(office.hub.now() + 5.1)
-    assert office.clients.take_missed_close(one.owner) is None
+def test_a_close_is_kept_longer_than_a_poll_may_be_away(office: Office) -> None:
+    office.poll()
+    office.broker.publish("u:ann", CLOSED)
+    office.hub.time += 5.1
+    office.broker.sweep()
+    with pytest.raises(ClosedWhileAway):
+        office.enter(kind="poll")
+    office.broker.publish("u:ann", CLOSED)
+    office.hub.time += 10.1
+    office.broker.sweep()
+    assert office.enter(kind="poll") is not None
 
 
 def test_a_client_is_told_of_its_close_when_the_response_has_ended(office: Office) -> None:

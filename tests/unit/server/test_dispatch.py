@@ -449,13 +449,3 @@ def test_an_event_that_another_thread_took_in_between_is_not_missed() -> None:
     inbox.jobs = deque()
     bench.work()
     assert (bench.seen, len(bench.dispatcher)) == ([], 0)
-
-
-def test_whoever_waits_for_rest_is_told_of_it() -> None:
-    bench = Bench()
-    assert bench.dispatcher.idle().value is True  # type: ignore[attr-defined]
-    bench.take(1)
-    waiter: Any = bench.dispatcher.idle()
-    assert waiter.value is None
-    bench.work()
-    assert waiter.value is True

@@ -16,10 +16,9 @@ from .fakes import Site, told
 
 
 class Broker:
-    """One of several workers' brokers, or the only one's."""
+    """A broker that has given offsets up to 100."""
 
-    def __init__(self, *, local: bool) -> None:
-        self.local = local
+    def __init__(self) -> None:
         self.unused_channels: list[str] = []
 
     def watermark(self) -> int:
@@ -30,9 +29,9 @@ class Broker:
 
 
 class Scene(Site):
-    def __init__(self, *, local: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker(local=local)
+        self.broker = Broker()
         self.topics = Topics(60.0)
         self.gaps: list[Connection] = []
         delivery = Delivery(self.hub, self.config, self.registry, self.topics, self.counters)
@@ -78,13 +77,6 @@ def test_clients_that_were_served_past_a_topic_are_owed_a_gap(scene: Scene) -> N
     one.session.ack(50)
     scene.memberships.control("ann", JOINED, "news", 20)
     assert scene.gaps == [one]
-
-
-def test_where_there_is_one_worker_a_topic_was_heard_from_its_beginning() -> None:
-    scene = Scene(local=True)
-    one = scene.connect(offset=5)
-    scene.memberships.control("ann", JOINED, "news", 5)
-    assert not one.session.needs_replay
 
 
 @pytest.mark.parametrize(

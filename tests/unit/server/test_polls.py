@@ -19,7 +19,6 @@ from .fakes import FakeHub, Office, Site, Waiter
 class Scene(Site):
     """A client without a cursor that polls here, and a broker of several processes."""
 
-    local = False
     epoch = "e"
 
     def __init__(self) -> None:
@@ -195,12 +194,12 @@ def shake(office: Office, **more: Any) -> str:
     return answer.decode()
 
 
-def poll(office: Office, number: int = 0, **more: Any) -> Any:
+def poll(office: Office, number: int = 0, wait: bool = True, **more: Any) -> Any:
     one = office.registry.get("ann", "c1")
     given = {"number": number, "trusted": True, "cursor": ""}
     if one is not None:
         given["cursor"] = f"{office.broker.epoch}:{one.session.acked}"
-    return office.worker.polls.get(office.opening(**{**given, **more}), False)
+    return office.worker.polls.get(office.opening(**{**given, **more}), False, wait)
 
 
 def test_a_handshake_is_answered_at_once(office: Office) -> None:
@@ -224,6 +223,18 @@ def test_a_poll_is_answered_with_what_waits(office: Office) -> None:
     office.worker.sending.send("ann", ["a/b", 1])
     office.hub.sleep(1.0)  # its window
     assert poll(office).startswith(b"[[[:a/b 1]] nil")
+
+
+def test_the_poll_of_a_test_client_waits_for_nothing_but_what_is_under_way(office: Office) -> None:
+    shake(office)
+    [one] = office.registry
+    assert poll(office, wait=False).value.startswith(b"[:chsk/timeout nil")
+    one.session.fall_behind()
+    waiter = poll(office, 1, wait=False)
+    assert waiter.value is None  # history is being read
+    office.hub.work()
+    assert waiter.value.startswith(b"[:chsk/timeout nil")
+    assert one.state is State.BETWEEN_POLLS
 
 
 def test_a_newer_poll_ends_the_older_one(office: Office) -> None:
@@ -270,4 +281,14 @@ def test_a_poll_in_a_worker_that_ends_is_sent_elsewhere(office: Office) -> None:
 
 def test_a_poll_with_a_cursor_from_nowhere_is_told_of_a_gap(office: Office) -> None:
     shake(office)
-    assert b"[:chsk/gap nil]" in poll(office, cursor="otherepoch:5")
+    waiter = poll(office, cursor="otherepoch:5")
+    office.hub.work()
+    assert b"[:chsk/gap nil]" in waiter.value
+
+
+def test_a_poll_with_a_cursor_that_nobody_gave_is_told_of_a_gap(office: Office) -> None:
+    shake(office)
+    ahead = office.broker.watermark() + 10**9
+    waiter = poll(office, cursor=f"{office.broker.epoch}:{ahead}")
+    office.hub.work()
+    assert b"[:chsk/gap nil]" in waiter.value

@@ -10,12 +10,14 @@ import pytest
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.protocol.uids import NOBODY, ConnectedUids
 from flask_chsk.server.dispatch import Dispatcher
-from flask_chsk.server.presence import HEALED, SNAPSHOT, Presence
+from flask_chsk.server.presence import HEALED, Presence
 from flask_chsk.server.router import Handlers
 from flask_chsk.server.sending import Sending
 from flask_chsk.transports.budget import MemoryBudget
 
 from .fakes import Host, Site
+
+SNAPSHOT = 1.0  # seconds
 
 
 def uids(*names: str) -> ConnectedUids:
@@ -24,11 +26,11 @@ def uids(*names: str) -> ConnectedUids:
 
 
 class Scene(Site):
-    """A worker of several, or the only one."""
+    """A worker, and a broker whose answer is not asked for again within *snapshot_seconds*."""
 
-    def __init__(self, *, local: bool = False) -> None:
+    def __init__(self, *, snapshot_seconds: float = SNAPSHOT) -> None:
         super().__init__()
-        self.local = local
+        self.snapshot_seconds = snapshot_seconds
         self.broker = self
         self.there = NOBODY
         self.away = False
@@ -50,7 +52,7 @@ class Scene(Site):
         for id in ("chsk/uidport-open", "chsk/uidport-close"):
             handlers.on(id)(lambda ev: self.seen.append((ev.id[13:], ev.data, ev.generation)))
         sending = Sending(self.config, self.broker, self.registry, self.counters)
-        self.presence = Presence(self.hub, self.registry, self.broker, dispatcher, host, sending)
+        self.presence = Presence(self.hub, self.broker, dispatcher, host, sending)
 
     def connected(self) -> ConnectedUids:
         self.asked += 1
@@ -87,27 +89,35 @@ def test_the_anonymous_are_nobodys(scene: Scene) -> None:
     assert scene.seen == []
 
 
-def test_with_one_worker_watchers_are_told_of_each_change() -> None:
-    scene = Scene(local=True)
-    told = scene.changes()
-    scene.connect("ann")
+def test_where_an_answer_costs_nothing_watchers_are_told_of_a_change_at_once() -> None:
+    scene = Scene(snapshot_seconds=0.0)
+    told = watched(scene)
+    for there in (uids("ann"), uids("ann", "bob"), uids("bob")):
+        scene.there = there
+        scene.presence.changed()
+        scene.hub.sleep(0.0)
+    assert told == [
+        (NOBODY, uids("ann")),
+        (uids("ann"), uids("ann", "bob")),
+        (uids("ann", "bob"), uids("bob")),
+    ]
+
+
+def test_a_change_of_transport_is_told(scene: Scene) -> None:
+    scene.there = uids("ann")
+    told = watched(scene)
+    told.clear()
+    scene.there = ConnectedUids(frozenset(), frozenset({"ann"}), frozenset({"ann"}))
+    scene.presence.changed()
+    scene.hub.sleep(SNAPSHOT)
+    assert told == [(uids("ann"), scene.there)]
+
+
+def test_the_first_user_that_comes_has_the_broker_watched(scene: Scene) -> None:
+    scene.changes()
     scene.presence.user_presence_changed("ann", True, 1)
     scene.hub.work()
-    assert told == [(uids()._replace(ws=frozenset({"ann"})), uids("ann"))]
-
-
-def test_with_one_worker_a_change_of_transport_is_told() -> None:
-    scene = Scene(local=True)
-    told = scene.changes()
-    scene.connect("ann")
-    with scene.presence.noting("ann"):
-        scene.registry.move("ann", "ws", "ajax")
-    scene.hub.work()
-    [(before, now)] = told
-    assert (before.ws, now.ws, now.ajax) == ({"ann"}, set(), {"ann"})
-    with scene.presence.noting("ann"):
-        pass
-    assert len(told) == 1
+    assert scene.watched
 
 
 def test_who_is_there_is_asked_once_a_second(scene: Scene) -> None:

@@ -22,8 +22,6 @@ from .fakes import Site
 class Scene(Site):
     """A worker of several, whose broker notes what it is asked."""
 
-    local = False
-
     def __init__(self) -> None:
         super().__init__()
         self.broker = self

@@ -23,9 +23,8 @@ class Scene(Site):
 
     deaf = False
 
-    def __init__(self, *, local: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.local = local
         self.broker = self
         self.pages: list[Page] = []
         self.asked: list[tuple[dict[str, int], int]] = []
@@ -146,9 +145,11 @@ def test_a_broker_that_is_away_is_asked_again(scene: Scene) -> None:
     assert told(scene.one) == ["wake"]
 
 
-def test_with_the_broker_in_this_process_nothing_waits() -> None:
-    scene = Scene(local=True)
+def test_a_page_is_taken_in_later(scene: Scene) -> None:
     scene.page(11, end=20)
     scene.history.catch_up(scene.one)
+    assert texts(scene.one) == []
+    assert scene.history.is_reading(scene.one)
+    scene.hub.work()
     assert texts(scene.one) == ["[:a/b 11]"]
-    assert not scene.one.session.needs_replay
+    assert not scene.history.is_reading(scene.one)

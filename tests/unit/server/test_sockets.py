@@ -149,6 +149,7 @@ def test_a_client_that_is_behind_reads_history_before_it_sends(scene: Scene) -> 
     scene.worker.sending.send("ann", ["a/b", 1])
     assert len(link.sent) == 1
     scene.worker.delivery.wake(scene.one)
+    scene.hub.sleep(0.1)
     assert str(link.sent[1]).startswith("[[[:a/b 1]]")
     assert not scene.one.session.needs_replay
 
