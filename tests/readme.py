@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tests.process import ROOT
 
-BLOCK = re.compile(r"\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n)+)")
+BLOCK = re.compile(
+    r"\.\. code-block:: \w+\n(?:   :caption: .+\n)?   :name: (\S+)\n\n((?:   .*\n|\n)+)"
+)
 
 
 def named_blocks(text: str) -> dict[str, str]:
