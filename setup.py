@@ -79,7 +79,10 @@ setup(
         "gevent-websocket>=0.10.1",
     ],
     extras_require=extras,
-    entry_points={"pyinstaller40": ["hook-dirs = flask_chsk.__pyinstaller:hook_dirs"]},
+    entry_points={
+        "flask.commands": ["chsk = flask_chsk.cli:commands"],
+        "pyinstaller40": ["hook-dirs = flask_chsk.__pyinstaller:hook_dirs"],
+    },
     zip_safe=False,
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -345,6 +345,47 @@ class Chsk(Handlers, Sender):
 
         return ChskTestClient(self._state(), flask_client, uid, headers)
 
+    def run(
+        self,
+        app: Flask,
+        host: str = "127.0.0.1",
+        port: int = 5000,
+        *,
+        debug: bool | None = None,
+        use_reloader: bool | None = None,
+        use_debugger: bool | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        access_log: bool = True,
+        graceful_timeout: float = 30.0,
+    ) -> None:
+        """Serve *app* with gevent's WSGI server until SIGTERM or Ctrl-C; ``flask chsk serve``.
+
+        The script has to patch first: ``from gevent import monkey; monkey.patch_all()``.
+
+        :param debug: set ``app.debug``, on which reloader and debugger depend by default.
+        :param certfile: a certificate: serve HTTPS. *keyfile* has its key.
+        :param graceful_timeout: seconds that requests have to end. Clients are told to come back.
+        :raises UsageError: in a process that gevent has not patched; for a port in use.
+        """
+        from .serving import Options, is_ignored, serve
+
+        if is_ignored():
+            return
+        if debug is not None:
+            app.debug = debug
+        options = Options(
+            host=host,
+            port=port,
+            certfile=certfile,
+            keyfile=keyfile,
+            use_reloader=app.debug if use_reloader is None else use_reloader,
+            use_debugger=app.debug if use_debugger is None else use_debugger,
+            access_log=access_log,
+            graceful_timeout=graceful_timeout,
+        )
+        serve(lambda: app, options)
+
     # hooks -----------------------------------------------------------------------------
 
     def user_id(self, fn: Callable[[], Any]) -> Callable[[], Any]:

@@ -44,11 +44,19 @@ def _flask(*more: str, tls: bool = False, run: str = "--with-threads") -> Kind:
     return Kind([*flask, "run", run, "--port", "0", "--no-reload", *secure], tls=tls)
 
 
+def _flask_chsk(tls: bool = False) -> Kind:
+    flask = [sys.executable, "-m", "flask", "--app", "APP"]
+    secure = ["--cert", "CERT", "--key", "KEY"] if tls else []
+    return Kind([*flask, "chsk", "serve", "--port", "0", *secure], tls=tls)
+
+
 def _here(kind: str, tls: bool = False) -> Kind:
     return Kind([sys.executable, "-m", "tests.servers", kind, "APP", "CERT", "KEY"], tls=tls)
 
 
 KINDS = {
+    "flask-chsk-serve": _flask_chsk(),
+    "chsk-run": _here("chsk-run"),
     "gunicorn-gevent": _gunicorn("gevent"),
     "gunicorn-gevent-pywsgi": _gunicorn("gevent_pywsgi"),
     "gunicorn-gevent-websocket": _gunicorn(
@@ -66,6 +74,7 @@ KINDS = {
 }
 
 SECURE_KINDS = {
+    "flask-chsk-serve-tls": _flask_chsk(tls=True),
     "gunicorn-gevent-tls": _gunicorn("gevent", tls=True),
     "gunicorn-gthread-tls": _gunicorn("gthread", "--threads", "4", tls=True),
     "pywsgi-tls": _here("pywsgi-tls", tls=True),
@@ -139,6 +148,11 @@ def _serve(kind: str, name: str, cert: str, key: str) -> None:
         monkey.patch_all()
     module, _, attribute = name.partition(":")
     app: Any = getattr(importlib.import_module(module), attribute)
+    if kind == "chsk-run":
+        from flask_chsk import Chsk
+
+        Chsk().run(app, port=0)
+        return
     if kind == "werkzeug-patched":
         app.run(port=0)
         return

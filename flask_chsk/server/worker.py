@@ -328,6 +328,11 @@ class Worker:
         self.delayed_closes.release_all()
         self.clients.send_away()
 
+    @on_hub
+    def is_drained(self) -> bool:
+        """Whether every client was sent away, and the last socket is closed."""
+        return self.clients.sent_away and not any(one.transport for one in self.registry)
+
     def _retire_from_broker(self) -> None:
         """Whoever does not come back elsewhere is signed off by another process."""
         try:

@@ -1,4 +1,4 @@
-"""The names of Flask that its documentation does not promise: no other module uses any.
+"""Names that the documentation of Flask and Werkzeug does not promise: no other module uses any.
 
 Flask keeps a request in one of two shapes:
 
@@ -9,12 +9,14 @@ Flask keeps a request in one of two shapes:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import flask.ctx
 import flask.globals
 from flask import Flask, Request, Response
 from flask.sessions import SessionMixin
+from werkzeug._reloader import StatReloaderLoop
 
 # Not getattr(): Flask 3.2 answers to the names of 3.1, with a warning.
 _CTX = vars(flask.ctx)
@@ -94,3 +96,9 @@ def call_last(app: Flask, fn: Callable[[Response], Response]) -> None:
     """Call *fn* after all other ``after_request`` functions, before the session is saved."""
     # Flask calls these in reverse order.
     app.after_request_funcs.setdefault(None, []).insert(0, fn)
+
+
+def wait_for_change() -> None:
+    """Return when a file of the program has changed, and say in Werkzeug's log which."""
+    with suppress(SystemExit), StatReloaderLoop() as reloader:
+        reloader.run()

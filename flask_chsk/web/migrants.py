@@ -14,7 +14,6 @@ _OURS = {
     "rooms": "chsk.members(topic)",
     "disconnect": "chsk.close(uid)",
     "call": 'chsk.ask(uid, ["page/confirm", data])',
-    "run": "flask run, or gunicorn -k gevent app:app",
     "start_background_task": "threading.Thread or gevent.spawn, with app.app_context() inside",
     "sleep": "time.sleep, or gevent.sleep in a process that is not patched",
 }

@@ -159,7 +159,7 @@ def test_extras_and_packages_that_users_are_told_to_install_exist(
     ours = [re.fullmatch(r"'(?:[Ff]lask-[Cc]hsk|\.)\[([\w,]+)\]'", word) for word in told]
     assert {extra for one in ours if one for extra in one[1].split(",")} <= {*extras}
     others = {word for word, one in zip(told, ours, strict=True) if one is None}
-    assert others == {"tzdata", "'gunicorn[gevent]'"}  # as in the README's table of remedies
+    assert others == {"flask-chsk", "tzdata", "'gunicorn[gevent]'"}
 
 
 #: The first versions without a fault that is known and that an application could meet here.

@@ -158,6 +158,55 @@ def gevents_server_shows_its_socket() -> str:
     return f"gevent {version('gevent')}: pywsgi"
 
 
+def gevents_server_can_be_told_to_end() -> str:
+    """The methods of handlers that flask_chsk.serving extends are called, and the server joins."""
+    import gevent.socket
+
+    from flask_chsk.serving import Server
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        server.ending = True  # in the middle of a request
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    server = Server(("127.0.0.1", 0), None, app)
+    server.start()
+    with gevent.Timeout(PATIENCE), gevent.socket.create_connection(server.address) as one:
+        gevent.sleep(0.01)
+        with gevent.socket.create_connection(server.address) as other:
+            other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = b"".join(iter(lambda: other.recv(1024), b""))
+        assert b"Connection: close" in answer and answer.endswith(b"ok"), answer
+        assert len(server.idle) == 1
+        server.end(PATIENCE)
+        assert one.recv(1024) == b""
+    return f"gevent {version('gevent')}, gevent-websocket {version('gevent-websocket')}: its end"
+
+
+def werkzeugs_reloader() -> str:
+    """It looks at files once when it is entered, and ends by SystemExit when one has changed."""
+    import logging
+
+    from flask_chsk.web import internals
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would say that it reloads
+
+    class Changed(internals.StatReloaderLoop):
+        interval = 0.01
+
+        def run_step(self) -> None:
+            super().run_step()
+            if self.looked:
+                self.trigger_reload("a file")
+            self.looked = True
+
+        looked = False
+
+    internals.StatReloaderLoop = Changed  # type: ignore[misc]
+    internals.wait_for_change()
+    return f"Werkzeug {version('werkzeug')}: reloader"
+
+
 # gunicorn -------------------------------------------------------------------------------------
 
 
@@ -215,7 +264,8 @@ def websockets_mask() -> str:
 
 CHECKS: dict[str, list[Callable[[], str]]] = {
     "redis": [redis_parser_and_socket],
-    "gevent": [gevents_hub, gevents_server_shows_its_socket],
+    "gevent": [gevents_hub, gevents_server_shows_its_socket, gevents_server_can_be_told_to_end],
+    "werkzeug": [werkzeugs_reloader],
     "gunicorn": [gunicorns_unread_bytes, gunicorns_worker_can_be_watched],
     "websockets": [websockets_mask],
 }

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_its_application_and_page_work(folder: Path, page: Page, other_page: Page) -> None:
     env = {"PYTHONPATH": str(folder)}
-    with running("gunicorn-gevent", "app:app", folder / "log", env) as server:
+    with running("flask-chsk-serve", "app", folder / "log", env) as server:
         ann, bob = page, other_page
         sign_in(ann, server.port, "ann")
         sign_in(bob, server.port, "bob")

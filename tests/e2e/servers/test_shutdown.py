@@ -1,4 +1,4 @@
-"""What clients see when a server ends (close code 1012): on gunicorn gevent and `flask run`."""
+"""What clients see when a server ends: close code 1012 (`flask chsk serve`: test_serve.py, too)."""
 
 from __future__ import annotations
 
@@ -118,8 +118,9 @@ def test_a_second_ctrl_c_ends_flask_run_whatever_handlers_do(start: Start) -> No
     eventually(lambda: not server.running)
 
 
-def test_parked_polls_are_answered(start: Start) -> None:
-    server = start()
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "flask-chsk-serve"])
+def test_parked_polls_are_answered(start: Start, kind: str) -> None:
+    server = start(kind)
     ours, sentes = Peer(server.port, uid="a", v="1"), Peer(server.port, uid="b")
     answers: dict[str, Any] = {}
     threads = []
@@ -143,8 +144,9 @@ def test_parked_polls_are_answered(start: Start) -> None:
     observer.cut()
 
 
-def test_queued_events_are_handled_or_answered_closed(start: Start) -> None:
-    server = start()
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "flask-chsk-serve"])
+def test_queued_events_are_handled_or_answered_closed(start: Start, kind: str) -> None:
+    server = start(kind)
     [peer] = opened(server, 1)
     numbers = [str(number) for number in range(30)]  # six seconds of them
     for number in numbers:

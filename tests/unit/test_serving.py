@@ -1,0 +1,210 @@
+"""``chsk.run`` and ``flask chsk serve``: what is decided before anything listens."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_chsk import Chsk, ConfigError, UsageError, serving
+from flask_chsk.serving import Handler, Options, Server
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """An application with channel sockets and a WebSocket of its own, not run by ``flask``."""
+    monkeypatch.delenv("FLASK_RUN_FROM_CLI", raising=False)
+    app = Flask("app")
+    app.secret_key = "for tests"
+    app.add_url_rule("/own", "own", lambda: "", websocket=True)
+    app.add_url_rule("/plain", "plain", lambda: "")
+    Chsk(app)
+    return app
+
+
+@pytest.fixture
+def server(app: Flask) -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), app, app)
+    yield server
+    server.close()
+
+
+UPGRADE = {"HTTP_UPGRADE": "WebSocket", "HTTP_CONNECTION": "Upgrade"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "by_itself"),
+    [
+        ("/chsk", UPGRADE, True),
+        ("/own", UPGRADE, False),
+        ("/nothing", UPGRADE, True),
+        ("/plain", UPGRADE, True),
+        ("/plain", {}, True),
+        ("/own", {}, True),
+    ],
+)
+def test_only_websockets_of_other_routes_are_gevent_websockets(
+    app: Flask, server: Server, path: str, headers: dict[str, str], by_itself: bool
+) -> None:
+    with app.test_request_context(path, environ_overrides=headers) as context:
+        handler: Any = SimpleNamespace(environ=context.request.environ)
+    assert server.pre_start_hook(handler) is by_itself
+
+
+def test_an_application_that_could_not_be_loaded_answers_by_itself() -> None:
+    server = Server(("127.0.0.1", 0), None, lambda environ, start_response: [])
+    handler: Any = SimpleNamespace(environ={"PATH_INFO": "/own", **UPGRADE})
+    assert server.pre_start_hook(handler) is True
+    server.close()
+
+
+def test_a_connection_of_a_server_that_ends_gets_no_other_request(server: Server) -> None:
+    server.ending = True
+    handler = Handler.__new__(Handler)
+    handler.server = server
+    assert handler.read_requestline() == ""
+
+
+# how it is started ---------------------------------------------------------------------------
+
+
+def test_a_process_that_is_not_patched_is_told_how_to_start(app: Flask) -> None:
+    with pytest.raises(UsageError, match=r"not patched.*\n\n    flask --app pytest chsk serve\n"):
+        Chsk().run(app)
+
+
+def test_a_process_that_is_patched_goes_on(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "is_patched", lambda: True)
+    with pytest.raises(UsageError, match=r"call chsk\.init_app"):
+        Chsk().run(Flask("other"))
+    with pytest.raises(ConfigError, match="keyfile needs a certfile"):
+        Chsk().run(app, keyfile="key.pem")
+    with pytest.raises(ConfigError, match=r"no certificate in gone\.pem: .*No such file"):
+        Chsk().run(app, certfile="gone.pem")
+
+
+def test_debug_switches_reloader_and_debugger_on(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Options] = []
+    monkeypatch.setattr(serving, "serve", lambda load, options: seen.append(options))
+    Chsk().run(app)
+    Chsk().run(app, debug=True)
+    Chsk().run(app, use_debugger=False, port=8000)
+    assert [(one.use_reloader, one.use_debugger, one.port) for one in seen] == [
+        (False, False, 5000),
+        (True, True, 5000),
+        (True, False, 8000),
+    ]
+
+
+def test_a_call_while_flask_imports_the_script_does_nothing(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    Chsk().run(app)
+    assert "if __name__ == '__main__'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "program"),
+    [
+        (None, ["/bin/flask", "chsk", "serve"], ["/bin/flask"]),
+        ("flask.__main__", ["/flask/__main__.py", "chsk", "serve"], ["--module", "flask"]),
+    ],
+)
+def test_the_command_is_started_again_as_it_was_but_patched(
+    monkeypatch: pytest.MonkeyPatch, main: str | None, argv: list[str], program: list[str]
+) -> None:
+    spec = None if main is None else SimpleNamespace(name=main)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "argv", argv)
+    python, *words = serving.patched_again()
+    start = words.index("gevent.monkey") - 1
+    assert python == sys.executable
+    assert words[start:] == ["-m", "gevent.monkey", *program, "chsk", "serve"]
+
+
+def invoke(app: Flask, *args: str) -> Result:
+    return app.test_cli_runner().invoke(args=["chsk", "serve", *args])
+
+
+def test_the_command_has_the_options_of_flask_run(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Options] = []
+    monkeypatch.setattr(serving, "is_patched", lambda: True)
+    monkeypatch.setattr(serving, "serve", lambda load, options: seen.append(options))
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    cert = tmp_path / "cert.pem"
+    cert.touch()
+    ran = invoke(app, "--host", "::1", "-p", "8000", "--cert", str(cert), "--no-debugger")
+    assert (ran.exit_code, ran.output) == (0, "")
+    assert seen == [
+        Options(host="::1", port=8000, certfile=str(cert), use_reloader=True, use_debugger=False)
+    ]
+
+
+def test_what_is_wrong_is_an_error_of_one_line(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "is_patched", lambda: True)
+    ran = invoke(app, "--key", __file__)
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: keyfile needs a certfile")
+
+
+def test_the_command_starts_again_where_it_is_not_patched(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Replaced(Exception):
+        pass
+
+    def execv(path: str, command: list[str]) -> None:
+        assert command[0] == path == sys.executable
+        raise Replaced
+
+    monkeypatch.setattr("os.execv", execv)
+    assert isinstance(invoke(app).exception, Replaced)
+
+
+# what it prints ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "shown"),
+    [
+        ("127.0.0.1", False, " * Serving on http://127.0.0.1:81 (Ctrl-C ends it)\n"),
+        ("::1", True, " * Serving on https://[::1]:81 (Ctrl-C ends it)\n"),
+        (
+            "0.0.0.0",
+            False,
+            " * Serving on http://127.0.0.1:81, and on every other address of this machine"
+            " (Ctrl-C ends it)\n",
+        ),
+    ],
+)
+def test_the_url_is_printed(
+    host: str, tls: bool, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake: Any = SimpleNamespace(start=lambda: None, ssl_enabled=tls, server_port=81)
+    serving._listen(fake, Options(host=host, port=81, access_log=False))
+    assert capsys.readouterr().err == shown
+
+
+@pytest.mark.parametrize(("configured", "handlers"), [(True, 0), (False, 1)])
+def test_the_access_log_is_printed_unless_the_application_does_so(
+    monkeypatch: pytest.MonkeyPatch, configured: bool, handlers: int
+) -> None:
+    access, root = logging.Logger("access"), logging.Logger("root")
+    access.parent = root
+    if configured:
+        root.addHandler(logging.NullHandler())
+    monkeypatch.setattr(serving, "access", access)
+    serving._show_access_log()
+    assert (len(access.handlers), access.level) == (handlers, logging.INFO)
