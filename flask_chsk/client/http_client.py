@@ -360,7 +360,9 @@ def cookie_jar(
         return cookies
     jar = http.cookiejar.CookieJar()
     host = urlsplit(url).hostname or ""
-    domain = host if "." in host or ":" in host else f"{host}.local"  # as http.cookiejar spells it
+    domain = f"[{host}]" if ":" in host else host
+    if "." not in domain:
+        domain += ".local"  # as http.cookiejar spells it
     for name, value in (cookies or {}).items():
         jar.set_cookie(
             http.cookiejar.Cookie(

@@ -52,7 +52,6 @@ export interface Close {
     | "pagehide"
     | "refused"
     | "signed-out"
-    | "expired"
     | "replaced";
   /** The close code. */
   readonly code?: number;

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import logging
-import pkgutil
 import re
-import runpy
-import sys
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +14,6 @@ from flask import Flask
 from pydantic import BaseModel
 
 from flask_chsk import Chsk, ConfigError, PackError
-from flask_chsk.packers.builtin import BUILTIN
 from flask_chsk.web.views import TEST_CLIENT
 
 
@@ -186,30 +179,6 @@ def test_views_and_tests_are_not_told_so(
         chsk.send("ann", ["a/b", 1])
         assert ann.received == [["a/b", 1]]
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
-
-
-def test_pyinstaller_finds_every_packer_and_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    hooks = types.ModuleType("PyInstaller.utils.hooks")
-    vars(hooks).update(
-        collect_submodules=lambda name: [
-            one.name
-            for one in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}.")
-        ],
-        collect_data_files=lambda name, includes: [
-            path.name
-            for path in Path(str(importlib.import_module(name).__file__)).parent.glob(includes[0])
-        ],
-    )
-    monkeypatch.setitem(sys.modules, "PyInstaller", types.ModuleType("PyInstaller"))
-    monkeypatch.setitem(sys.modules, "PyInstaller.utils", types.ModuleType("PyInstaller.utils"))
-    monkeypatch.setitem(sys.modules, "PyInstaller.utils.hooks", hooks)
-    points = importlib.metadata.entry_points(group="pyinstaller40", name="hook-dirs")
-    point, *_ = [one for one in points if one.module.startswith("flask_chsk.")]
-    (folder,) = point.load()()
-    found = runpy.run_path(str(Path(folder) / "hook-flask_chsk.py"))
-    wanted = {f"flask_chsk.packers.{place.module}" for place in BUILTIN.values()}
-    assert wanted <= set(found["hiddenimports"])
-    assert {"chsk.js", "edn.js", "msgpack.js", "transit.js"} <= set(found["datas"])
 
 
 # Values that a receiver cannot read ------------------------------------------------------

@@ -10,15 +10,6 @@ PACKAGE = UNIT.parents[1] / "flask_chsk"
 # Tested by tests/integration and tests/e2e alone, since they need a server, a port or a Redis, or
 # are types without code. May only become fewer.
 MISSING = {
-    "__pyinstaller/hook-flask_chsk.py",
-    "client/__main__.py",
-    "client/ajax.py",
-    "client/channel.py",
-    "client/effects.py",
-    "client/http_client.py",
-    "client/sente.py",
-    "client/websocket.py",
-    "transports/transport.py",
     "web/views.py",
 }
 
