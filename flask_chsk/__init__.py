@@ -34,7 +34,7 @@ from .errors import (
 )
 from .logs import set_logging_level
 from .protocol.event import Event, as_event, assert_event, is_event
-from .protocol.uids import ALL_USERS_WITHOUT_UID, ConnectedUids
+from .protocol.uids import ALL_USERS_WITHOUT_UID, ConnectedUids, Identity
 from .values import Char, FrozenMap, Keyword, StrKey, Symbol, Tagged
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ __all__ = [
     "EventMessage",
     "FrozenMap",
     "Handlers",
+    "Identity",
     "Keyword",
     "NoClient",
     "PackError",

@@ -373,10 +373,6 @@ class State:
         if worker is not None:
             worker.sending.canonical = self.canonical
 
-    def uid_of_request(self) -> str | None:
-        """The uid of the current request's user."""
-        return self.hooks.uid()
-
     def count_refusal(self, status: int) -> None:
         """Count an HTTP refusal."""
         self._counted[f"refused_{status}"] += 1

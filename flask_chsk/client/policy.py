@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..protocol.backoff import STABLE, exp_backoff
-from ..protocol.session import NORMAL, REPLACED, RESTART, SIGNED_OUT, TRY_LATER
+from ..protocol.session import EXPIRED, NORMAL, REPLACED, RESTART, SIGNED_OUT, TRY_LATER
 from .link import Kind, LinkClosed
 
 SPREAD = 2.0  # seconds over which to come back after a restart that names none
@@ -170,6 +170,8 @@ class Policy:
         if how.status in REFUSED:
             renews, self._renewed = not self._renewed, True
             return Verdict("waiting", how.why, True) if renews else Verdict("refused", "refused")
+        if how.code == SIGNED_OUT and how.reason == EXPIRED:
+            return Verdict("waiting", EXPIRED)  # each try asks for credentials anew
         # Where our own change of transport crossed a poll of ours, no other client replaced us.
         crossed = how.code == REPLACED and now - self._upgraded_at < STABLE
         final = None if how.code is None or crossed else FINAL.get(how.code)

@@ -34,6 +34,7 @@ TOO_SLOW = 4002
 CLOSED_BY_APP = 4003
 FLOODING = 4004
 SIGNED_OUT = 4005
+EXPIRED = "expired"  # as the reason of 4005: our clients come back with a fresh token
 
 # Ids of our own namespace. ---------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,17 @@ class _Anonymous:
 
 ALL_USERS_WITHOUT_UID: Any = _Anonymous()
 """As a uid: every client that has none."""
+
+
+class Identity(NamedTuple):
+    """A user until *expires_at*: what ``@chsk.user_id`` returns for a token that expires.
+
+    :param expires_at: seconds since 1970, as ``exp`` of a JWT, or a datetime with a zone; None:
+        never.
+    """
+
+    uid: Any
+    expires_at: float | datetime | None = None
 
 
 class ConnectedUids(NamedTuple):

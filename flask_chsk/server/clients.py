@@ -40,6 +40,7 @@ from .controls import Controls
 from .delayed_closes import Close, DelayedCloses
 from .delivery import Delivery
 from .dispatch import Dispatcher
+from .expiries import Expiries
 from .memberships import LEFT, Memberships
 from .presence import Presence
 from .registration import BrokerRegistration
@@ -64,6 +65,7 @@ class ClosedWhileAway(Exception):
 class Clients:
     """The clients of one worker.
 
+    :ivar expiries: when the identities behind these clients expire.
     :ivar draining: nobody is let in any more.
     :ivar sent_away: every client was told to come back elsewhere.
     """
@@ -102,6 +104,7 @@ class Clients:
         self._delayed_closes = delayed_closes
         self._close_log = close_log
         self._counters = counters
+        self.expiries = Expiries(hub, self._expire)
         self._epoch_began = 0
         self._rules = Rules(
             epoch="",  # until the broker says it
@@ -259,6 +262,7 @@ class Clients:
         )
         if not current:
             self._registration.reattach(quiet=True, only=connection)
+        self.expiries.note(connection, opening.expires_at)
         self.schedule_check(connection, now + FIRST_CHECK)
         if arrival.first:
             self._presence.user_presence_changed(opening.uid, True, arrival.generation)
@@ -555,6 +559,19 @@ class Clients:
                 return
         self._forget(connection)
 
+    @on_hub
+    def _expire(self, connection: Connection) -> None:
+        """The identity behind a client has expired: whatever serves it now, serves it no more.
+
+        The client may come back within its grace, as after a cut. Its next request has to bring an
+        identity that holds, a poll too.
+        """
+        if connection.transport is not None:
+            connection.transport.end(s.SIGNED_OUT, s.EXPIRED)
+        trial = connection.replace_trial(None)
+        if trial is not None:
+            trial.end(s.SIGNED_OUT, s.EXPIRED)
+
     def _miss(self, owner: Owner, close: Close) -> None:
         """A client was closed between two polls: the next one says so, in whatever process.
 
@@ -578,6 +595,7 @@ class Clients:
             return False
         uid, client_id = connection.key
         self._registry.remove(uid, client_id, connection.kind)
+        self.expiries.forget(connection)
         transport = connection.forget()
         if transport is not None and not muted:
             transport.end(s.NORMAL)

@@ -52,6 +52,7 @@ class Opening:
     v1: bool = False
     digest: str = field(default="", repr=False)  # of its secret; "" where it is one of Sente's
     generation: Generation = CURRENT
+    expires_at: float | None = None  # of the identity, by the hub's clock; None: never
     cursor: str | None = None
     trusted: bool = False  # its resume token is ours
     since: int = 0  # the offset of the handshake that gave it

@@ -134,6 +134,7 @@ class Polls:
             return self._empty(opening)
         poller = known.poller
         if poller is not None and (not known.session.v1 or opening.trusted):
+            self._clients.expiries.note(known, opening.expires_at)
             return self._poll(known, poller, opening, wait)
         return None
 

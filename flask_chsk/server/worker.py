@@ -296,6 +296,7 @@ class Worker:
             self._swept = now
             self.broker.sweep()
             self.controls.sweep(now)
+            self.clients.expiries.sweep(now)
             self.presence.sweep()
             self.idempotency.forget(now - max(self.config.recovery_seconds, KEY_SECONDS))
 

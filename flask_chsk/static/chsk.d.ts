@@ -52,6 +52,7 @@ export interface Close {
     | "pagehide"
     | "refused"
     | "signed-out"
+    | "expired"
     | "replaced";
   /** The close code. */
   readonly code?: number;

@@ -1067,14 +1067,16 @@ export class ChannelSocket {
   #retry(how) {
     const { code = 0, reason, status, message, retryAfterMs } = how;
     const udt = Date.now();
-    const refused = status === 401 || status === 403;
+    const refused = /40[13]/.test(/** @type {any} */ (status));
     const renew = refused && !this.#refusals++; // each attempt asks for credentials anew
     if (udt - this.#openedAt >= STABLE_MS) this.#tries = 0;
     this.#openedAt = NaN;
     // Where our change of transport crossed one of our polls, no other client replaced us.
     const crossed = code === 4001 && udt - this.#switchedAt < STABLE_MS;
-    const final = refused ? !renew && "refused" : !crossed && FINAL[code];
-    this.#set({ lastClose: { udt, ...how, reason: final || reason } });
+    // Where a token has expired the next attempt asks for another.
+    const stays = !crossed && message !== "expired";
+    const final = refused ? !renew && "refused" : stays && FINAL[code];
+    this.#set({ lastClose: { udt, ...how, reason: final || (code === 4005 ? message : reason) } });
     if (final) {
       if (refused) log("error", final, message);
       return this.#rest(refused ? final : "closed");

@@ -28,14 +28,22 @@ NO_RESPONSE = (
 )
 
 
+#: Names of environments, shared by all requests that have the same: browsers send few sets of
+#: headers. A request with other names than these keeps its own.
+_SHARED: dict[tuple[str, ...], tuple[str, ...]] = {}
+_MOST_SHARED = 64
+_MOST_NAME_BYTES = 4096  # of a set that is shared: the table stays small whatever clients send
+
+
 class HandshakeRequest:
     """The request that a WebSocket began with, small while nobody looks at it."""
 
-    __slots__ = ("_context", "_kept", "_rule")
+    __slots__ = ("_context", "_kept", "_names", "_rule")
 
     def __init__(self, environ: dict[str, Any], rule: Rule | None = None) -> None:
-        kept = [(k, v) for k, v in environ.items() if type(v) is str and type(k) is str]
-        self._kept = marshal.dumps(kept)
+        kept = {k: v for k, v in environ.items() if type(v) is str and type(k) is str}
+        self._names = _shared(tuple(kept))
+        self._kept = marshal.dumps([*kept.values()] if self._names else [*kept.values(), *kept])
         self._rule = rule
         self._context: EventContext | None = None
 
@@ -52,7 +60,9 @@ class HandshakeRequest:
         """
         context = self._context
         if context is None:
-            environ = {sys.intern(key): value for key, value in marshal.loads(self._kept)}
+            kept = marshal.loads(self._kept)
+            names = self._names or map(sys.intern, kept[len(kept) // 2 :])
+            environ = dict(zip(names, kept, strict=False))
             environ["wsgi.input"] = io.BytesIO()
             environ["wsgi.errors"] = sys.stderr
             environ["wsgi.version"] = (1, 0)
@@ -68,6 +78,14 @@ class HandshakeRequest:
     def rest(self) -> None:
         """Let the context go; it can be made again."""
         self._context = None
+
+
+def _shared(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """*names* as the table has them; None where they are not in it and it takes no more."""
+    found = _SHARED.get(names)
+    if found is None and len(_SHARED) < _MOST_SHARED and sum(map(len, names)) <= _MOST_NAME_BYTES:
+        found = _SHARED[names] = tuple(map(sys.intern, names))
+    return found
 
 
 class PostRequest(HandshakeRequest):

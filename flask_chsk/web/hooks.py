@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from inspect import isroutine
 from typing import Any
 
@@ -21,11 +23,12 @@ from ..errors import ConfigError, Refused, UsageError
 from ..logs import RateLimitedLogger, logger
 from ..plain import REMEDY, did_not_run
 from ..protocol.event import Event
-from ..protocol.uids import as_uid, is_text
+from ..protocol.uids import Identity, as_uid, is_text
 
 log = logger(__name__)
 
 CSRF_SESSION_KEY = "_chsk_csrf"
+MILLISECONDS = 1e11  # since 1970: as seconds they are far from now, and would never expire
 
 
 @dataclass
@@ -48,14 +51,30 @@ class Hooks:
 
         :raises UsageError: for an answer that is no uid.
         """
+        return self.identity()[0]
+
+    def identity(self) -> tuple[str | None, float | None]:
+        """Who is behind the current request, and for how many seconds more; None: for ever.
+
+        :raises UsageError: for an answer that is no uid.
+        """
+        uid, source = self._identified()
+        if not isinstance(uid, Identity):
+            return self._uid(uid, source), None
+        return self._uid(uid.uid, source), _seconds_left(uid.expires_at, source)
+
+    def _identified(self) -> tuple[Any, str]:
+        """What the application says of the current request, and what said it."""
         if self.user_id is not None:
-            source, uid = "@chsk.user_id", self._answer("user_id", self.user_id)
-        elif hasattr(current_app, "login_manager"):
+            return self._answer("user_id", self.user_id), "@chsk.user_id"
+        if hasattr(current_app, "login_manager"):
             from flask_login import current_user
 
-            source, uid = "get_id() of Flask-Login's user", current_user.get_id()
-        else:
-            source, uid = 'session["uid"]', session.get("uid")
+            return current_user.get_id(), "get_id() of Flask-Login's user"
+        return session.get("uid"), 'session["uid"]'
+
+    @staticmethod
+    def _uid(uid: Any, source: str) -> str | None:
         if uid is None or uid == "":
             return None
         if isinstance(uid, str) and len(uid) > 255:  # users choose their names
@@ -67,7 +86,7 @@ class Hooks:
         except UsageError:
             raise UsageError(
                 f"{source} is {_shown(uid)}: it has to be a str, an int or a UUID,"
-                " or None for a visitor who is nobody known"
+                " an Identity of one, or None for a visitor who is nobody known"
             ) from None
 
     def lets_in(self) -> bool:
@@ -159,6 +178,19 @@ class Hooks:
         if did_not_run(answer):
             raise UsageError(f"@chsk.{name} returned {_shown(answer)}: {REMEDY}")
         return answer
+
+
+def _seconds_left(expires_at: Any, source: str) -> float | None:
+    if expires_at is None:
+        return None
+    if isinstance(expires_at, datetime) and expires_at.tzinfo is not None:
+        return expires_at.timestamp() - time.time()
+    if type(expires_at) in (int, float) and 0 <= expires_at < MILLISECONDS:
+        return float(expires_at) - time.time()
+    raise UsageError(
+        f"expires_at of the Identity of {source} is {_shown(expires_at)}: it has to be seconds"
+        " since 1970, such as the exp of a JWT, or a datetime with a zone"
+    )
 
 
 def _shown(answer: object) -> str:

@@ -272,12 +272,14 @@ class Endpoint:
         if not hooks.lets_in():
             raise Refused(401, "not authorized: sign in first")
         self._check_rate(worker)
-        uid, number = state.uid_of_request(), values.get("n")
+        uid, expires_at = self._identity(worker)
+        number = values.get("n")
         client = uid, client_id, digest
         keys = state.resume_keys if v1 else []
         began = security.resumes_since(keys, shown.resume, *client) if v1 else None
         opening = Opening(
             uid=uid,
+            expires_at=expires_at,
             client_id=client_id,
             composer=composer,
             request=kept,
@@ -327,6 +329,13 @@ class Endpoint:
         if given or not (brings_none and self._proves_same_origin()):
             matches = hooks.csrf_matches(given) if given else None
             security.check_csrf(given, given if matches else hooks.expected_csrf_token())
+
+    def _identity(self, worker: Worker) -> tuple[str | None, float | None]:
+        """Who asks, and until when, by the clock of the worker; None: for ever."""
+        uid, left = self.state.hooks.identity()
+        if left is not None and left <= 0:
+            raise Refused(401, "the identity of this request has expired: bring a fresh token")
+        return uid, None if left is None else worker.hub.now() + left
 
     def _check_rate(self, worker: Worker) -> None:
         if self.config.rate_per_address is None:

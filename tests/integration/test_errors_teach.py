@@ -604,8 +604,8 @@ def authorize_that_returns_nothing(case: Case) -> object:
 
 @mistake(
     (
-        "UsageError: @chsk.user_id is {'id': 7}: it has to be a str, an int or a UUID, or"
-        " None for a visitor who is nobody known"
+        "UsageError: @chsk.user_id is {'id': 7}: it has to be a str, an int or a UUID, an"
+        " Identity of one, or None for a visitor who is nobody known"
     ),
 )
 def user_id_that_returns_a_user(case: Case) -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pytest
 from flask import Flask
 
 from flask_chsk import Chsk
-from flask_chsk.testing import ChskTestClient, make_client
+from flask_chsk.testing import ChskTestClient, Refusal, make_client
 from tests.integration.test_docs import blocks
 from tests.process import eventually
 
@@ -63,3 +65,25 @@ def test_a_script_bans_a_user_and_saves_what_they_wrote(redis_url: str) -> None:
         assert (chsk.members("news"), chsk.stats()["closed_4005"]) == (frozenset(), 1)
     assert ban(url, "bob") is None
     ann.close()
+
+
+def test_a_token_opens_a_connection_until_it_expires() -> None:
+    names = shown("tokens.py")
+    app = names["app"]
+
+    def page(token: str) -> ChskTestClient:
+        return make_client(app, headers={"Authorization": f"Bearer {token}"})
+
+    token = app.test_client().post("/token", data={"name": "ann"}).json["token"]
+    ann = page(token)
+    assert ann.uid == "ann"
+    server = app.extensions["chsk"].worker()
+    now = server.hub.now()
+    server.hub.run(server.clients.expiries.sweep, now + names["LIFETIME"] - 60)
+    assert len(server.clients.expiries) == 1
+    server.hub.run(server.clients.expiries.sweep, now + names["LIFETIME"] + 60)
+    assert len(server.clients.expiries) == 0  # the next poll has to show a token
+    old = names["tokens"].dumps({"sub": "ann", "exp": time.time() - 1})
+    for wrong in (old, "made up"):
+        with pytest.raises(Refusal, match="401"):
+            page(wrong)

@@ -121,6 +121,27 @@ describe("a close code", () => {
     });
   }
 
+  it("4005 with the reason expired reconnects after the backoff, with a fresh token", async (t) => {
+    let tokens = 0;
+    const here = await overWs(t, { auth: () => `token${tokens++}` });
+    here.socket.drops(4005, "expired");
+    const { status, lastClose } = here.chsk.state;
+    assert.deepEqual([status, lastClose.reason, lastClose.code], ["waiting", "expired", 4005]);
+    await here.tick(1000);
+    assert.equal(atob(here.socket.shown("auth")), "token1");
+    assert.equal(here.socket.params.cursor, "e1:10");
+    assert.equal(here.socket.shown("resume"), "dG9r");
+  });
+
+  it("4005 with the reason expired, in the answer to a poll, does the same", async (t) => {
+    let tokens = 0;
+    const here = await overAjax(t, { auth: () => `token${tokens++}` });
+    await here.get.answers('[[[:chsk/close {:code 4005 :reason "expired"}]] nil]');
+    assert.equal(here.chsk.state.lastClose.reason, "expired");
+    await here.tick(1000);
+    assert.equal(here.get.headers.Authorization, "Bearer token1");
+  });
+
   for (const code of [1002, 1003, 1007, 1009, 1011, 1013, 4000, 4002, 4004]) {
     it(`${code} reconnects after the backoff, with the cursor`, async (t) => {
       const here = await overWs(t);

@@ -390,6 +390,14 @@ def test_a_close_code_is_told_the_same(twins: Callable[..., Twins], code: int) -
         pair.told()
 
 
+def test_a_token_that_expired_is_told_the_same(twins: Callable[..., Twins]) -> None:
+    with Closing(4005, "expired") as server:
+        pair = twins(server.url, "ws")
+        pair.do("until", "waiting")
+        pair.do("destroy")
+        pair.told()
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -101,6 +101,15 @@ def test_some_codes_are_final(code: int | None, verdict: Verdict) -> None:
     assert policy().judge(LinkClosed(code, why="clean"), 0.0) == verdict
 
 
+def test_whoever_expired_comes_back_and_whoever_was_signed_out_does_not() -> None:
+    auto = policy()
+    expired = LinkClosed(4005, "expired", why="clean")
+    verdict = auto.judge(expired, 0.0)
+    assert verdict == Verdict("waiting", "expired")
+    assert [auto.wait(expired, verdict, renamed=False) for _ in range(2)] == [0, 1]  # the backoff
+    assert auto.judge(LinkClosed(4005, "signed out"), 0.0).status == "closed"
+
+
 def test_our_own_change_of_transport_is_no_other_client() -> None:
     auto, replaced = policy(), LinkClosed(4001, why="clean")
     auto.confirmed("ws", 10.0, takes_over=True)

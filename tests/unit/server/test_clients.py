@@ -406,3 +406,61 @@ def test_a_pending_response_is_named_by_its_worker(office: Office) -> None:
     response = office.worker.delayed_closes.expect_response()
     assert isinstance(response, PendingResponse)
     assert response.name == office.broker.name
+
+
+# Its identity expires -----------------------------------------------------------------------
+
+
+def test_a_socket_whose_identity_has_expired_is_closed(office: Office) -> None:
+    now = office.hub.now()
+    one = office.connect("ann", "c1", expires_at=now + 60)
+    two = office.connect("ann", "c2")
+    office.clients.expiries.sweep(now + 59)
+    assert not told_by(one).closing
+    office.clients.expiries.sweep(now + 60)
+    assert told_by(one).told[-1] == (4005, "expired")
+    assert not told_by(two).closing
+
+
+def test_a_client_comes_back_within_its_grace_and_has_not_been_away(office: Office) -> None:
+    now = office.hub.now()
+    one = office.connect(expires_at=now + 60)
+    cursor = f"{office.broker.epoch}:{one.session.acked}"
+    office.clients.expiries.sweep(now + 60)
+    office.clients.lost(one, told_by(one))
+    office.worker.sending.send("ann", ["a/b", 1])
+    entered = office.enter(cursor=cursor, trusted=True, expires_at=now + 120)
+    office.clients.attach_socket(one, FakeTransport())
+    assert (entered.connection, entered.recovered) == (one, True)
+    assert texts(one) == ["[:a/b 1]"]
+    office.clients.expiries.sweep(now + 119)
+    assert not told_by(one).closing
+    assert office.presence == [("open", "ann")]
+
+
+def test_one_that_does_not_come_back_is_forgotten_after_its_grace(office: Office) -> None:
+    now = office.hub.now()
+    one = office.connect(expires_at=now + 60)
+    office.clients.expiries.sweep(now + 60)
+    office.clients.lost(one, told_by(one))
+    office.hub.sleep(3.0)
+    assert one.gone
+    assert office.presence == [("open", "ann"), ("close", "ann")]
+    assert len(office.clients.expiries) == 0
+
+
+def test_a_socket_on_trial_expires_with_its_client(office: Office) -> None:
+    now = office.hub.now()
+    one = office.poll()
+    office.enter(expires_at=now + 60)
+    trial = FakeTransport()
+    office.clients.try_socket(one, trial)
+    office.clients.expiries.sweep(now + 60)
+    assert (one.trial, trial.told) == (None, [(4005, "expired")])
+
+
+def test_a_client_that_is_forgotten_does_not_expire(office: Office) -> None:
+    one = office.connect(expires_at=office.hub.now() + 60)
+    office.clients.close("ann", "c1")
+    assert one.gone
+    assert len(office.clients.expiries) == 0

@@ -292,3 +292,32 @@ def test_a_poll_with_a_cursor_that_nobody_gave_is_told_of_a_gap(office: Office) 
     waiter = poll(office, cursor=f"{office.broker.epoch}:{ahead}")
     office.hub.work()
     assert b"[:chsk/gap nil]" in waiter.value
+
+
+def test_a_poll_whose_identity_has_expired_is_told_so(office: Office) -> None:
+    now = office.hub.now()
+    shake(office)
+    waiter = poll(office, 1, expires_at=now + 60)
+    office.clients.expiries.sweep(now + 59)
+    assert waiter.value is None
+    office.clients.expiries.sweep(now + 60)
+    assert waiter.value == b'[[[:chsk/close {:code 4005 :reason "expired"}]] nil]'
+
+
+def test_each_poll_says_until_when_its_client_may_stay(office: Office) -> None:
+    now = office.hub.now()
+    shake(office, expires_at=now + 30)
+    waiter = poll(office, 1, expires_at=now + 60)
+    office.clients.expiries.sweep(now + 30)
+    assert waiter.value is None
+    poll(office, 2)
+    assert len(office.clients.expiries) == 0
+
+
+def test_between_two_polls_nothing_is_told(office: Office) -> None:
+    now = office.hub.now()
+    shake(office, expires_at=now + 30)
+    office.clients.expiries.sweep(now + 30)
+    office.worker.sending.send("ann", ["a/b", 1])
+    office.hub.sleep(1.0)  # its window
+    assert poll(office, 1, expires_at=now + 60).startswith(b"[[[:a/b 1]] nil")

@@ -40,6 +40,7 @@ from flask_wtf.csrf import CSRFProtect, generate_csrf
 
 from flask_chsk import Chsk, ReplyError
 from flask_chsk.testing import ChskTestClient
+from flask_chsk.web import contexts
 from flask_chsk.web.contexts import HandshakeRequest, PostRequest
 
 PACKAGE = Path(__file__).parents[3] / "flask_chsk"
@@ -74,6 +75,31 @@ def test_nothing_of_an_event_is_left_for_the_next(app: Flask, kept: type[Handsha
             @after_this_request
             def never(response: Any) -> Any:
                 return response
+
+
+def test_requests_with_the_same_headers_share_their_names(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "_SHARED", shared := {})
+    monkeypatch.setattr(contexts, "_MOST_SHARED", 2)
+    for number in range(4):  # two sets of headers enter the table, two come too late
+        for _ in range(2):
+            headers = {f"X-Header-{number}": "1", "X-User": f"ann {number}"}
+            environ = app.test_request_context("/a?b=c", headers=headers).request.environ
+            kept = HandshakeRequest(environ)
+            with kept.context(app):
+                assert request.full_path == "/a?b=c"
+                assert {**request.headers} == {"Host": "localhost", **headers}
+    assert len(shared) == 2
+
+
+def test_names_of_many_bytes_are_not_shared(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "_SHARED", shared := {})
+    headers = {f"X-Header-{number:0100}": "1" for number in range(50)}
+    kept = HandshakeRequest(app.test_request_context("/", headers=headers).request.environ)
+    with kept.context(app):
+        assert len([*request.headers]) == 51
+    assert shared == {}
 
 
 def test_an_idle_connection_holds_nothing_of_its_last_event(app: Flask) -> None:

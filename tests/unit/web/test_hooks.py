@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,7 +14,16 @@ from flask import Flask, Response, abort, redirect, render_template_string
 from flask_login import AnonymousUserMixin, UserMixin
 from werkzeug.wrappers import Response as BaseResponse
 
-from flask_chsk import Chsk, ConfigError, Handlers, PackError, Reply, UsageError, uid_connected
+from flask_chsk import (
+    Chsk,
+    ConfigError,
+    Handlers,
+    Identity,
+    PackError,
+    Reply,
+    UsageError,
+    uid_connected,
+)
 from flask_chsk.errors import ReplyError
 from flask_chsk.testing import Refusal
 from flask_chsk.web.views import TEST_CLIENT
@@ -192,6 +203,51 @@ def test_an_error_handler_is_for_exceptions_not_for_statuses() -> None:
 def test_a_uid_that_is_none_names_the_hook(chsk: Chsk, answer: object) -> None:
     chsk.user_id(lambda: answer)
     with pytest.raises(UsageError, match=r"^@chsk\.user_id is .*: it has to be a str, an int"):
+        chsk.test_client()
+
+
+@pytest.mark.parametrize("shown", [float, int, lambda at: datetime.fromtimestamp(at, timezone.utc)])
+def test_an_identity_may_expire(chsk: Chsk, shown: Callable[[float], Any]) -> None:
+    chsk.user_id(lambda: Identity(7, shown(time.time() + 60)))
+    assert chsk.test_client().uid == "7"
+    chsk.user_id(lambda: Identity(7, shown(time.time())))
+    with pytest.raises(Refusal, match=r"^401: the identity of this request has expired"):
+        chsk.test_client()
+
+
+def test_an_identity_may_hold_for_ever(chsk: Chsk) -> None:
+    chsk.user_id(lambda: Identity(7))
+    assert chsk.test_client().uid == "7"
+
+
+def test_nobody_known_may_expire(chsk: Chsk) -> None:
+    chsk.user_id(lambda: Identity(None, time.time() + 60))
+    assert chsk.test_client().uid is None
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    [
+        "2026-07-01",
+        True,
+        -1,
+        float("nan"),
+        datetime(2026, 7, 1),
+        1_782_864_000_000,  # milliseconds
+        timedelta(minutes=15),
+    ],
+    ids=repr,
+)
+def test_a_time_that_is_none_is_refused_by_name(chsk: Chsk, expires_at: Any) -> None:
+    chsk.user_id(lambda: Identity("ann", expires_at))
+    with pytest.raises(UsageError, match=r"^expires_at of the Identity of @chsk\.user_id is"):
+        chsk.test_client()
+
+
+@pytest.mark.parametrize("answer", [("ann", 1e9), Identity(["ann"], 1e9)], ids=repr)
+def test_only_an_identity_has_an_expiry(chsk: Chsk, answer: Any) -> None:
+    chsk.user_id(lambda: answer)
+    with pytest.raises(UsageError, match="a str, an int or a UUID, an Identity of one"):
         chsk.test_client()
 
 
