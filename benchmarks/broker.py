@@ -92,7 +92,7 @@ def main() -> int:
         tokens = {}
 
         def come(number: int) -> None:
-            arrival = one.attach(f"user{number}", "tab", "ws", True)
+            arrival = one.clients.attach(f"user{number}", "tab", "ws", True)
             assert arrival is not None
             tokens[number] = arrival.token
 
@@ -121,16 +121,20 @@ def main() -> int:
 
         def poll_elsewhere(number: int) -> None:
             broker = (one, two)[number % 2]
-            broker.attach("user1", "tab", "ajax", True)
+            broker.clients.attach("user1", "tab", "ajax", True)
             broker.since({user_channel("user1"): 0, EVERYONE: 0, "c:tab:user1": 0}, last, 1 << 18)
 
         meter.row("a poll of ours that comes to another process", poll_elsewhere)
-        meter.row("events to a poll of Sente's", lambda n: one.take("user2", "tab", tokens[2], n))
+        meter.row(
+            "events to a poll of Sente's", lambda n: one.clients.take("user2", "tab", tokens[2], n)
+        )
         meter.row(
             "a POST of ours, or a send with a key",
-            lambda n: one.claim("tab:user3", f"send {n}", "t"),
+            lambda n: one.sends.claim("tab:user3", f"send {n}", "t"),
         )
-        meter.row("a client goes", lambda n: one.detach(f"user{n}", "tab", tokens[n]), COUNT - 1)
+        meter.row(
+            "a client goes", lambda n: one.clients.detach(f"user{n}", "tab", tokens[n]), COUNT - 1
+        )
         before = meter.read()
         time.sleep(REST)
         busy = meter.read()

@@ -155,12 +155,12 @@ class Sender:
     def join(self, uid: Any, topic: str) -> bool:
         """Make a user, with all their clients, a member of *topic*; False if they were one."""
         key = as_member(uid)
-        return self._state().acting().broker.join(key, as_topic(topic))
+        return self._state().acting().broker.topics.join(key, as_topic(topic))
 
     def leave(self, uid: Any, topic: str) -> bool:
         """End a user's membership of *topic*; False if there was none."""
         key = as_uid(uid)
-        return key is not None and self._state().acting().broker.leave(key, as_topic(topic))
+        return key is not None and self._state().acting().broker.topics.leave(key, as_topic(topic))
 
     def publish(
         self,
@@ -187,7 +187,7 @@ class Sender:
 
     def members(self, topic: str) -> frozenset[str]:
         """The uids that joined *topic*."""
-        return self._state().acting().broker.members(as_topic(topic))
+        return self._state().acting().broker.topics.members(as_topic(topic))
 
     @property
     def connected_uids(self) -> ConnectedUids:

@@ -122,7 +122,7 @@ class Publisher:
 
         redis, key, asked_event = self._connections.redis, as_uid(uid), assert_event(event)
         outcomes: list[q.Outcome] = []
-        clients = commands.clients(redis, key)
+        clients = commands.askable(redis, key)
         question = q.Question(q.asked_of(key, clients, client_id), outcomes.append)
         name = secrets.token_hex(8)
         ask_id = f"{name}.{secrets.token_hex(12)}"
@@ -133,7 +133,7 @@ class Publisher:
             while not outcomes and (left := end - time.monotonic()) > 0:
                 answer = inbox.next(min(left, q.ASKED_STILL))
                 if answer is None:
-                    question.only({(key, one) for one in commands.clients(redis, key)})
+                    question.only({(key, one) for one in commands.askable(redis, key)})
                 else:
                     client, answered = q.read(answer)
                     if answered.id == ask_id:

@@ -7,7 +7,7 @@ are there, and hands events in offset order to the server of each process (docs/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import Refused
@@ -101,6 +101,20 @@ class Page(NamedTuple):
     complete: bool
 
 
+def page_of(pushes: Sequence[Push], end: int, more: bool, page_bytes: int) -> Page:
+    """A complete page of *pushes*, which are in order, up to *page_bytes* and one event at least.
+
+    :param end: up to which history was read.
+    :param more: whether it goes on there.
+    """
+    size = 0
+    for count, push in enumerate(pushes):
+        size += push.size
+        if size > page_bytes and count:
+            return Page(tuple(pushes[:count]), pushes[count - 1].offset, True, True)
+    return Page(tuple(pushes), end, more, True)
+
+
 class Arrival(NamedTuple):
     """A client was let in.
 
@@ -115,7 +129,7 @@ class Arrival(NamedTuple):
     ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
     say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
     process that did not know. ``dropped``: no event to this user above this offset was dropped for
-    want of a client (:meth:`Broker.expect`).
+    want of a client (:meth:`BrokerClients.expect`).
     """
 
     token: str
@@ -170,75 +184,8 @@ class Listener(Protocol):
         """Users came or went, anywhere."""
 
 
-class Broker(Protocol):
-    """What the server asks of a broker; from any thread, and it may block, where not said.
-
-    The server asks from the background, and what follows runs in a later callback on the hub,
-    whether a broker blocks or not. ``local``: there is no other worker.
-    """
-
-    local: bool
-    name: str  # of this process, for tell()
-    snapshot_seconds: float  # for which an answer of connected() is not asked for again
-
-    @property
-    def epoch(self) -> str:
-        """The name of the counter's life; offsets compare within one epoch only."""
-
-    def start(self, hub: Hub, listener: Listener) -> None:
-        """Begin; once, before anything else. Does not block."""
-
-    def ready(self) -> None:
-        """Wait until the epoch is known.
-
-        :raises BrokerUnavailable: it is not yet.
-        :raises ConfigError: this broker cannot be used.
-        """
-
-    def listen(self) -> None:
-        """Wait until what is published is heard; at once, but after a start or a cut.
-
-        :raises BrokerUnavailable: it is not.
-        """
-
-    def retire(self, seconds: float) -> None:
-        """This process ends: clients that are not elsewhere in *seconds* are gone."""
-
-    def stop(self) -> None:
-        """End; what was published stays published."""
-
-    def publish(
-        self,
-        channel: str,
-        text: str,
-        *,
-        but: tuple[str | None, str] | None = None,
-        flush: bool = False,
-    ) -> int | None:
-        """Give an event (canonical EDN) its offset and send it on its way.
-
-        None where *channel* is of a user or client that is not there, and was not within the
-        window, but for :func:`is_close`. Such an event is kept nowhere. Of one to a user who was
-        not expected either (:meth:`expect`) the offset is remembered: see ``Arrival.dropped``.
-
-        :param flush: it waits for no window, nor does what is before it.
-
-        :raises BrokerUnavailable: nothing was sent.
-        :raises PublishUnknown: the answer was lost.
-        """
-
-    def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
-        """What *channels* (each from its own offset on) had after *cursor*.
-
-        Completeness is proved by what is kept. For each channel the broker knows since which
-        offset its history is whole: an event names the one before it in its channel, and of what
-        is forgotten the broker keeps the last offset. A cursor below is incomplete. That a key is
-        missing, was evicted or has expired, and what clocks say, proves nothing; nor does a
-        history that was kept for a shorter time than the window is now.
-        """
-
-    def watermark(self) -> int:
-        """The offset up to which everything was delivered. From any thread, does not block."""
+class BrokerClients(Protocol):
+    """The clients of all workers, and which users are there. From any thread; it may block."""
 
     def expect(self, uid: str, seconds: float) -> None:
         """A page was rendered for a user: keep events to them for *seconds*, or the window.
@@ -294,9 +241,28 @@ class Broker(Protocol):
         The generation of their closing, where it is to be told; else 0.
         """
 
-    @property
-    def deaf(self) -> bool:
-        """Whether nothing is heard just now; then ``resync_required`` is called once it is."""
+    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+        """Note that a client which keeps no cursor is served up to *offset*.
+
+        The events of one answer are noted before it leaves, and no others: the next poll goes on
+        behind them, in whatever process. An earlier *offset* than before takes back what could not
+        be given.
+
+        False where *token* is not that of its latest opening: another process serves it.
+        """
+
+    def watch(self) -> None:
+        """From now on the listener is told that somebody's coming or going has changed who is."""
+
+    def connected(self) -> ConnectedUids:
+        """Who is connected, anywhere; costs as much as there are users."""
+
+    def askable(self, uid: str | None) -> frozenset[str]:
+        """The clients of a user, anywhere, that can be asked (``v=1``)."""
+
+
+class BrokerTopics(Protocol):
+    """Memberships of users in topics. From any thread; it may block."""
 
     def join(self, uid: str, topic: str) -> bool:
         """Make a user a member; False where they were one.
@@ -318,15 +284,9 @@ class Broker(Protocol):
     def members(self, topic: str) -> frozenset[str]:
         """The users of a topic."""
 
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        """Note that a client which keeps no cursor is served up to *offset*.
 
-        The events of one answer are noted before it leaves, and no others: the next poll goes on
-        behind them, in whatever process. An earlier *offset* than before takes back what could not
-        be given.
-
-        False where *token* is not that of its latest opening: another process serves it.
-        """
+class BrokerSends(Protocol):
+    """Sends that their clients may repeat. From any thread; it may block."""
 
     def claim(self, client: str, key: str, token: str) -> str | None:
         """Take a send that its client may repeat for one process: None.
@@ -336,20 +296,94 @@ class Broker(Protocol):
         whichever is longer.
         """
 
-    def settle(self, client: str, key: str, reply: str) -> None:
+    def keep_reply(self, client: str, key: str, reply: str) -> None:
         """Keep the reply to a send that was claimed."""
+
+
+class Broker(Protocol):
+    """What the server asks of a broker; from any thread, and it may block, where not said.
+
+    The server asks from the background, and what follows runs in a later callback on the hub,
+    whether a broker blocks or not. ``local``: there is no other worker.
+    """
+
+    local: bool
+    name: str  # of this process, for tell()
+    snapshot_seconds: float  # for which an answer of connected() is not asked for again
+
+    @property
+    def clients(self) -> BrokerClients: ...
+    @property
+    def topics(self) -> BrokerTopics: ...
+    @property
+    def sends(self) -> BrokerSends: ...
+
+    @property
+    def epoch(self) -> str:
+        """The name of the counter's life; offsets compare within one epoch only."""
+
+    def start(self, hub: Hub, listener: Listener) -> None:
+        """Begin; once, before anything else. Does not block."""
+
+    def ready(self) -> None:
+        """Wait until the epoch is known.
+
+        :raises BrokerUnavailable: it is not yet.
+        :raises ConfigError: this broker cannot be used.
+        """
+
+    def listen(self) -> None:
+        """Wait until what is published is heard; at once, but after a start or a cut.
+
+        :raises BrokerUnavailable: it is not.
+        """
+
+    def retire(self, seconds: float) -> None:
+        """This process ends: clients that are not elsewhere in *seconds* are gone."""
+
+    def stop(self) -> None:
+        """End; what was published stays published."""
+
+    def publish(
+        self,
+        channel: str,
+        text: str,
+        *,
+        but: tuple[str | None, str] | None = None,
+        flush: bool = False,
+    ) -> int | None:
+        """Give an event (canonical EDN) its offset and send it on its way.
+
+        None where *channel* is of a user or client that is not there, and was not within the
+        window, but for :func:`is_close`. Such an event is kept nowhere. Of one to a user who was
+        not expected either (:meth:`BrokerClients.expect`) the offset is remembered: see
+        ``Arrival.dropped``.
+
+        :param flush: it waits for no window, nor does what is before it.
+
+        :raises BrokerUnavailable: nothing was sent.
+        :raises PublishUnknown: the answer was lost.
+        """
+
+    def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
+        """What *channels* (each from its own offset on) had after *cursor*.
+
+        Completeness is proved by what is kept. For each channel the broker knows since which
+        offset its history is whole: an event names the one before it in its channel, and of what
+        is forgotten the broker keeps the last offset. A cursor below is incomplete. That a key is
+        missing, was evicted or has expired, and what clocks say, proves nothing; nor does a
+        history that was kept for a shorter time than the window is now.
+        """
+
+    def watermark(self) -> int:
+        """The offset up to which everything was delivered. From any thread, does not block."""
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing is heard just now; then ``resync_required`` is called once it is."""
 
     def unused(self, channel: str) -> None:
         """A channel may have lost its last client here. On the hub, does not block."""
-
-    def watch(self) -> None:
-        """From now on the listener is told that somebody's coming or going has changed who is."""
-
-    def connected(self) -> ConnectedUids:
-        """Who is connected, anywhere; costs as much as there are users."""
-
-    def clients(self, uid: str | None) -> frozenset[str]:
-        """The clients of a user, anywhere, that can be asked (``v=1``)."""
 
     def tell(self, name: str, text: str) -> None:
         """Say something to one process."""

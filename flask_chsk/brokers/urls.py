@@ -18,7 +18,7 @@ def make(config: Config) -> Broker:
     """
     scheme, colon, _ = config.broker_url.partition(":")
     if scheme == "memory":
-        from .memory import MemoryBroker
+        from .memory.broker import MemoryBroker
 
         return MemoryBroker(config)
     if scheme in ("redis", "rediss", "unix"):

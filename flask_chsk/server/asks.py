@@ -68,7 +68,7 @@ class Asks:
         :raises AskFailed: when all that were asked answered with an error.
         """
         question = assert_event(event)
-        asked = asked_of(uid, self._broker.clients(uid), client_id)
+        asked = asked_of(uid, self._broker.clients.askable(uid), client_id)
         waiter = self.hub.waiter_here()
         ask_id = f"{self._broker.name}.{self.hub.token(12)}"
         self.hub.run(self._begin, ask_id, asked, waiter)
@@ -141,7 +141,7 @@ class Asks:
             answer = waiter.wait(max(0.0, min(left, ASKED_STILL)))
             if answer is not None or left <= ASKED_STILL:
                 return answer
-            there = {(uid, one) for one in self._broker.clients(uid)}
+            there = {(uid, one) for one in self._broker.clients.askable(uid)}
             self.hub.run(self._only, ask_id, there)
 
     @on_hub

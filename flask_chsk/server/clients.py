@@ -144,7 +144,7 @@ class Clients:
             return
         known = self._registry.get(uid, client_id)
         try:
-            held = self._broker.holder(uid, client_id) if known is None else known.digest
+            held = self._broker.clients.holder(uid, client_id) if known is None else known.digest
         except BrokerError as error:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         check_may_act(uid, held, opening.digest)
@@ -166,7 +166,7 @@ class Clients:
         try:
             asked = "try" if kind == "ws" and v1 else kind
             quiet = hub.run(self._registration.had_before, uid)
-            arrival = self._broker.attach(
+            arrival = self._broker.clients.attach(
                 uid, client_id, asked, v1, digest=opening.digest, quiet=quiet
             )
             if arrival is None:

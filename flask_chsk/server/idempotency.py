@@ -160,14 +160,14 @@ class Idempotency:
         hub, broker = self.hub, self._broker
         until = hub.now() + self._reply_timeout
         try:
-            held = broker.claim(client, key, token)
+            held = broker.sends.claim(client, key, token)
             if held is None:
                 return False
             hub.call(self._counters.update, ("repeated",))
             if way.wants_reply:
                 while not held and hub.now() < until:
                     hub.waiter_here().wait(AGAIN)
-                    held = broker.claim(client, key, token)
+                    held = broker.sends.claim(client, key, token)
                     if held is None:
                         break  # it was forgotten meanwhile
                 if held:
@@ -188,7 +188,7 @@ class Idempotency:
 
     def _settle(self, kept: CachedReply, reply: str) -> None:
         try:
-            self._broker.settle(kept.client, kept.key, reply)
+            self._broker.sends.keep_reply(kept.client, kept.key, reply)
         except BrokerError as error:
             rate_limited.warning("settle", "a reply will not be given again: %s", error)
 

@@ -70,7 +70,7 @@ class Presence:
             self._snapshot = (asked, before[1])  # one asks; others have the last answer meanwhile
         mine = self._snapshot
         try:
-            snapshot = self._broker.connected()
+            snapshot = self._broker.clients.connected()
         except BrokerError:
             if self._snapshot is mine:
                 self._snapshot = before
@@ -106,7 +106,7 @@ class Presence:
 
     def _watch(self) -> None:
         try:
-            self._broker.watch()
+            self._broker.clients.watch()
             self._changed = True  # whoever came before is told of, too
         except BrokerError as error:
             self._watching = False  # until the next sweep

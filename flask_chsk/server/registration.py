@@ -200,7 +200,7 @@ class BrokerRegistration:
         if not token:
             return
         try:
-            arrival = self._broker.attach(
+            arrival = self._broker.clients.attach(
                 uid,
                 client_id,
                 connection.kind,
@@ -218,13 +218,13 @@ class BrokerRegistration:
             self.hub.call(self._attached, connection, arrival)
 
     def _say_gone(self, uid: str) -> None:
-        generation = self._broker.was_here(uid)
+        generation = self._broker.clients.was_here(uid)
         if generation:
             self.hub.call(self._presence.user_presence_changed, uid, False, generation)
 
     def _say_topic(self, uid: str, topic: str) -> None:
         try:
-            if self._broker.rejoin(uid, topic):
+            if self._broker.topics.rejoin(uid, topic):
                 return
             why = "that they did not leave since is not known any more"
         except UsageError as error:
@@ -240,7 +240,7 @@ class BrokerRegistration:
             return
         try:
             quiet = self.hub.run(self.had_before, uid)
-            arrival = self._broker.attach(
+            arrival = self._broker.clients.attach(
                 uid,
                 client_id,
                 "ws",
@@ -283,7 +283,7 @@ class BrokerRegistration:
         while self._leaving:
             gone = uid, client_id, token = self._leaving[0]
             try:
-                generation = self._broker.detach(uid, client_id, token)
+                generation = self._broker.clients.detach(uid, client_id, token)
             except BrokerError as error:
                 rate_limited.warning("sign off", "uid %r is not signed off yet: %s", uid, error)
                 self._later(self._sign_off)
@@ -299,7 +299,7 @@ class BrokerRegistration:
         May wait for the broker.
         """
         try:
-            self._broker.take(*connection.key, connection.token, connection.session.acked)
+            self._broker.clients.take(*connection.key, connection.token, connection.session.acked)
         except BrokerError as error:
             log.debug("uid %r may miss events: %s", connection.session.uid, error)
 

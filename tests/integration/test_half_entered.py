@@ -111,7 +111,7 @@ def test_a_failure_in_the_middle_undoes_what_was_done(
     broken: Callable[[Worker], tuple[Any, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server.broker.join("ann", "topic")
+    server.broker.topics.join("ann", "topic")
     owner, name = broken(server)
     first = opening(app)  # it waits for the subscription, which is not to break
     with monkeypatch.context() as patch:

@@ -22,7 +22,7 @@ from flask_chsk.brokers.contract import (
     topic_channel,
     user_channel,
 )
-from flask_chsk.brokers.memory import MemoryBroker
+from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.client.session import AT_REST
 from flask_chsk.config import Config
 from flask_chsk.errors import ChskError
@@ -266,7 +266,7 @@ class World:
         number = next(self._numbers)
         server, broker = self.server, self.server.broker
         event = [Keyword("sim/event"), [number, "x" * size]]
-        to = tuple(sorted(broker.members(channel[2:]))) if channel.startswith("t:") else ()
+        to = tuple(sorted(broker.topics.members(channel[2:]))) if channel.startswith("t:") else ()
         kind, _, rest = channel.partition(":")
         self.say(f"event {number} of {size} characters is sent to {channel}")
         left_out = sender = None
@@ -301,13 +301,13 @@ class World:
 
     def join(self) -> None:
         user, topic = self.rng.choice(USERS[:2]), self.rng.choice(TOPICS)
-        if self.server.broker.join(str(user), topic):
+        if self.server.broker.topics.join(str(user), topic):
             self.say(f"{user} joins {topic}")
             self._control(user_channel(str(user)))
 
     def quit(self) -> None:
         user, topic = self.rng.choice(USERS[:2]), self.rng.choice(TOPICS)
-        if self.server.broker.leave(str(user), topic):
+        if self.server.broker.topics.leave(str(user), topic):
             self.say(f"{user} leaves {topic}")
             self.checker.left[user, topic] = int(self.hub.wall() * 1e6)
             self._control(user_channel(str(user)))

@@ -31,7 +31,7 @@ def names(key: ast.expr) -> Iterator[str]:
 
 def counted(path: Path) -> Iterator[str]:
     """What a module counts."""
-    prefix = "broker_" if "brokers" in path.parts else ""
+    prefix = "broker_" if "brokers" in path.relative_to(PACKAGE).parts else ""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
             counter = ast.unparse(node.target.value)

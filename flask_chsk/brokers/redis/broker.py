@@ -6,47 +6,31 @@ sessions then read from history what it missed. Presence is decided by scripts, 
 may hop between processes with every request. Not for Redis Cluster; no KEYS, no PSUBSCRIBE,
 no pickle.
 
-A call blocks its caller alone; a native thread of a patched process hands its call to the hub,
-so that no connection crosses hubs.
+A call blocks its caller alone. From ``start`` on ``clients``, ``topics`` and ``sends`` are there.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ...config import Config
-from ...errors import BrokerUnavailable
-from ...protocol.uids import ConnectedUids
-from ...security import held_by_another
-from ..contract import (
-    ANONYMOUS,
-    EVERYONE,
-    KEPT_BYTES,
-    KEYS,
-    Arrival,
-    Listener,
-    Page,
-    pubsub_of,
-    too_many_clients,
-)
+from ..contract import EVERYONE, Listener, Page, page_of, pubsub_of
 from . import commands, lease, scripts
-from .calls import Address, Redis
+from .calls import Address
+from .clients import RedisClients
 from .epoch import Epoch
 from .lease import Lease
-from .records import push_of, to_bytes, to_text
+from .records import push_of, to_bytes
 from .schema import SCHEMA
-from .subscription import CHANGES, Subscription
+from .sends import RedisSends
+from .subscription import Subscription
+from .topics import RedisTopics
+from .worker_redis import WorkerRedis
 
 if TYPE_CHECKING:
     from ...hub import Hub
-
-T = TypeVar("T")
-
-NO_DIGEST = "."  # in a record of Redis: a client of Sente's has no secret
 
 
 class RedisBroker:
@@ -77,7 +61,7 @@ class RedisBroker:
         self._hub = hub
         self._listener = listener
         self.name = hub.token(8)
-        self._redis = Redis(
+        self._redis = WorkerRedis(
             self._address,
             hub,
             self._limits,
@@ -90,6 +74,17 @@ class RedisBroker:
         self._subscription = Subscription(
             hub, self._redis, self._epoch, listener, self.counters, self.name
         )
+        self.clients = RedisClients(
+            hub,
+            self._redis,
+            self._epoch,
+            self._subscription,
+            listener,
+            self.name,
+            self._config.max_clients_per_uid,
+        )
+        self.topics = RedisTopics(self._redis)
+        self.sends = RedisSends(self._redis)
         self._subscription.start()
         hub.call(hub.deadline, self._lease, hub.now() + lease.RENEW)
 
@@ -105,37 +100,12 @@ class RedisBroker:
 
     def retire(self, seconds: float) -> None:
         self._lease.end()
-        self._do(self._redis.call, scripts.RETIRE, self.name, int(seconds * 1000))
+        self._redis.call(scripts.RETIRE, self.name, int(seconds * 1000))
 
     def stop(self) -> None:
         self._lease.end()
         self._subscription.stop()
         self._redis.close()
-
-    def _do(self, fn: Callable[..., T], *args: Any) -> T:
-        """Call *fn* where connections may be used: here, but for a foreign native thread."""
-        if not self._hub.cooperative or self._hub.here():
-            return fn(*args)
-        waiter = self._hub.waiter_here()
-
-        def there() -> None:
-            try:
-                result = (fn(*args), None)
-            except BaseException as error:
-                waiter.set((None, error))
-            else:
-                waiter.set(result)
-
-        self._hub.call(self._hub.spawn, there)
-        done = waiter.wait(30.0)  # above the sum of all waits in one call
-        if done is None:
-            raise BrokerUnavailable("the hub of this process does not answer")
-        if done[1] is not None:
-            raise done[1]
-        return done[0]  # type: ignore[no-any-return]
-
-    def watch(self) -> None:
-        self._subscription.hear({CHANGES})
 
     def watermark(self) -> int:
         return self._epoch.offset
@@ -150,13 +120,9 @@ class RedisBroker:
         but: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
-        call = partial(commands.publish, self._redis, channel, text, but=but, flush=flush)
-        return self._do(call)
+        return commands.publish(self._redis, channel, text, but=but, flush=flush)
 
     def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
-        return self._do(self._since, channels, cursor, page_bytes)
-
-    def _since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
         self._subscription.hear({pubsub_of(channel) for channel in channels})
         args: list[Any] = [cursor, page_bytes]
         for channel, joined in channels.items():
@@ -171,165 +137,10 @@ class RedisBroker:
             if int(offset) <= high
         ]
         found.sort(key=lambda push: push.offset)
-        size = 0
-        for count, push in enumerate(found):
-            size += push.size
-            if size > page_bytes and count:
-                return Page(tuple(found[:count]), found[count - 1].offset, True, True)
-        return Page(tuple(found), high, bool(more), True)
-
-    # presence ----------------------------------------------------------------------------------
-
-    def attach(
-        self,
-        uid: str | None,
-        client_id: str,
-        kind: str = "ws",
-        v1: bool = False,
-        token: str | None = None,
-        *,
-        digest: str = "",
-        quiet: bool = False,
-    ) -> Arrival | None:
-        return self._do(self._attach, uid, client_id, kind, v1, digest, token, quiet)
-
-    def _attach(
-        self,
-        uid: str | None,
-        client_id: str,
-        kind: str,
-        v1: bool,
-        digest: str,
-        before: str | None,
-        quiet: bool,
-    ) -> Arrival | None:
-        names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
-        self._subscription.hear({EVERYONE, *names})
-        token = before or self._hub.token(8)
-        answer = self._redis.call(
-            scripts.ATTACH,
-            to_bytes(uid or ""),
-            client_id,
-            token,
-            self.name,
-            kind,
-            int(v1),
-            int(lease.LEASE * 1000),
-            self._config.max_clients_per_uid,
-            before or "",
-            digest or NO_DIGEST,
-            int(quiet),
-        )
-        self._tell_closing(uid, answer)
-        if answer[0] == b"late":
-            return None
-        if answer[0] == b"held":
-            raise held_by_another()
-        if answer[0] == b"full":
-            raise too_many_clients(self._config.max_clients_per_uid)
-        if answer[0] == b"farewell":
-            return Arrival("", False, {}, farewell=to_text(answer[1]))
-        pairs = zip(*[iter(answer[-1])] * 2, strict=True)
-        topics = {to_text(topic): int(start) for topic, start in pairs}
-        try:
-            if topics:
-                self._subscription.hear({f"t:{topic}" for topic in topics})
-        except BrokerUnavailable:
-            if before is None:  # else it is let in again, with the same token
-                self._undo_attach(uid, client_id, token, answer)
-            raise
-        if answer[0] == b"trial":
-            offset, dropped = map(int, answer[1:3])
-            return Arrival("", False, topics, offset=offset, trial=True, dropped=dropped)
-        return self._arrived(token, topics, answer)
-
-    def _arrived(self, token: str, topics: dict[str, int], answer: list[Any]) -> Arrival:
-        """The script let a client in."""
-        _, offset, first, known, cursor, epoch, restored, began, dropped, _, _ = answer
-        self._hub.run(self._epoch.enter, epoch.decode(), int(offset), int(began))
-        return Arrival(
-            token,
-            bool(first),
-            topics,
-            generation=int(offset),
-            offset=int(offset),
-            known=bool(known),
-            cursor=int(cursor) if cursor else None,
-            epoch=epoch.decode(),
-            whole=restored == b"",
-            restored=int(restored or 0),
-            dropped=int(dropped),
-        )
-
-    def _tell_closing(self, uid: str | None, answer: list[Any]) -> None:
-        """Tell of the closing that belongs before this coming, where the script found one."""
-        place = {b"late": -1, b"full": -1, b"in": -2}.get(answer[0])
-        if uid is not None and place is not None and answer[place]:
-            self._hub.call(self._listener.user_presence_changed, uid, False, int(answer[place]))
-
-    def _undo_attach(self, uid: str | None, client_id: str, token: str, answer: list[Any]) -> None:
-        """A client could not be let in after all: tell what was decided of its user."""
-        with suppress(BrokerUnavailable):
-            args = (to_bytes(uid or ""), client_id, token)
-            went = int(self._redis.call(scripts.DETACH, *args))
-            if uid is not None and went and answer[0] == b"in":
-                if answer[2]:
-                    self._hub.call(self._listener.user_presence_changed, uid, True, int(answer[1]))
-                self._hub.call(self._listener.user_presence_changed, uid, False, went)
-
-    def expect(self, uid: str, seconds: float) -> None:
-        self._do(self._redis.call, scripts.EXPECT, to_bytes(uid), int(seconds * 1000))
-
-    def holder(self, uid: str | None, client_id: str) -> str | None:
-        held = self._do(self._redis.call, scripts.HOLDER, to_bytes(uid or ""), client_id)
-        return None if held is None else to_text(held).replace(NO_DIGEST, "")
-
-    def detach(self, uid: str | None, client_id: str, token: str) -> int:
-        args = (to_bytes(uid or ""), client_id, token)
-        return int(self._do(self._redis.call, scripts.DETACH, *args))
-
-    def was_here(self, uid: str) -> int:
-        return int(self._do(self._redis.call, scripts.WAS_HERE, to_bytes(uid)))
-
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        args = (to_bytes(uid or ""), client_id, token, offset)
-        return bool(self._do(self._redis.call, scripts.TAKE, *args))
-
-    def claim(self, client: str, key: str, token: str) -> str | None:
-        args = (to_bytes(client), to_bytes(key), token, KEYS, KEPT_BYTES)
-        held = self._do(self._redis.call, scripts.CLAIM, *args)
-        return None if held is None else to_text(held[1:]) if held[:1] == b"=" else ""
-
-    def settle(self, client: str, key: str, reply: str) -> None:
-        args = (to_bytes(client), to_bytes(key), to_bytes(reply), KEPT_BYTES)
-        self._do(self._redis.call, scripts.SETTLE, *args)
-
-    def connected(self) -> ConnectedUids:
-        ws, ajax = (
-            frozenset(map(to_text, uids)) for uids in self._do(self._redis.call, scripts.CONNECTED)
-        )
-        return ConnectedUids(ws, ajax, ws | ajax)
-
-    def clients(self, uid: str | None) -> frozenset[str]:
-        return self._do(commands.clients, self._redis, uid)
+        return page_of(found, high, bool(more), page_bytes)
 
     def tell(self, name: str, text: str) -> None:
-        self._do(self._redis.call, scripts.TELL, name, to_bytes(text))
-
-    # topics ------------------------------------------------------------------------------------
-
-    def join(self, uid: str, topic: str) -> bool:
-        return self._do(commands.join, self._redis, uid, topic)
-
-    def rejoin(self, uid: str, topic: str) -> bool:
-        return self._do(commands.rejoin, self._redis, uid, topic)
-
-    def leave(self, uid: str, topic: str) -> bool:
-        return self._do(commands.leave, self._redis, uid, topic)
-
-    def members(self, topic: str) -> frozenset[str]:
-        found = self._do(self._redis.call, scripts.MEMBERS, to_bytes(topic))
-        return frozenset(map(to_text, found))
+        self._redis.call(scripts.TELL, name, to_bytes(text))
 
     # looking -----------------------------------------------------------------------------------
 

@@ -29,12 +29,12 @@ def publish(
 
 
 def join(redis: Redis, uid: str, topic: str) -> bool:
-    """As :meth:`flask_chsk.brokers.contract.Broker.join`."""
+    """As :meth:`flask_chsk.brokers.contract.BrokerTopics.join`."""
     return _join(redis, uid, topic, control(":chsk/joined", topic), again=False) > 0
 
 
 def rejoin(redis: Redis, uid: str, topic: str) -> bool:
-    """As :meth:`flask_chsk.brokers.contract.Broker.rejoin`."""
+    """As :meth:`flask_chsk.brokers.contract.BrokerTopics.rejoin`."""
     return _join(redis, uid, topic, begun_control(topic), again=True) >= 0
 
 
@@ -47,11 +47,11 @@ def _join(redis: Redis, uid: str, topic: str, event: str, *, again: bool) -> int
 
 
 def leave(redis: Redis, uid: str, topic: str) -> bool:
-    """As :meth:`flask_chsk.brokers.contract.Broker.leave`."""
+    """As :meth:`flask_chsk.brokers.contract.BrokerTopics.leave`."""
     args = (to_bytes(uid), to_bytes(topic), to_bytes(control(":chsk/left", topic)))
     return bool(redis.call(scripts.LEAVE, *args))
 
 
-def clients(redis: Redis, uid: str | None) -> frozenset[str]:
-    """As :meth:`flask_chsk.brokers.contract.Broker.clients`."""
+def askable(redis: Redis, uid: str | None) -> frozenset[str]:
+    """As :meth:`flask_chsk.brokers.contract.BrokerClients.askable`."""
     return frozenset(map(to_text, redis.call(scripts.CLIENTS, to_bytes(uid or ""))))

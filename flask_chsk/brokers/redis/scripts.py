@@ -824,7 +824,7 @@ return false
 )
 """Take a send that may come again for one process; else what is known of it."""
 
-SETTLE = Script(
+KEEP_REPLY = Script(
     """
 -- client, key, reply, most bytes of all
 local m = counter()

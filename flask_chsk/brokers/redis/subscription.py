@@ -158,7 +158,7 @@ class Subscription:
         return batch
 
     def _flush(self) -> None:
-        """Send what was decided on the hub, in that order; in a background greenlet."""
+        """Send what was decided on the hub, in that order; where connections may be used."""
         with self._sending:
             connection = self._connection
             while self._to_send:
@@ -181,7 +181,9 @@ class Subscription:
         """
         waiter = self._hub.waiter_here()
         missing, new = self._hub.run(self._want, set(names), waiter)
-        if new:
+        if new and self._hub.cooperative and not self._hub.here():
+            self._hub.call(self._hub.background, self._flush)
+        elif new:
             self._flush()
         if missing and waiter.wait(CONFIRM) is None:
             raise BrokerUnavailable(

@@ -29,7 +29,7 @@ def main(url: str, prefix: str) -> None:
     ears = Ears(broker, hub)
     broker.start(hub, ears)
     broker.ready()
-    broker.attach("ann", "1")
+    broker.clients.attach("ann", "1")
     broker.publish("u:ann", "[:from/greenlet]")
     pool = gevent.get_hub().threadpool
     ticks = []

@@ -58,7 +58,7 @@ def test_an_event_that_waits_for_the_users_return_is_not_for_nobody(workers: Pai
     ann = Page(there, "ann", "a1")
     there.extensions["close"]("ann", now=True)
     server = there.extensions["chsk"].worker()
-    eventually(lambda: not server.broker.connected().any)
+    eventually(lambda: not server.broker.clients.connected().any)
     here.extensions["send"]("ann", ["a/b", 1])
     ann.connect(here)
     assert ann.recovered is True

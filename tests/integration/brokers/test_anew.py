@@ -32,21 +32,23 @@ class Emptied:
 
     def come(self, ears: Ears, client: str, quiet: str = "") -> str:
         """*quiet*: the token of its opening in the epoch before."""
-        arrival = ears.broker.attach("ann", client, "ws", True, quiet or None, quiet=bool(quiet))
+        arrival = ears.broker.clients.attach(
+            "ann", client, "ws", True, quiet or None, quiet=bool(quiet)
+        )
         assert arrival is not None
         if arrival.first:
             self.told.append((arrival.generation, True))
         return arrival.token
 
     def go(self, ears: Ears, client: str, token: str) -> None:
-        generation = ears.broker.detach("ann", client, token)
+        generation = ears.broker.clients.detach("ann", client, token)
         if generation:
             self.told.append((generation, False))
 
     def empty(self) -> None:
         epoch = self.one.broker.epoch
         redis.Redis.from_url(self.server.url).flushall()
-        self.one.broker.members("news")  # whatever is asked first
+        self.one.broker.topics.members("news")  # whatever is asked first
         for ears in (self.one, self.two):
             eventually(lambda ears=ears: ears.broker.epoch != epoch)
 
@@ -71,7 +73,7 @@ def test_who_stayed_did_not_come_again(emptied: Emptied) -> None:
     here = emptied.come(one, "1", quiet=here)
     there = emptied.come(two, "2", quiet=there)
     assert emptied.history() == ["came"]
-    assert one.broker.connected().any == {"ann"}
+    assert one.broker.clients.connected().any == {"ann"}
     emptied.go(one, "1", here)
     emptied.go(two, "2", there)
     assert emptied.history() == ["came", "went"]
@@ -98,7 +100,7 @@ def test_who_is_seen_elsewhere_first_went_and_came(
     if goes:
         emptied.go(two, "1" if hops else "2", there)
     if hops and not goes:
-        assert one.broker.attach("ann", "1", "ws", True, here, quiet=True) is None
+        assert one.broker.clients.attach("ann", "1", "ws", True, here, quiet=True) is None
     else:
         emptied.come(one, "1", quiet=here)
     emptied.come(one, "3", quiet=other)
@@ -133,7 +135,7 @@ def test_whose_only_process_has_no_client_of_theirs_any_more_went(
     if seen == "elsewhere and no more":
         emptied.go(two, "1", there)
     for ears in (one, two):  # which had them before, one after the other
-        if generation := ears.broker.was_here("ann"):
+        if generation := ears.broker.clients.was_here("ann"):
             emptied.told.append((generation, False))
     told = {"nowhere": 2, "elsewhere": 3, "elsewhere and no more": 4}[seen]
     assert emptied.history() == (["came", "went"] * 2)[:told]
@@ -150,10 +152,10 @@ def test_what_a_restored_redis_says_of_clients_is_over(
     one = start(server.url)
     one.broker.ready()
     ann, bob = attached(one.broker, "ann", "1"), attached(one.broker, "bob", "1")
-    one.broker.join("bob", "news")
+    one.broker.topics.join("bob", "news")
     admin = redis.Redis.from_url(server.url)
     kept = {key: admin.dump(key) for key in admin.scan_iter()}
-    assert one.broker.detach("bob", "1", bob.token)
+    assert one.broker.clients.detach("bob", "1", bob.token)
     admin.flushall()
     for key, value in kept.items():
         admin.restore(key, 0, value)
@@ -163,13 +165,13 @@ def test_what_a_restored_redis_says_of_clients_is_over(
     admin.client_kill_filter(_type="pubsub")
     eventually(lambda: one.broker.epoch != epoch)
     eventually(lambda: not one.broker.health())
-    assert one.broker.connected().any == set()
-    again = one.broker.attach("ann", "1", "ws", True, ann.token, quiet=True)
+    assert one.broker.clients.connected().any == set()
+    again = one.broker.clients.attach("ann", "1", "ws", True, ann.token, quiet=True)
     assert again is not None
     assert not again.first
-    assert one.broker.connected().any == {"ann"}
+    assert one.broker.clients.connected().any == {"ann"}
     assert attached(one.broker, "bob", "1").first
-    assert one.broker.members("news") == {"bob"}
+    assert one.broker.topics.members("news") == {"bob"}
 
 
 def _counter(admin: redis.Redis) -> bytes:
@@ -205,17 +207,17 @@ def test_what_a_publisher_sends_first_is_kept_for_who_is_there(emptied: Emptied)
 def test_a_membership_of_before_is_one_since_the_epoch_began(emptied: Emptied) -> None:
     one, two = emptied.one, emptied.two
     here = emptied.come(one, "1")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     emptied.empty()
     page = one.broker.since({"*": 0}, one.watermark(), 1000)
     assert page.complete
     began = page.end
     missed = one.broker.publish(NEWS, "[:a/b 1]") or 0
-    assert one.broker.rejoin("ann", "news")
-    arrival = one.broker.attach("ann", "1", "ws", True, here, quiet=True)
+    assert one.broker.topics.rejoin("ann", "news")
+    arrival = one.broker.clients.attach("ann", "1", "ws", True, here, quiet=True)
     assert arrival is not None
     assert arrival.topics["news"] <= began < missed
-    assert two.broker.members("news") == {"ann"}
+    assert two.broker.topics.members("news") == {"ann"}
 
 
 def test_who_is_at_another_process_by_then_is_told_since_when_they_are_a_member(
@@ -223,11 +225,11 @@ def test_who_is_at_another_process_by_then_is_told_since_when_they_are_a_member(
 ) -> None:
     one, two = emptied.one, emptied.two
     emptied.come(one, "1")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     emptied.empty()
     there = attached(two.broker, "ann", "2")
     assert (dict(there.topics), there.whole) == ({}, False)  # which says nothing
-    assert one.broker.rejoin("ann", "news")
+    assert one.broker.topics.rejoin("ann", "news")
     [text] = two.texts(1)
     assert text.startswith('[:chsk/joined ["news" ')
     since = int(text.split()[-1].rstrip("]"))
@@ -237,44 +239,44 @@ def test_who_is_at_another_process_by_then_is_told_since_when_they_are_a_member(
 def test_joining_anew_does_not_hide_that_they_were_a_member(emptied: Emptied) -> None:
     one, two = emptied.one, emptied.two
     emptied.come(one, "1")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     emptied.empty()
     between = two.broker.publish(NEWS, "[:a/b 1]") or 0
-    assert two.broker.join("ann", "news")
-    assert one.broker.rejoin("ann", "news")
+    assert two.broker.topics.join("ann", "news")
+    assert one.broker.topics.rejoin("ann", "news")
     assert attached(two.broker, "ann", "2").topics["news"] < between
 
 
 def test_who_left_and_joined_anew_is_a_member_since_then(emptied: Emptied) -> None:
     one, two = emptied.one, emptied.two
     emptied.come(one, "1")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     emptied.empty()
-    assert two.broker.leave("ann", "news")  # though this Redis never heard of it
-    assert not two.broker.leave("ann", "news")
+    assert two.broker.topics.leave("ann", "news")  # though this Redis never heard of it
+    assert not two.broker.topics.leave("ann", "news")
     between = two.broker.publish(NEWS, "[:a/b 1]") or 0
-    assert two.broker.join("ann", "news")
-    assert one.broker.rejoin("ann", "news")
+    assert two.broker.topics.join("ann", "news")
+    assert one.broker.topics.rejoin("ann", "news")
     assert attached(two.broker, "ann", "2").topics["news"] > between
 
 
 def test_a_process_that_comes_too_late_restores_no_membership(emptied: Emptied) -> None:
     one = emptied.one
     emptied.come(one, "1")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     emptied.empty()
     admin = redis.Redis.from_url(emptied.server.url)
     admin.hincrby(_counter(admin), "shift", 121 * 10**6)  # the window is over
-    assert not one.broker.rejoin("ann", "news")
-    assert one.broker.members("news") == set()
+    assert not one.broker.topics.rejoin("ann", "news")
+    assert one.broker.topics.members("news") == set()
 
 
 def test_topics_that_are_too_many_are_not_restored(emptied: Emptied) -> None:
     one = emptied.one
     for number in range(100):
-        one.broker.join("ann", f"topic-{number}")
+        one.broker.topics.join("ann", f"topic-{number}")
     emptied.empty()
     for number in range(100):
-        one.broker.join("ann", f"other-{number}")
+        one.broker.topics.join("ann", f"other-{number}")
     with pytest.raises(UsageError, match="100 topics"):
-        one.broker.rejoin("ann", "topic-1")
+        one.broker.topics.rejoin("ann", "topic-1")

@@ -17,8 +17,8 @@ from flask_chsk.brokers import (
     topic_channel,
     user_channel,
 )
-from flask_chsk.brokers.redis import broker as module
 from flask_chsk.brokers.redis import scripts
+from flask_chsk.brokers.redis import sends as module
 from tests.integration.brokers.conftest import Ears
 from tests.integration.brokers.test_redis import attached
 from tests.process import Redis
@@ -72,11 +72,11 @@ def memory(start: Start, start_redis: Callable[..., Redis]) -> Iterator[Memory]:
 def test_keyed_sends_of_one_client_are_bounded(memory: Memory) -> None:
     broker, before = memory.ears.broker, memory.used
     for number in range(2000):
-        assert broker.claim("tab:ann", f"key {number}", "token") is None
-        broker.settle("tab:ann", f"key {number}", REPLY)
+        assert broker.sends.claim("tab:ann", f"key {number}", "token") is None
+        broker.sends.keep_reply("tab:ann", f"key {number}", REPLY)
     assert memory.used - before < 1.5 * KEYS * len(REPLY)
-    assert broker.claim("tab:ann", f"key {2000 - KEYS}", "other") == REPLY
-    assert broker.claim("tab:ann", f"key {1999 - KEYS}", "other") is None
+    assert broker.sends.claim("tab:ann", f"key {2000 - KEYS}", "other") == REPLY
+    assert broker.sends.claim("tab:ann", f"key {1999 - KEYS}", "other") is None
     memory.wait(1000)
     assert not any(key.startswith("y:") for key in memory.names())
 
@@ -88,11 +88,11 @@ def test_keyed_sends_of_all_clients_are_bounded(
     monkeypatch.setattr(module, "KEPT_BYTES", 1_000_000)
     broker, before = memory.ears.broker, memory.used
     for number in range(1000):
-        broker.claim(f"tab{number}:", "key", "token")
-        broker.settle(f"tab{number}:", "key", REPLY)
+        broker.sends.claim(f"tab{number}:", "key", "token")
+        broker.sends.keep_reply(f"tab{number}:", "key", REPLY)
     assert memory.used - before < 1_500_000
-    assert broker.claim("tab999:", "key", "other") == REPLY
-    assert broker.claim("tab0:", "key", "other") is None
+    assert broker.sends.claim("tab999:", "key", "other") == REPLY
+    assert broker.sends.claim("tab0:", "key", "other") is None
     counted = memory.client.hgetall(f"{memory.base}yb")
     assert int(counted.pop("")) == sum(map(int, counted.values()))
 
@@ -100,10 +100,10 @@ def test_keyed_sends_of_all_clients_are_bounded(
 def test_a_client_that_is_back_after_its_sends_expired_is_counted_anew(memory: Memory) -> None:
     broker = memory.ears.broker
     for _ in range(3):
-        broker.claim("tab:ann", "key", "token")
-        broker.settle("tab:ann", "key", REPLY)
+        broker.sends.claim("tab:ann", "key", "token")
+        broker.sends.keep_reply("tab:ann", "key", REPLY)
         memory.client.delete(f"{memory.base}y:tab:ann")
-    broker.claim("tab:ann", "key", "token")
+    broker.sends.claim("tab:ann", "key", "token")
     assert int(memory.client.hget(f"{memory.base}yb", "")) < 1000
 
 
@@ -120,7 +120,7 @@ def test_events_to_ever_new_anonymous_clients_are_bounded(
     for number in range(150):
         token = attached(broker, None, f"id{number}").token
         assert broker.publish(client_channel(None, f"id{number}"), "[:a/b 1]")
-        broker.detach(None, f"id{number}", token)
+        broker.clients.detach(None, f"id{number}", token)
     assert sum(key.startswith("s:c:") for key in memory.names()) == 100
     for number, complete in ((0, False), (149, True)):
         channel = client_channel(None, f"id{number}")
@@ -131,18 +131,18 @@ def test_a_topic_ends_with_its_last_member(memory: Memory) -> None:
     broker = memory.ears.broker
     for number in range(200):
         token = attached(broker, f"user{number}", "1").token
-        broker.join(f"user{number}", "news")
-        broker.join(f"user{number}", f"topic-{number}")
-        broker.detach(f"user{number}", "1", token)
-    broker.join("absent", "news")
+        broker.topics.join(f"user{number}", "news")
+        broker.topics.join(f"user{number}", f"topic-{number}")
+        broker.clients.detach(f"user{number}", "1", token)
+    broker.topics.join("absent", "news")
     attached(broker, "user7", "1")
     memory.wait(DAY - 100)
     memory.look()
-    assert len(broker.members("news")) == 201
+    assert len(broker.topics.members("news")) == 201
     memory.wait(200)
     for _ in range(3):
         memory.look()
-    assert broker.members("news") == {"user7"}
+    assert broker.topics.members("news") == {"user7"}
     assert {key for key in memory.names() if key[0] in "kj"} == {
         "k:news",
         "k:topic-7",
@@ -159,22 +159,22 @@ def test_all_of_it_ends(memory: Memory) -> None:
         uid = f"user{number}"
         tab = attached(broker, uid, "tab", "ajax", v1=False)
         visitor = attached(broker, None, f"visitor{number}")
-        broker.join(uid, f"topic-{number % 30}")
+        broker.topics.join(uid, f"topic-{number % 30}")
         broker.publish(user_channel(uid), "[:a/b 1]")
         broker.publish(client_channel(uid, "tab"), "[:a/b 2]")
         broker.publish(client_channel(None, f"visitor{number}"), "[:a/b 3]")
         broker.publish(topic_channel(f"topic-{number % 30}"), "[:a/b 4]")
-        broker.take(uid, "tab", tab.token, tab.offset)
-        broker.claim(f"tab:{uid}", "key", "token")
-        broker.settle(f"tab:{uid}", "key", "[1]")
-        broker.leave(uid, "another")
+        broker.clients.take(uid, "tab", tab.token, tab.offset)
+        broker.sends.claim(f"tab:{uid}", "key", "token")
+        broker.sends.keep_reply(f"tab:{uid}", "key", "[1]")
+        broker.topics.leave(uid, "another")
         page = attached(broker, uid, "page", "ajax")
         broker.publish(user_channel(uid), "[:chsk/close]")
-        broker.detach(uid, "page", page.token)
+        broker.clients.detach(uid, "page", page.token)
         if number % 2:
-            broker.leave(uid, f"topic-{number % 30}")
-        broker.detach(uid, "tab", tab.token)
-        broker.detach(None, f"visitor{number}", visitor.token)
+            broker.topics.leave(uid, f"topic-{number % 30}")
+        broker.clients.detach(uid, "tab", tab.token)
+        broker.clients.detach(None, f"visitor{number}", visitor.token)
     assert {"s", "h", "g", "j", "k", "l", "x", "y", "r", "b", "ha", "js", "ys", "yb"} <= (
         memory.kinds()
     )
@@ -182,7 +182,7 @@ def test_all_of_it_ends(memory: Memory) -> None:
     memory.wait(DAY + 1)
     for _ in range(20):
         memory.look()
-    broker.claim("last:", "key", "token")
+    broker.sends.claim("last:", "key", "token")
     left = memory.kinds() - began
     assert left <= {"y", "ys", "yb"}  # of that last one
     assert memory.client.zcard(f"{memory.base}ys") <= 300

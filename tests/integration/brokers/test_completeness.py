@@ -14,6 +14,7 @@ import redis
 
 from flask_chsk.brokers import EVERYONE, Broker, topic_channel, user_channel
 from flask_chsk.brokers.redis.epoch import AHEAD
+from flask_chsk.hub import Hub
 from tests.integration.brokers.conftest import Ears
 from tests.process import Redis, eventually
 
@@ -94,7 +95,7 @@ LOSSES: dict[str, Callable[[Keys, str, list[int]], object]] = {
 def test_what_is_lost_is_never_called_complete(
     broker: Broker, keys: Keys, loss: str, channel: str, more: bool
 ) -> None:
-    broker.attach("ann", "1")
+    broker.clients.attach("ann", "1")
     [cursor] = publish(broker, EVERYONE, 0)
     offsets = publish(broker, channel, *range(5))
     LOSSES[loss](keys, channel, offsets)
@@ -112,7 +113,7 @@ def test_a_window_that_is_raised_makes_whole_nothing_that_an_earlier_one_let_go(
 ) -> None:
     old = start(redis_url, recovery_seconds=1).broker
     old.ready()
-    old.attach("ann", "1")
+    old.clients.attach("ann", "1")
     [cursor] = publish(old, EVERYONE, 0)
     publish(old, ANN, 1)
     keys.expire(ANN)
@@ -120,7 +121,7 @@ def test_a_window_that_is_raised_makes_whole_nothing_that_an_earlier_one_let_go(
     new = start(redis_url, recovery_seconds=300).broker
     new.ready()
     assert not new.since({ANN: 0, EVERYONE: 0}, cursor, PAGE).complete
-    new.attach("ann", "1")
+    new.clients.attach("ann", "1")
     [cursor] = publish(new, EVERYONE, 2)
     publish(new, ANN, 3)
     assert new.since({ANN: 0, EVERYONE: 0}, cursor, PAGE).complete
@@ -128,7 +129,7 @@ def test_a_window_that_is_raised_makes_whole_nothing_that_an_earlier_one_let_go(
 
 @pytest.mark.parametrize("step", [-24 * HOUR, 24 * HOUR], ids=["back", "forward"])
 def test_a_clock_of_redis_that_is_set_hides_no_event(broker: Broker, keys: Keys, step: int) -> None:
-    broker.attach("ann", "1")
+    broker.clients.attach("ann", "1")
     [cursor] = publish(broker, ANN, 1)
     keys.move_clock(step)
     [after] = publish(broker, ANN, 2)
@@ -146,7 +147,7 @@ def test_after_a_clock_went_back_cursors_grow_old_and_histories_end(
     broker = start(redis_url, recovery_seconds=60).broker
     broker.ready()
     keys.move_clock(-24 * HOUR)
-    broker.attach("ann", "1")
+    broker.clients.attach("ann", "1")
     [cursor] = publish(broker, ANN, 1)
     assert broker.since({ANN: 0}, cursor, PAGE).complete
     keys.move_clock(61 * 10**6)
@@ -158,15 +159,15 @@ def test_after_a_clock_went_back_cursors_grow_old_and_histories_end(
 
 
 def test_the_memory_brokers_time_is_nobodys_to_set(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = start("memory://").broker
-    broker.attach("ann", "1")
+    broker.clients.attach("ann", "1")
     [cursor] = publish(broker, ANN, 1)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     publish(broker, ANN, 2)
-    broker.sweep()
+    hub.run(broker.sweep)
     assert [push.text for push in broker.since({ANN: 0}, cursor, PAGE).pushes] == ["[:a/b 2]"]
 
 
@@ -178,7 +179,7 @@ def test_processes_that_differ_go_by_the_smallest_and_say_so(
     large = start(redis_url, recovery_events=64, recovery_seconds=120)
     for ears in (small, large):
         ears.broker.ready()
-    large.broker.attach("ann", "1")
+    large.broker.clients.attach("ann", "1")
     offsets = publish(large.broker, ANN, *range(10))
     assert not large.broker.since({ANN: 0}, offsets[4], PAGE).complete
     assert large.broker.since({ANN: 0}, offsets[5], PAGE).complete
@@ -225,7 +226,7 @@ def test_a_host_whose_clock_is_wrong_hears_everything_and_says_so_once(
     monkeypatch.setattr(time, "time", lambda: real() - 25 * 3600)
     one = start(redis_url)
     one.broker.ready()
-    one.broker.attach("ann", "1")
+    one.broker.clients.attach("ann", "1")
     publish(one.broker, ANN, 1, 2, 3)
     assert one.texts(3) == ["[:a/b 1]", "[:a/b 2]", "[:a/b 3]"]
     assert one.broker.stats()["broker_clock_ahead"] == -90_000
@@ -240,7 +241,7 @@ def test_an_offset_that_redis_never_gave_makes_nothing_look_old(
 ) -> None:
     one = start(redis_url)
     one.broker.ready()
-    one.broker.attach("ann", "1")
+    one.broker.clients.attach("ann", "1")
     base = one.broker._redis.base  # type: ignore[attr-defined]
     absurd = f"{one.broker.epoch} {one.watermark() + ahead} 5 0 8 0\nu:ann[:a/b 0]"
     if ahead > AHEAD * 1e6:
@@ -256,7 +257,7 @@ def test_events_after_redis_clock_jumped_ahead_are_read_from_history_and_then_he
 ) -> None:
     one = start(redis_url)
     one.broker.ready()
-    one.broker.attach("ann", "1")
+    one.broker.clients.attach("ann", "1")
     publish(one.broker, ANN, 0)
     one.texts(1)
     before = one.happened.count(("lapsed",))
@@ -274,7 +275,7 @@ def test_an_epoch_that_redis_never_had_is_asked_about_and_changes_nothing(
 ) -> None:
     one = start(redis_url)
     one.broker.ready()
-    one.broker.attach("ann", "1")
+    one.broker.clients.attach("ann", "1")
     epoch, base = one.broker.epoch, one.broker._redis.base  # type: ignore[attr-defined]
     admin = redis.Redis.from_url(redis_url)
     admin.publish(f"{base}u:ann", f"beef {one.watermark() + 9} 5 0 8 0\nu:ann[:a/b 0]")

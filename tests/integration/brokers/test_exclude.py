@@ -40,7 +40,7 @@ def workers(pair: Callable[[Callable[[str], Flask]], Pair]) -> Pair:
 
 def join(worker: Flask, *uids: str) -> None:
     for uid in uids:
-        worker.extensions["chsk"].worker().broker.join(uid, "news")
+        worker.extensions["chsk"].worker().broker.topics.join(uid, "news")
 
 
 def test_a_topic_hears_it_but_the_client_that_sent_it(workers: Pair) -> None:

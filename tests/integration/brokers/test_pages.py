@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import Broker, client_channel, memory, topic_channel, user_channel
+from flask_chsk.brokers import Broker, client_channel, topic_channel, user_channel
 from flask_chsk.brokers.contract import DROPPED
+from flask_chsk.brokers.memory import journal
 from tests.integration.brokers.conftest import Ears
 from tests.process import eventually
 
@@ -40,7 +41,7 @@ def broker(ears: Ears) -> Broker:
 
 
 def dropped(broker: Broker, uid: str | None, kind: str = "ws") -> int:
-    arrival = broker.attach(uid, "1", kind, True, digest="d")
+    arrival = broker.clients.attach(uid, "1", kind, True, digest="d")
     assert arrival is not None
     return arrival.dropped
 
@@ -72,14 +73,14 @@ def test_a_websocket_on_trial_hears_of_it_too(broker: Broker) -> None:
 
 def test_of_an_event_to_one_client_nothing_is_remembered(broker: Broker) -> None:
     before = now(broker)
-    broker.expect("ann", 15.0)
+    broker.clients.expect("ann", 15.0)
     assert broker.publish(client_channel("ann", "1"), "[:a/b 1]") is None
     assert dropped(broker, "ann") < before
 
 
 def test_events_to_an_expected_user_are_kept(broker: Broker) -> None:
     page = now(broker)
-    broker.expect("ann", 15.0)
+    broker.clients.expect("ann", 15.0)
     kept = broker.publish(ANN, "[:a/b 1]")
     assert dropped(broker, "ann") < page
     read = broker.since({ANN: 0}, page, PAGE)
@@ -88,25 +89,25 @@ def test_events_to_an_expected_user_are_kept(broker: Broker) -> None:
 
 
 def test_an_expected_user_is_not_connected(ears: Ears) -> None:
-    ears.broker.expect("ann", 15.0)
-    assert ears.broker.connected() == (set(), set(), set())
+    ears.broker.clients.expect("ann", 15.0)
+    assert ears.broker.clients.connected() == (set(), set(), set())
     assert ears.happened.count(("presence", "ann", True)) == 0
-    arrival = ears.broker.attach("ann", "1")
+    arrival = ears.broker.clients.attach("ann", "1")
     assert arrival is not None
     assert arrival.first
 
 
 def test_the_grace_of_a_page_ends(broker: Broker) -> None:
-    broker.expect("ann", SOON)
+    broker.clients.expect("ann", SOON)
     eventually(lambda: broker.publish(ANN, "[:a/b 1]") is None)
     last = now(broker)
     assert dropped(broker, "ann") < last
 
 
 def test_a_later_page_makes_the_grace_longer(broker: Broker) -> None:
-    broker.expect("ann", SOON)
-    broker.expect("ann", 15.0)
-    broker.expect("bob", SOON)
+    broker.clients.expect("ann", SOON)
+    broker.clients.expect("ann", 15.0)
+    broker.clients.expect("bob", SOON)
     eventually(lambda: broker.publish(user_channel("bob"), "[:a/b 1]") is None)
     assert broker.publish(ANN, "[:a/b 1]") is not None
 
@@ -115,28 +116,28 @@ def test_the_grace_is_no_longer_than_the_window(start: Start, url: str) -> None:
     broker = start(url, recovery_seconds=0).broker
     broker.ready()
     before = now(broker)
-    broker.expect("ann", 15.0)
+    broker.clients.expect("ann", 15.0)
     assert broker.publish(ANN, "[:a/b 1]") is None
     assert dropped(broker, "ann") > before
 
 
 def test_a_client_that_came_and_went_leaves_its_own_grace(broker: Broker) -> None:
-    broker.expect("ann", SOON)
-    arrival = broker.attach("ann", "1")
+    broker.clients.expect("ann", SOON)
+    arrival = broker.clients.attach("ann", "1")
     assert arrival is not None
-    broker.detach("ann", "1", arrival.token)
-    broker.expect("bob", SOON)
+    broker.clients.detach("ann", "1", arrival.token)
+    broker.clients.expect("bob", SOON)
     eventually(lambda: broker.publish(user_channel("bob"), "[:a/b 1]") is None)
     assert broker.publish(ANN, "[:a/b 1]") is not None
 
 
 def test_topics_that_an_expected_user_joins_are_read_from_there(broker: Broker) -> None:
     page = now(broker)
-    broker.expect("ann", 15.0)
+    broker.clients.expect("ann", 15.0)
     broker.publish(topic_channel("news"), "[:a/b 1]")
-    broker.join("ann", "news")
+    broker.topics.join("ann", "news")
     broker.publish(topic_channel("news"), "[:a/b 2]")
-    arrival = broker.attach("ann", "1")
+    arrival = broker.clients.attach("ann", "1")
     assert arrival is not None
     channels = {topic_channel(topic): since for topic, since in arrival.topics.items()}
     read = broker.since(channels, page, PAGE)
@@ -144,10 +145,10 @@ def test_topics_that_an_expected_user_joins_are_read_from_there(broker: Broker) 
 
 
 def test_topics_of_a_user_who_is_away_are_kept_whoever_expects_them(broker: Broker) -> None:
-    broker.join("ann", "news")
+    broker.topics.join("ann", "news")
     page = now(broker)
     broker.publish(topic_channel("news"), "[:a/b 1]")
-    arrival = broker.attach("ann", "1")
+    arrival = broker.clients.attach("ann", "1")
     assert arrival is not None
     assert arrival.dropped < page
     read = broker.since({topic_channel("news"): arrival.topics["news"]}, page, PAGE)
@@ -162,7 +163,7 @@ def test_those_who_are_forgotten_may_have_missed_something(
     last = dropped(broker, "ann")
     assert last > before
     if url == "memory://":
-        monkeypatch.setattr(memory, "DROPPED", 2)
+        monkeypatch.setattr(journal, "DROPPED", 2)
         for name in ("bob", "eve"):
             broker.publish(user_channel(name), "[:a/b 2]")
     else:

@@ -149,7 +149,7 @@ def test_all_pages_of_a_user_are_closed_at_all_workers(cluster: Cluster, worker:
     cluster.publisher.close("ann", reconnect=False)
     server = cluster.server(worker)
     eventually(lambda: server.registry.count("ann") == 0)
-    eventually(lambda: server.broker.connected().any == {"bob"})
+    eventually(lambda: server.broker.clients.connected().any == {"bob"})
     assert server.stats().get("closed_4005") == 1
     assert not bob.closed
     del ann

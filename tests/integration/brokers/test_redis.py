@@ -76,7 +76,7 @@ def scripted(hub: Hub, redis_url: str, prefix: str) -> Iterator[Scripted]:
 
 
 def attached(broker: Broker, uid: str | None, client_id: str, kind: str = "ws", v1: bool = True):  # type: ignore[no-untyped-def]
-    arrival = broker.attach(uid, client_id, kind, v1)
+    arrival = broker.clients.attach(uid, client_id, kind, v1)
     assert arrival is not None
     return arrival
 
@@ -104,7 +104,7 @@ def test_a_publish_is_one_command_and_one_message_for_each_process(
         for n in range(5):
             attached(ears.broker, f"user{n}", f"{id(ears)}")
     for n in range(5):
-        one.broker.join(f"user{n}", "news")
+        one.broker.topics.join(f"user{n}", "news")
     for ears in (one, two):
         ears.broker.since({"t:news": 0}, ears.watermark(), 1000)  # subscribes, as a server would
     one.broker.publish("t:news", "[:a/b 1]")  # Redis knows the script now
@@ -146,42 +146,42 @@ def test_whoever_had_a_client_is_told_that_it_hopped(pair: tuple[Ears, Ears]) ->
     there = attached(two.broker, "ann", "1", "poll")
     one.wait("released", "ann", "1", here.token)
     assert (here.first, there.first, there.known) == (True, False, True)
-    assert not one.broker.detach("ann", "1", here.token)
-    assert two.broker.detach("ann", "1", there.token)
+    assert not one.broker.clients.detach("ann", "1", here.token)
+    assert two.broker.clients.detach("ann", "1", there.token)
 
 
 def test_a_late_poll_does_not_displace_a_websocket(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     attached(one.broker, "ann", "1", "ws")
-    assert two.broker.attach("ann", "1", "poll", True) is None
-    assert two.broker.attach("ann", "1", "ajax", True) is not None
+    assert two.broker.clients.attach("ann", "1", "poll", True) is None
+    assert two.broker.clients.attach("ann", "1", "ajax", True) is not None
 
 
 def test_a_websocket_is_tried_while_its_client_polls(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     attached(one.broker, "ann", "1", "ajax")
     assert attached(two.broker, "ann", "1", "try").trial
-    assert one.broker.connected().ajax == {"ann"}
+    assert one.broker.clients.connected().ajax == {"ann"}
     assert not attached(two.broker, "ann", "1", "ws").trial
-    eventually(lambda: one.broker.connected() == ({"ann"}, set(), {"ann"}))
+    eventually(lambda: one.broker.clients.connected() == ({"ann"}, set(), {"ann"}))
 
 
 def test_whom_another_process_has_by_now_is_not_taken_back(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     mine = attached(one.broker, "ann", "1")
     theirs = attached(two.broker, "ann", "1")
-    assert one.broker.attach("ann", "1", "ws", True, mine.token) is None
-    assert two.broker.attach("ann", "1", "ws", True, theirs.token) is not None
+    assert one.broker.clients.attach("ann", "1", "ws", True, mine.token) is None
+    assert two.broker.clients.attach("ann", "1", "ws", True, theirs.token) is not None
 
 
 def test_a_client_without_a_cursor_goes_on_where_it_was_served(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     here = attached(one.broker, "ann", "1", "ajax", v1=False)
     offset = one.broker.publish(ANN, "[:a/b 1]") or 0
-    assert one.broker.take("ann", "1", here.token, offset) is True
+    assert one.broker.clients.take("ann", "1", here.token, offset) is True
     there = attached(two.broker, "ann", "1", "poll", v1=False)
     assert (there.known, there.cursor) == (True, offset)
-    assert one.broker.take("ann", "1", here.token, offset + 1) is False
+    assert one.broker.clients.take("ann", "1", here.token, offset + 1) is False
 
 
 def test_what_a_websocket_got_nobody_noted_until_it_was_lost(pair: tuple[Ears, Ears]) -> None:
@@ -189,7 +189,7 @@ def test_what_a_websocket_got_nobody_noted_until_it_was_lost(pair: tuple[Ears, E
     socket = attached(one.broker, "ann", "1", "ws", v1=False)
     assert attached(two.broker, "ann", "1", "ws", v1=False).cursor is None
     again = attached(one.broker, "ann", "1", "ws", v1=False)
-    one.broker.take("ann", "1", again.token, 42)
+    one.broker.clients.take("ann", "1", again.token, 42)
     assert attached(two.broker, "ann", "1", "ws", v1=False).cursor == 42
     assert socket.cursor is None
 
@@ -204,19 +204,19 @@ def test_a_send_that_comes_again_is_one_processs_and_its_reply_is_kept(
     pair: tuple[Ears, Ears],
 ) -> None:
     one, two = pair
-    assert one.broker.claim("1:ann", "k", "first") is None
-    assert one.broker.claim("1:ann", "k", "first") is None  # its answer was lost: asked again
-    assert two.broker.claim("1:ann", "k", "second") == ""
-    one.broker.settle("1:ann", "k", "[1]")
-    assert two.broker.claim("1:ann", "k", "second") == "[1]"
-    assert two.broker.claim("1:bob", "k", "second") is None
+    assert one.broker.sends.claim("1:ann", "k", "first") is None
+    assert one.broker.sends.claim("1:ann", "k", "first") is None  # its answer was lost: asked again
+    assert two.broker.sends.claim("1:ann", "k", "second") == ""
+    one.broker.sends.keep_reply("1:ann", "k", "[1]")
+    assert two.broker.sends.claim("1:ann", "k", "second") == "[1]"
+    assert two.broker.sends.claim("1:bob", "k", "second") is None
 
 
 def test_clients_that_can_be_asked_are_known_everywhere(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
     attached(one.broker, "ann", "1")
     attached(two.broker, "ann", "2", v1=False)
-    assert two.broker.clients("ann") == {"1"}
+    assert two.broker.clients.askable("ann") == {"1"}
 
 
 def test_the_clients_of_a_user_are_limited_over_all(start: Start, redis_url: str) -> None:
@@ -225,7 +225,7 @@ def test_the_clients_of_a_user_are_limited_over_all(start: Start, redis_url: str
         broker.ready()
         attached(broker, "ann", str(number))
     with pytest.raises(Refused) as refused:
-        brokers[0].attach("ann", "3")
+        brokers[0].clients.attach("ann", "3")
     assert refused.value.status == 429
 
 
@@ -234,9 +234,9 @@ def test_who_is_connected_is_known_everywhere(pair: tuple[Ears, Ears]) -> None:
     ann = attached(one.broker, "ann", "1", "ws")
     attached(two.broker, "ann", "2", "ajax")
     attached(two.broker, None, "3", "ajax")
-    eventually(lambda: one.broker.connected() == ({"ann"}, {"ann"}, {"ann"}))
-    one.broker.detach("ann", "1", ann.token)
-    eventually(lambda: two.broker.connected() == (set(), {"ann"}, {"ann"}))
+    eventually(lambda: one.broker.clients.connected() == ({"ann"}, {"ann"}, {"ann"}))
+    one.broker.clients.detach("ann", "1", ann.token)
+    eventually(lambda: two.broker.clients.connected() == (set(), {"ann"}, {"ann"}))
 
 
 def test_an_unused_subscription_ends_unless_it_is_needed(
@@ -269,7 +269,7 @@ def test_the_subscription_of_a_request_that_was_late_ends(
     monkeypatch.setattr(subscription, "LINGER", 0.05)
     one, two = pair
     attached(one.broker, "ann", "1", kind="ws")
-    assert two.broker.attach("ann", "1", "poll", True) is None
+    assert two.broker.clients.attach("ann", "1", "poll", True) is None
     assert two.broker.stats()["subscriptions"] == 3  # its own, "*", ann
     time.sleep(0.2)
     two.hub.run(two.broker.sweep)
@@ -287,7 +287,7 @@ def test_that_an_event_waits_for_no_window_is_told_with_it(pair: tuple[Ears, Ear
 
 def test_who_watches_is_told_of_comings_and_nobody_else_is(pair: tuple[Ears, Ears]) -> None:
     one, two = pair
-    two.broker.watch()
+    two.broker.clients.watch()
     attached(one.broker, "ann", "1")
     two.wait("changed")
     one.broker.publish("*", "[:a/b 1]")
@@ -305,7 +305,7 @@ def test_a_dead_process_is_signed_off_by_another(start: Start, redis_url: str) -
     attached(two.broker, "bob", "2")
     one.broker.stop()
     two.wait("presence", "ann", False)
-    eventually(lambda: two.broker.connected().any == {"bob"})
+    eventually(lambda: two.broker.clients.connected().any == {"bob"})
     assert [what for what in two.happened if what[0] == "presence"] == [("presence", "ann", False)]
 
 
@@ -322,7 +322,7 @@ def test_a_dead_process_with_a_crowd_is_signed_off_to_the_last(
     eventually(lambda: len(two.happened) >= 2500)
     gone = [what[1] for what in two.happened if what[0] == "presence"]
     assert sorted(gone) == sorted(f"user{n}" for n in range(2500))
-    assert two.broker.connected().any == set()
+    assert two.broker.clients.connected().any == set()
 
 
 def test_a_process_that_others_began_to_sign_off_is_told_whoever_it_lets_in_before(
@@ -356,7 +356,7 @@ def test_nobody_is_signed_off_because_redis_stood_still(
     time.sleep(3.0)  # and until each may judge again
     said = [what for one in ears for what in one.happened if what[0] in ("presence", "reattach")]
     assert said == []
-    assert ears[0].broker.connected().any == {"user0", "user1", "user2"}
+    assert ears[0].broker.clients.connected().any == {"user0", "user1", "user2"}
 
 
 @pytest.mark.usefixtures("hasty")
@@ -397,7 +397,7 @@ def test_without_redis_everything_fails_at_once(start: Start) -> None:
         with pytest.raises(BrokerUnavailable, match="away"):
             broker.publish(ANN, "[:a/b 1]")
         with pytest.raises(BrokerUnavailable):
-            broker.attach("ann", "1")
+            broker.clients.attach("ann", "1")
     assert time.monotonic() - began < 20.0  # forty calls
     assert broker.health()
 
@@ -466,12 +466,12 @@ def test_whoever_left_since_the_counter_began_anew_is_not_joined_again(
         ears.broker.ready()
         attached(ears.broker, "ann", f"{id(ears)}")
     for topic in ("left", "kept"):
-        one.broker.join("ann", topic)
+        one.broker.topics.join("ann", topic)
     redis.Redis.from_url(server.url).flushall()
-    two.broker.leave("ann", "left")
-    assert all(one.broker.rejoin("ann", topic) for topic in ("left", "kept"))
-    assert [one.broker.members(topic) for topic in ("left", "kept")] == [set(), {"ann"}]
-    assert one.broker.join("ann", "left")  # on purpose
+    two.broker.topics.leave("ann", "left")
+    assert all(one.broker.topics.rejoin("ann", topic) for topic in ("left", "kept"))
+    assert [one.broker.topics.members(topic) for topic in ("left", "kept")] == [set(), {"ann"}]
+    assert one.broker.topics.join("ann", "left")  # on purpose
 
 
 def test_nothing_is_dropped_while_clients_are_let_in_again(
@@ -492,7 +492,7 @@ def test_letting_in_again_may_be_asked_for_twice(start: Start, redis_url: str) -
     one.broker.ready()
     mine = attached(one.broker, "ann", "1")
     for _ in range(2):  # as where the answer was lost
-        again = one.broker.attach("ann", "1", "ws", True, mine.token)
+        again = one.broker.clients.attach("ann", "1", "ws", True, mine.token)
         assert again is not None
         assert again.token == mine.token
 
@@ -745,13 +745,13 @@ def test_the_permissions_that_the_docs_name_are_enough(
     arrival = attached(one.broker, "ann", "1")
     cursor = two.broker.publish(ANN, "[:a/b 1]") or 0
     one.texts(1)
-    assert one.broker.join("ann", "news")
-    assert two.broker.members("news") == {"ann"}
+    assert one.broker.topics.join("ann", "news")
+    assert two.broker.topics.members("news") == {"ann"}
     assert two.broker.since({ANN: 0}, cursor - 1, 1000).complete
-    two.broker.watch()
-    assert one.broker.detach("ann", "1", arrival.token)
+    two.broker.clients.watch()
+    assert one.broker.clients.detach("ann", "1", arrival.token)
     two.wait("changed")
-    assert one.broker.leave("ann", "news")
+    assert one.broker.topics.leave("ann", "news")
     one.broker.stop()
     two.hub.run(two.broker._lease.due, 0.0)  # type: ignore[attr-defined]
     two.broker.retire(0.0)
@@ -920,7 +920,7 @@ def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> N
     assert attached(two.broker, "ann", "2", "poll").farewell is None  # it was of the other client
     one.broker.publish(ANN, close)
     assert attached(two.broker, "ann", "2", "poll").farewell == close
-    other = two.broker.attach("ann", "3", "poll", True, digest="another's")
+    other = two.broker.clients.attach("ann", "3", "poll", True, digest="another's")
     assert other is not None and other.farewell is None
     attached(two.broker, "ann", "1", "ajax")  # opened again: the next close is a later one
     assert attached(one.broker, "ann", "1", "poll").farewell is None
@@ -934,7 +934,7 @@ def test_a_close_of_a_topic_or_of_the_anonymous_is_heard_by_its_pollers(
     one, two = pair
     for uid, client_id in (("ann", "1"), ("news", "2"), (None, "3")):
         attached(one.broker, uid, client_id, "ajax")
-    one.broker.join("ann", "news")
+    one.broker.topics.join("ann", "news")
     one.broker.publish(topic_channel("news"), "[:chsk/close]")
     one.broker.publish(ANONYMOUS, "[:chsk/close]")
     assert attached(two.broker, "ann", "1", "poll").farewell == "[:chsk/close]"
@@ -949,28 +949,30 @@ def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_
     one, two = start(server.url), start(server.url)
     one.broker.ready()
     two.broker.ready()
-    mine = one.broker.attach(None, "1", "ws", True, digest="mine")
+    mine = one.broker.clients.attach(None, "1", "ws", True, digest="mine")
     assert mine is not None
     redis.Redis.from_url(server.url).flushall()
-    taken = two.broker.attach(None, "1", "ws", True, digest="another's")
+    taken = two.broker.clients.attach(None, "1", "ws", True, digest="another's")
     assert taken is not None
-    assert one.broker.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
+    assert one.broker.clients.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
     two.wait("released", None, "1", taken.token)
-    assert two.broker.holder(None, "1") == "mine"
+    assert two.broker.clients.holder(None, "1") == "mine"
 
 
 def test_an_anonymous_id_that_was_taken_while_its_worker_passed_for_dead_goes_back_to_its_owner(
     pair: tuple[Ears, Ears],
 ) -> None:
     one, two = pair
-    mine = one.broker.attach(None, "1", "ws", True, digest="mine")
+    mine = one.broker.clients.attach(None, "1", "ws", True, digest="mine")
     assert mine is not None
-    one.broker.detach(None, "1", mine.token)  # as another worker does when the lease is over
-    taken = two.broker.attach(None, "1", "ws", True, digest="another's")
+    one.broker.clients.detach(
+        None, "1", mine.token
+    )  # as another worker does when the lease is over
+    taken = two.broker.clients.attach(None, "1", "ws", True, digest="another's")
     assert taken is not None
-    assert one.broker.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
+    assert one.broker.clients.attach(None, "1", "ws", True, mine.token, digest="mine") is not None
     two.wait("released", None, "1", taken.token)
-    assert two.broker.holder(None, "1") == "mine"
+    assert two.broker.clients.holder(None, "1") == "mine"
 
 
 def test_under_gevent_greenlets_and_native_threads_publish(redis_url: str, prefix: str) -> None:

@@ -42,12 +42,12 @@ broker.ready()
 page = broker.since({user_channel("ann"): 0}, int(cursor), 1 << 20)
 assert page.complete, page
 print([push.text for push in page.pushes])
-arrival = broker.attach("ann", "1", "ajax", False)
+arrival = broker.clients.attach("ann", "1", "ajax", False)
 print(arrival.known, arrival.first)
 broker.publish(user_channel("ann"), "[:test/item 3]")
 ears.texts(1)
 print(ears.heard[0].text, broker.stats().get("broker_malformed", 0))
-assert broker.take("ann", "1", arrival.token, arrival.offset + 1)
+assert broker.clients.take("ann", "1", arrival.token, arrival.offset + 1)
 broker.stop()
 """
 
@@ -69,7 +69,7 @@ def test_neighbours_read_each_others_history_messages_and_clients(
     url = f"{redis_url}?prefix={prefix}"
     ears = start(redis_url)
     ears.broker.ready()
-    arrival = ears.broker.attach("ann", "1", "ajax", False)
+    arrival = ears.broker.clients.attach("ann", "1", "ajax", False)
     assert arrival is not None
     ears.broker.publish(ANN, "[:test/item 1]")
     assert int(run(later(1), PUBLISH, url)) > arrival.offset
@@ -83,11 +83,11 @@ def test_neighbours_read_each_others_history_messages_and_clients(
     assert ears.texts(3) == [f"[:test/item {n}]" for n in (1, 2, 3)]
     page = ears.broker.since({ANN: 0}, arrival.offset, 1 << 20)
     assert (page.complete, len(page.pushes)) == (True, 3)
-    again = ears.broker.attach("ann", "1", "ajax", False)
+    again = ears.broker.clients.attach("ann", "1", "ajax", False)
     assert again is not None
     assert again.known
     assert again.cursor is not None
-    assert ears.broker.take("ann", "1", again.token, again.offset)
+    assert ears.broker.clients.take("ann", "1", again.token, again.offset)
     assert malformed(ears) == 0
 
 
@@ -96,7 +96,7 @@ def test_a_version_two_ahead_is_refused_while_workers_live(
 ) -> None:
     ears = start(redis_url)
     ears.broker.ready()
-    ears.broker.attach("ann", "1", "ws", True)
+    ears.broker.clients.attach("ann", "1", "ws", True)
     said = run(later(2), PUBLISH, f"{redis_url}?prefix={prefix}")
     assert "BrokerUnavailable: workers with schema" in said
     assert f"{SCHEMA} serve at the Redis" in said
@@ -140,7 +140,7 @@ def test_a_worker_that_others_have_overtaken_says_so_until_they_are_gone(
 ) -> None:
     ears = start(redis_url)
     ears.broker.ready()
-    ears.broker.attach("ann", "1", "ws", True)
+    ears.broker.clients.attach("ann", "1", "ws", True)
     client = redis.Redis.from_url(redis_url)
     epoch = client.hget(f"{prefix}:0:m", "epoch")
     # Its lease was over as they came.

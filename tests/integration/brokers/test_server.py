@@ -40,7 +40,7 @@ def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, p
     chsk = Chsk(app, broker_url=f"{redis_url}?prefix={prefix}", csrf=False)
     chsk.user_id(lambda: request.args.get("uid"))
     server = app.extensions["chsk"].worker()
-    attach = server.broker.attach
+    attach = server.broker.clients.attach
 
     def attach_and_be_signed_out(*args: Any, **more: Any) -> Any:
         arrival = attach(*args, **more)
@@ -49,11 +49,11 @@ def test_who_is_signed_out_while_they_are_let_in_is_not_served(redis_url: str, p
         return arrival
 
     ask = "/chsk?client-id=c1&uid=ann&v=1&handshake?=1"
-    server.broker.attach = attach_and_be_signed_out
+    server.broker.clients.attach = attach_and_be_signed_out
     shown = {SECRET_HEADER: "s" * 22}
     assert "chsk/handshake" not in app.test_client().get(ask, headers=shown).text
     eventually(lambda: not len(server.registry))
-    server.broker.attach = attach
+    server.broker.clients.attach = attach
     assert "chsk/handshake" in app.test_client().get(ask, headers=shown).text
     server.hub.run(server.retire)
 
@@ -71,19 +71,19 @@ class Site:
 
     def joined_while_let_in(self, uid: str, topic: str) -> None:
         """Whoever is let in from now on is a member before this process has the broker's answer."""
-        attach = self.server.broker.attach
+        attach = self.server.broker.clients.attach
 
         def attach_and_join(*args: Any, **more: Any) -> Any:
             arrival = attach(*args, **more)
-            self.server.broker.join(uid, topic)
+            self.server.broker.topics.join(uid, topic)
             offset = self.server.sending.broadcast(
                 ["test/item", 0]
             )  # heard after they are a member
             eventually(lambda: self.server.hub.run(self.server.broker.watermark) >= offset)
-            self.server.broker.attach = attach
+            self.server.broker.clients.attach = attach
             return arrival
 
-        self.server.broker.attach = attach_and_join
+        self.server.broker.clients.attach = attach_and_join
 
     def hello(self, uid: str, client_id: str) -> dict[str, str]:
         """Open by Ajax; the handshake's extras."""

@@ -31,7 +31,7 @@ def test_workers_and_publishers_meet_at_a_socket(
     one, two = start(url), start(url)
     for ears in (one, two):
         ears.broker.ready()
-    assert one.broker.attach("ann", "tab", "ws", True) is not None
+    assert one.broker.clients.attach("ann", "tab", "ws", True) is not None
     two.broker.publish(ANN, "[:a/b 1]")
     with Publisher(url) as publisher:
         publisher.send("ann", ["a/b", 2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_chsk.brokers.contract import (
     ANONYMOUS,
@@ -11,12 +13,14 @@ from flask_chsk.brokers.contract import (
     client_channel,
     control,
     is_close,
+    page_of,
     pubsub_of,
     too_many_clients,
     topic_channel,
     user_channel,
 )
 from flask_chsk.packers.edn import EdnPacker
+from flask_chsk.protocol.push import Push
 
 
 def test_no_two_channels_have_the_same_name() -> None:
@@ -69,3 +73,19 @@ def test_one_client_too_many_is_refused_with_the_setting_and_a_time() -> None:
     refused = too_many_clients(50)
     assert (refused.status, refused.retry_after) == (429, 10)
     assert str(refused) == "this user has 50 clients already (CHSK_MAX_CLIENTS_PER_UID)"
+
+
+@given(st.text(), st.text(), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_no_two_channels_share_a_name(one: str, other: str, client_id: str) -> None:
+    names = [EVERYONE, ANONYMOUS, user_channel(one), topic_channel(one), client_channel(None, "c")]
+    names += [client_channel(one, client_id), user_channel(f"{other}x{one}")]
+    if one:
+        assert len(set(names)) == len(names)
+
+
+def test_a_page_has_so_many_bytes_and_one_event_at_least() -> None:
+    pushes = [Push(EVERYONE, "x" * 10, offset, 0, None, 0.0, False) for offset in (1, 2, 3)]
+    size = pushes[0].size
+    assert page_of(pushes, 9, False, 2 * size) == (tuple(pushes[:2]), 2, True, True)
+    assert page_of(pushes, 9, True, 3 * size) == (tuple(pushes), 9, True, True)
+    assert page_of(pushes, 9, False, 1).pushes == (pushes[0],)

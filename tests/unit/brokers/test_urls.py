@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_chsk.brokers.memory import MemoryBroker
+from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.brokers.redis.broker import RedisBroker
 from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask_chsk import packers
-from flask_chsk.brokers.memory import MemoryBroker
+from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.protocol.session import Rules, ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer

@@ -329,12 +329,12 @@ def test_a_client_is_told_of_its_close_when_the_response_has_ended(office: Offic
 
 
 def test_a_broker_that_noted_the_close_of_a_poller_says_so(office: Office) -> None:
-    attach = office.broker.attach
+    attach = office.broker.clients.attach
 
     def closed(*args: Any, **more: Any) -> Any:
         return attach(*args, **more)._replace(farewell='[:chsk/close {:code 4005 :reason "out"}]')
 
-    office.broker.attach = closed
+    office.broker.clients.attach = closed
     with pytest.raises(ClosedWhileAway) as away:
         office.enter(kind="poll")
     assert away.value.close == Close(4005, "out", None)

@@ -45,6 +45,7 @@ class Broker:
     local = False
 
     def __init__(self) -> None:
+        self.sends = self
         self.claims: dict[tuple[str, str], str] = {}
         self.replies: dict[tuple[str, str], str] = {}
         self.away = False
@@ -58,7 +59,7 @@ class Broker:
             return None
         return self.replies.get((client, key), "")
 
-    def settle(self, client: str, key: str, reply: str) -> None:
+    def keep_reply(self, client: str, key: str, reply: str) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.replies[client, key] = reply

@@ -25,7 +25,7 @@ class Scene(Site):
         super().__init__()
         self.noted: list[int] = []
         self.away = False
-        self.broker = self
+        self.broker = self.clients = self
         self.connection = self.connect(v1=False)
         clients: Any = SimpleNamespace(
             poll_ended=lambda connection: connection.answered(0.0), taken_over=lambda *args: None

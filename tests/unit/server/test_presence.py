@@ -31,7 +31,7 @@ class Scene(Site):
     def __init__(self, *, snapshot_seconds: float = SNAPSHOT) -> None:
         super().__init__()
         self.snapshot_seconds = snapshot_seconds
-        self.broker = self
+        self.broker = self.clients = self
         self.there = NOBODY
         self.away = False
         self.asked = 0

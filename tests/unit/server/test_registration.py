@@ -24,7 +24,7 @@ class Scene(Site):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = self
+        self.broker = SimpleNamespace(local=False, clients=self, topics=self)
         self.calls: list[tuple[Any, ...]] = []
         self.is_away = False
         self.answer: Callable[..., Any] = lambda *args: Arrival(f"new {args[1]}", False, {})

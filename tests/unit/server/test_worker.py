@@ -27,20 +27,20 @@ def test_an_event_of_the_broker_goes_to_its_clients(office: Office) -> None:
 
 def test_a_control_is_done_and_not_delivered(office: Office) -> None:
     one = office.connect()
-    office.broker.join("ann", "news")
+    office.broker.topics.join("ann", "news")
     assert texts(one) == []
     office.worker.sending.publish("news", ["a/b", 1])
     office.worker.history.catch_up(one)  # as its transport does
     office.hub.work()
     assert texts(one) == ["[:a/b 1]"]
-    office.broker.leave("ann", "news")
+    office.broker.topics.leave("ann", "news")
     office.worker.sending.publish("news", ["a/b", 2])
     assert texts(one) == ["[:a/b 1]"]
 
 
 def test_a_worker_needs_the_channels_of_its_clients(office: Office) -> None:
     office.connect("ann", "c1")
-    office.broker.join("ann", "news")
+    office.broker.topics.join("ann", "news")
     office.connect(None, "c2")
     controls = office.worker.controls.buffer("bob")
     needs = office.worker.needs

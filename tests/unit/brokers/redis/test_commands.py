@@ -67,6 +67,6 @@ def test_a_user_leaves(redis: Any) -> None:
 
 def test_the_clients_that_can_be_asked_are_known(redis: Any) -> None:
     redis.answers = [[b"c1", b"c2"], []]
-    assert commands.clients(redis, "ann") == {"c1", "c2"}
-    assert commands.clients(redis, None) == frozenset()
+    assert commands.askable(redis, "ann") == {"c1", "c2"}
+    assert commands.askable(redis, None) == frozenset()
     assert redis.calls == [(scripts.CLIENTS, b"ann"), (scripts.CLIENTS, b"")]

@@ -289,7 +289,7 @@ def test_replies_weigh_and_the_oldest_clients_are_forgotten(redis: Redis) -> Non
     claim(redis, "c1", "k")
     redis.time += 1
     claim(redis, "c2", "k")
-    assert redis.call(scripts.SETTLE, "c2", "k", "x" * 2000, 2000) == 1
+    assert redis.call(scripts.KEEP_REPLY, "c2", "k", "x" * 2000, 2000) == 1
     assert redis.keys("y") == []
     assert redis.model.do("HGETALL", "chsk:0:yb") == [b"", b"0"]
 
@@ -304,3 +304,11 @@ def test_the_smallest_limits_of_the_living_hold(redis: Redis) -> None:
     redis.call(scripts.RETIRE, "w2", 0)
     assert redis.lease("w1")[-3:] == list(LIMITS)
     assert redis.since(cursor - 1, "*") is None  # of a shorter window some may be gone
+
+
+# Names -------------------------------------------------------------------------------------
+
+
+def test_the_scripts_are_known_by_name() -> None:
+    found = [one for one in vars(scripts).values() if isinstance(one, scripts.Script)]
+    assert len({one.sha for one in found}) == len(found)
