@@ -318,7 +318,11 @@ class ServerSession:
 
     def _drop_pushes(self) -> None:
         # A gap is told by a push of no channel: no history gives it again.
-        rest = [x for x in self.outbox or () if not isinstance(x, Push) or not x.channel]
+        rest = [
+            x
+            for x in self.outbox or ()
+            if not isinstance(x, Push) or (not x.channel and x.offset > self.acked)
+        ]
         self.outbox = rest or None
         self.outbox_bytes = sum(x.size if isinstance(x, Push) else len(x) for x in rest)
 
@@ -365,9 +369,9 @@ class ServerSession:
 
     def resume_unknown(self, offset: int) -> None:
         """Begin where a client says it is that we know nothing of: history has the rest."""
-        self._drop_pushes()
         self.given = 0
         self.acked = offset
+        self._drop_pushes()
         self.queued = self._covered(offset)
         self.start = 0
         self.needs_replay = True

@@ -46,6 +46,7 @@ class Published:
     kept: bool = True  # False: nobody was there, so it was dropped
     control: bool = False  # a close, or that somebody joined or left: for no application
     to: tuple[str, ...] = ()
+    perhaps_to: tuple[str, ...] = ()  # whom it may reach besides
     but: tuple[str | None, str] | None = None
 
 
@@ -60,6 +61,8 @@ class Limits:
 
 class Checker:
     """Of one history."""
+
+    no_answers: tuple[str, ...] = ("NoClient", "ClientGone", "AskTimeout")
 
     def __init__(self, clock: Callable[[], float], limits: Limits) -> None:
         self.violations: list[str] = []
@@ -116,7 +119,7 @@ class Checker:
         """*answer* is the number that was asked, or the name of an error."""
         del self._asks[number]
         self.say(f"{number} was answered with {answer}")
-        if answer not in (number, "NoClient", "ClientGone", "AskTimeout"):
+        if answer not in (number, *self.no_answers):
             self.violated(f"{number} was answered with {answer}")
 
     def presence(self, uid: str, came: bool, generation: int) -> None:
@@ -189,7 +192,9 @@ class PageSeen:
     must_be_told: str = ""  # of a gap, because
     just_told: bool = False  # of one, and no event came since
     sends: dict[str, int] = field(default_factory=dict)  # by the id of what waits for a reply
-    gaps: list[tuple[Link, int]] = field(default_factory=list)  # on their way, and their offsets
+    # On their way, with the link that brings them.
+    gaps: list[tuple[Link, str, int]] = field(default_factory=list)
+    past: list[str] = field(default_factory=list)  # epochs that are over for it
 
     def is_owed(self, event: Published) -> bool:
         if event.control or event.but == (self.uid, self.client_id):
@@ -197,7 +202,8 @@ class PageSeen:
         return self.listens_to(event) and not self.has_left(event)
 
     def may_get(self, event: Published) -> bool:
-        return self.listens_to(event) and event.but != (self.uid, self.client_id)
+        listens = self.listens_to(event) or self.uid in event.perhaps_to
+        return listens and event.but != (self.uid, self.client_id)
 
     def left_after(self, event: Published, offset: int) -> bool:
         """Whether it is of a topic that its user left after *offset*: it takes a place in that."""
@@ -230,11 +236,11 @@ class PageSeen:
         value, _, third = frame
         if isinstance(third, str) and isinstance(value, list):
             at = 0
-            head, *steps = third.partition(":")[2].split(",")
-            for event, step in zip(value, [head, *steps], strict=False):
+            epoch, _, offsets = third.partition(":")
+            for event, step in zip(value, offsets.split(","), strict=False):
                 at += int(step)
                 if isinstance(event, list) and event[:1] == [GAP]:
-                    self.gaps.append((link, at))
+                    self.gaps.append((link, epoch, at))
 
     def delivered(self, event: Event, pushed: bool, session: Any) -> None:
         checker = self.checker
@@ -250,7 +256,9 @@ class PageSeen:
                 checker.violated(f"{self.name} got event {number}, which nobody sent")
             elif not self.may_get(sent):
                 checker.violated(f"{self.name} got event {number}, which is not for it")
-            elif sent.epoch == self.epoch and sent.offset <= self.at:
+            elif sent.epoch != self.epoch:
+                checker.violated(f"{self.name} got event {number} of another epoch")
+            elif sent.offset <= self.at:
                 checker.violated(f"{self.name} got event {number} twice, late or from before")
             else:
                 self.just_told = False
@@ -271,7 +279,8 @@ class PageSeen:
         elif recovered is None:
             if not self.fresh:
                 checker.violated(f"{self.name} begins anew, and nobody told it to")
-            self.at, self.epoch = offset, epoch
+            self._turn_to(epoch)
+            self.at = offset
         else:
             # The link may have begun before the page heard more by another one, in another epoch
             # or as somebody else.
@@ -279,7 +288,8 @@ class PageSeen:
             same = not another and epoch == self.epoch == begun_in
             if same and begun_at >= self.somebody_since:
                 self._gap_has_a_reason(min(self.at, begun_at))
-            self.at, self.epoch = offset, epoch
+            self._turn_to(epoch)
+            self.at = offset
             self.must_be_told = "the handshake said so"
         if offset > checker.clock() * 1e6 + 1e6:
             checker.violated(f"{self.name} begins in the future")
@@ -297,16 +307,27 @@ class PageSeen:
             return
         # What a link on trial brought is lost with the link.
         links = (session.link, session.trial, session.fallback_trial, session.previous)
-        gaps = [one for one in self.gaps if one[0] in links and one[1] > self.at]
+        gaps = [
+            (link, epoch, offset)
+            for link, epoch, offset in self.gaps
+            if link in links
+            and (offset > self.at if epoch == self.epoch else epoch not in self.past)
+        ]
         checker.say(f"{self.name} is told of a gap while it is open")
-        if not self.just_told:  # twice in a row costs the application nothing
-            self._gap_has_a_reason(self.at)
-        self.just_told = True
         if not gaps:
             checker.violated(f"{self.name} is told of a gap that no server told")
             return
-        self.at = gaps[0][1]
-        self.gaps = gaps[1:]
+        (_, epoch, offset), *self.gaps = gaps
+        if epoch == self.epoch and not self.just_told:  # twice in a row costs nothing
+            self._gap_has_a_reason(self.at)
+        self.just_told = True
+        self._turn_to(epoch)
+        self.at = offset
+
+    def _turn_to(self, epoch: str) -> None:
+        if epoch != self.epoch:
+            self.past.append(self.epoch)
+            self.epoch = epoch
 
     def _gap_has_a_reason(self, since: int) -> None:
         checker = self.checker

@@ -238,7 +238,7 @@ class WebSocket:
             self._lost(LinkClosed(1006, why="ws-error", error="refused"))
             return
         request = page.request(link)
-        call = Call(page.hub, world.latency, partial(world.front.websocket, request, self._wire))
+        call = world.call(page, "websocket", request, self._wire)
         answer = call.wait(60.0, arrives=fate != "lost")
         page.pause_if_asleep()
         if answer.status != 101:
@@ -371,7 +371,7 @@ class Polling:
                 else max(LP_TIMEOUT, self._page.session.server.poll_seconds + SLACK)
             )
             request = page.request(link, handshake=page.session.asks_for_handshake(link))
-            self.poll = Call(page.hub, page.world.latency, partial(page.world.front.poll, request))
+            self.poll = page.world.call(page, "poll", request)
             fate = page.world.fate_of_request(page)
             if fate == "answer lost":
                 self.poll.lose_answer()
@@ -445,7 +445,7 @@ class Polling:
             if not session.requests.is_wanted(outgoing) or not page.loaded:
                 return
             request = page.request(None, data=data)
-            call = Call(page.hub, page.world.latency, partial(page.world.front.post, request))
+            call = page.world.call(page, "post", request)
             call.began = partial(begun, True)
             fate = page.world.fate_of_request(page)
             if fate == "answer lost":

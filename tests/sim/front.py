@@ -49,7 +49,7 @@ class Front:
     def __init__(self, hub: SimHub, server: Worker, dawdle: Callable[[], float]) -> None:
         """:param dawdle: seconds that the application takes for one step of a request."""
         self.server = server
-        self._hub = hub
+        self.hub = self._hub = hub
         self._dawdle = dawdle
         self._composers: dict[str, Composer] = {}
 
@@ -128,6 +128,18 @@ class Front:
         seconds = self._dawdle()
         if seconds:
             self._hub.sleep(seconds)
+
+
+class NoFront:
+    """A proxy that finds no worker."""
+
+    def __init__(self, hub: SimHub) -> None:
+        self.hub = hub
+
+    def serve(self, *args: object) -> Answer:
+        return Answer(502, b"no worker")
+
+    websocket = poll = post = serve
 
 
 def _refusal(refused: Refused) -> Answer:

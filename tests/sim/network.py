@@ -220,7 +220,11 @@ Serve = Callable[["Call"], "Answer | Iterable[bytes]"]
 class Call:
     """One HTTP request, from the client's side and from the server's."""
 
-    def __init__(self, hub: SimHub, latency: Latency, serve: Serve) -> None:
+    def __init__(
+        self, hub: SimHub, latency: Latency, serve: Serve, process: SimHub | None = None
+    ) -> None:
+        """:param process: whose greenlets serve it, where that is not *hub*."""
+        self.process = process or hub
         self.began: Callable[[], object] = lambda: None  # the answer's head came
         self._hub = hub
         self._latency = latency
@@ -248,6 +252,11 @@ class Call:
             return Answer(0)
         return answer
 
+    @property
+    def over(self) -> bool:
+        """Whether no answer comes any more."""
+        return self._cut
+
     def abort(self) -> None:
         """End it from the client's side."""
         self.aborted = True
@@ -266,7 +275,7 @@ class Call:
         self._cut = True
         if server_hears:
             for fn, args in self._hangups:
-                self._hub.later(self._latency(), fn, *args)
+                self._hub.later(self._latency(), self.process.loop.do, fn, *args)
 
     # the server ----------------------------------------------------------------------------
 
@@ -285,7 +294,7 @@ class Call:
 
     def _begin(self) -> None:
         if not self._cut:
-            self._hub.spawn(self._run)
+            self.process.spawn(self._run)
 
     def _run(self) -> None:
         made = self._serve(self)

@@ -29,9 +29,12 @@ class RedisNetwork:
         self.away = False  # nobody can connect
         self.wires: list[Wire] = []
 
-    def address(self, prefix: str = "chsk") -> Address:
-        """For one worker: from other prefixes it sees nothing."""
-        return Address(f"{prefix}:0:", "the model", lambda: Wire(self))
+    def address(self, prefix: str = "chsk", hub: SimHub | None = None) -> Address:
+        """For one worker: from other prefixes it sees nothing.
+
+        :param hub: of its process, where there are several.
+        """
+        return Address(f"{prefix}:0:", "the model", lambda: Wire(self, hub or self.hub))
 
     def cut(self) -> None:
         """End all connections. What was sent is done; what is on its way back is lost."""
@@ -39,18 +42,24 @@ class RedisNetwork:
             wire.cut()
         self.wires.clear()
 
+    def end_of(self, owner: SimHub) -> None:
+        """A process is gone, and its connections with it."""
+        for wire in [one for one in self.wires if one.owner is owner]:
+            wire.disconnect()
+
     def restart(self, empty: bool = True) -> None:
         """End this life of Redis and begin the next."""
         self.cut()
         if empty:
             self.model.do("FLUSHALL")
-        self.model.run_id += "+"
+        self.model.run_id += "x"  # a word, as Redis has it
 
 
 class Wire:
     """A connection of redis-py, whose greenlets wait on the simulated hub."""
 
-    def __init__(self, network: RedisNetwork) -> None:
+    def __init__(self, network: RedisNetwork, owner: SimHub) -> None:
+        self.owner = owner
         self._network = network
         self._hub = network.hub
         self._open = False
@@ -113,7 +122,7 @@ class Wire:
 
     def can_read(self, timeout: float) -> bool:
         if self._open and not self._inbox and timeout:
-            self._waiter = self._hub.waiter()
+            self._waiter = self.owner.waiter()
             self._waiter.wait(timeout)
             self._waiter = None
         return not self._open or bool(self._inbox)

@@ -11,11 +11,12 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from threading import get_ident
 from typing import Any, Protocol
 
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from flask_chsk.hub import Hub, Waiter
 
@@ -76,6 +77,10 @@ class Loop:
         """*watcher* may have become ready."""
         self._perhaps_ready[watcher] = None
 
+    def do(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call *fn* now."""
+        fn(*args)
+
     def run(self, seconds: float) -> None:
         """Do all that is due within *seconds* from now.
 
@@ -108,15 +113,71 @@ class Loop:
                 return
 
 
+class Process:
+    """The loop as one process has it: that can be killed, and can stall."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._alive = True
+        self._held: deque[tuple[Callable[..., object], tuple[Any, ...]]] | None = None
+        self.now = loop.now
+        self.at = loop.at
+        self.look = loop.look
+        self.sockets = loop.sockets
+
+    @property
+    def time(self) -> float:
+        return self._loop.time
+
+    @time.setter
+    def time(self, time: float) -> None:
+        self._loop.time = time
+
+    def run_callback(self, fn: Callable[..., object], *args: Any) -> None:
+        self._loop.run_callback(self.do, fn, *args)
+
+    run_callback_threadsafe = run_callback
+
+    def timer(self, seconds: float, repeat: float = 0.0, ref: bool = True) -> Timer:
+        return Timer(self, seconds, repeat)
+
+    def io(self, fileno: int, events: int) -> Watcher:
+        return Watcher(self, self.sockets[fileno], events)
+
+    def do(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call *fn* now, or after the stall, or never."""
+        if self._held is not None:
+            self._held.append((fn, args))
+        elif self._alive:
+            fn(*args)
+
+    def kill(self) -> None:
+        """Nothing happens in it any more."""
+        self._alive = False
+        self._held = None
+
+    def stall(self, seconds: float) -> None:
+        """Nothing happens in it for some time; then all that was due happens."""
+        if self._held is None:
+            self._held = deque()
+            self._loop.timer(seconds).start(self._go_on)
+
+    def _go_on(self) -> None:
+        held, self._held = self._held, None
+        for fn, args in held or ():
+            self.do(fn, *args)
+
+
 class Timer:
     """One of the loop's timers."""
 
-    __slots__ = ("_call", "_loop", "_repeat", "_seconds", "number")
+    __slots__ = ("_call", "_due", "_loop", "_repeat", "_seconds", "number")
 
-    def __init__(self, loop: Loop, seconds: float, repeat: float) -> None:
+    def __init__(self, loop: Loop | Process, seconds: float, repeat: float) -> None:
         self._loop = loop
         self._seconds = seconds
         self._repeat = repeat
+        self._due = False
         self.number = -1  # among all that were started; -1: it is not running
 
     def start(self, fn: Callable[..., object], *args: Any) -> None:
@@ -127,11 +188,19 @@ class Timer:
         self.number = -1
         if self._repeat:
             self.number = self._loop.at(self._loop.time + self._repeat, self)
-        fn, args = self._call
-        fn(*args)
+        if not self._due:
+            self._due = True
+            self._loop.do(self._run)
+
+    def _run(self) -> None:
+        if self._due:
+            self._due = False
+            fn, args = self._call
+            fn(*args)
 
     def stop(self) -> None:
         self.number = -1
+        self._due = False
 
     close = stop
 
@@ -141,7 +210,7 @@ class Watcher:
 
     __slots__ = ("_call", "_events", "_loop", "_on", "_socket")
 
-    def __init__(self, loop: Loop, socket: Socket, events: int) -> None:
+    def __init__(self, loop: Loop | Process, socket: Socket, events: int) -> None:
         self._loop = loop
         self._socket = socket
         self._events = events
@@ -162,6 +231,9 @@ class Watcher:
             self._socket.watchers.remove(self)
 
     def fire(self) -> None:
+        self._loop.do(self._run)
+
+    def _run(self) -> None:
         if self._on and self._socket.ready(self._events):
             fn, args = self._call
             fn(*args)
@@ -171,15 +243,23 @@ class Watcher:
 class SimHub(Hub):
     """The real hub, on a simulated loop."""
 
-    def __init__(self, rng: random.Random, slow: float = 0.0) -> None:
-        """:param slow: seconds that each look at the clock costs: then long jobs are cut up."""
+    def __init__(
+        self, rng: random.Random, slow: float = 0.0, loop: Loop | Process | None = None
+    ) -> None:
+        """
+        :param slow: seconds that each look at the clock costs: then long jobs are cut up.
+        :param loop: of a process in a simulation that has several.
+        """
         self._rng = rng
         self._slow = slow
+        self._given = loop
+        self._greenlets: dict[Any, None] = {}
+        self.skew = 0.0  # seconds by which the clock of this host is ahead
         super().__init__()
         self.random = rng
 
     def _find_loop(self) -> None:
-        self.loop: Any = Loop(self._rng)
+        self.loop: Any = self._given or Loop(self._rng)
         self.gevent_hub: Any = getcurrent()  # the greenlet that runs the loop
         self.cooperative = True
         self._ident = get_ident()
@@ -189,7 +269,7 @@ class SimHub(Hub):
         return float(self.loop.time)
 
     def wall(self) -> float:
-        return START + self.now()
+        return START + self.skew + self.now()
 
     time_of_day = wall
 
@@ -198,16 +278,33 @@ class SimHub(Hub):
 
     def spawn(self, fn: Callable[..., object], *args: Any) -> None:
         """As the pool of the real hub: at once by an idle greenlet, or soon by a new one."""
-        worker = greenlet(lambda: self._turn(fn, args), self.gevent_hub)
+        worker = self._greenlet(lambda: self._turn(fn, args))
         if getcurrent() is self.gevent_hub and self._rng.random() < 0.5:
-            worker.switch()
+            self.loop.do(worker.switch)
         else:
             self.loop.run_callback(worker.switch)
 
     background = spawn
 
     def daemon(self, fn: Callable[[], object]) -> None:
-        self.loop.run_callback(greenlet(fn, self.gevent_hub).switch)
+        self.loop.run_callback(self._greenlet(fn).switch)
+
+    def _greenlet(self, fn: Callable[[], object]) -> Any:
+        def run() -> None:
+            try:
+                fn()
+            finally:
+                del self._greenlets[made]
+
+        made = greenlet(run, self.gevent_hub)
+        self._greenlets[made] = None
+        return made
+
+    def end_greenlets(self) -> None:
+        """End those that wait for what never comes."""
+        for one in list(self._greenlets):
+            with suppress(BaseException):
+                one.throw(GreenletExit)
 
     def semaphore(self, count: int) -> Semaphore:
         return Semaphore(self, count)

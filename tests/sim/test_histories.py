@@ -9,40 +9,16 @@ import sys
 import pytest
 
 from .mutants import MUTANTS, Mutant
+from .seeds import Seeds
 from .world import Violated, World, play
 
-COUNT = int(os.environ.get("COUNT", "100"))
-STEPS = int(os.environ.get("STEPS", "200"))
-SEED = os.environ.get("SEED")
-BLOCK = 20  # histories of one test
 MOST_SEEDS = 300  # for a mutant: most are found by one of the first ten
-SHOWN = 400  # lines of a history: the last ones
-
-SEEDS = range(COUNT) if SEED is None else range(int(SEED), int(SEED) + 1)
+SEEDS = Seeds("histories", count=100, steps=200, block=20)
 
 
-def told(seed: int, violated: Violated) -> str:
-    """What happened, in plain words, and how to see it again."""
-    violation, world = violated.args
-    lines = world.lines[-SHOWN:]
-    left_out = len(world.lines) - len(lines)
-    return "\n".join(
-        [
-            f"seed {seed}: {violation}",
-            *([f"({left_out} lines left out)"] if left_out else []),
-            *lines,
-            f"again: SEED={seed} STEPS={STEPS} python -m pytest tests/sim/test_histories.py",
-        ]
-    )
-
-
-@pytest.mark.parametrize("first", SEEDS[::BLOCK])
+@pytest.mark.parametrize("first", SEEDS.firsts())
 def test_every_history_keeps_the_promises(first: int) -> None:
-    for seed in SEEDS[first - SEEDS[0] :][:BLOCK]:
-        try:
-            play(seed, STEPS)
-        except Violated as violated:
-            pytest.fail(told(seed, violated), pytrace=False)
+    SEEDS.play(first, World)
 
 
 def test_one_seed_makes_one_history() -> None:
@@ -88,11 +64,11 @@ def test_histories_have_what_they_are_for() -> None:
 def test_a_violation_is_told_with_its_history() -> None:
     world = World(1)
     world.say("a page is loaded")
-    text = told(1, Violated("somebody came, and came again", world))
+    text = SEEDS.told(1, Violated("somebody came, and came again", world))
     assert text.splitlines() == [
         "seed 1: somebody came, and came again",
         "    0.000 s  a page is loaded",
-        f"again: SEED=1 STEPS={STEPS} python -m pytest tests/sim/test_histories.py",
+        f"again: SEED=1 STEPS={SEEDS.steps} python -m pytest tests/sim/test_histories.py",
     ]
 
 

@@ -34,9 +34,11 @@ from flask_chsk.values import Keyword
 
 from .checker import Checker, Limits, Published
 from .client import Page, WebSocket
-from .front import Front
-from .network import Wire
+from .front import Front, NoFront
+from .network import Call, Wire
 from .runtime import SimHub, Stuck
+
+ClientKey = tuple[str | None, str]  # the user and the client id
 
 USERS = ("ann", "ben", None)
 TOPICS = ("news", "chat")
@@ -67,6 +69,9 @@ class Application:
 class World:
     """All of one history."""
 
+    make_checker = Checker
+    actions: list[tuple[Callable[[Any], object], float]]  # with their weights
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = rng = random.Random(f"world {seed}")
@@ -78,7 +83,7 @@ class World:
         limits = Limits(
             self.config.recovery_seconds, self.config.recovery_events, self.config.recovery_bytes
         )
-        self.checker = Checker(lambda: self.hub.wall(), limits)
+        self.checker = self.make_checker(lambda: self.hub.wall(), limits)
         self.checker.say = self.say
         self.capacity = rng.choice((1_000, 16_000, 1_000_000))  # bytes of the network
         self.workers = 0  # that were started
@@ -89,6 +94,10 @@ class World:
         self.users: dict[str | None, str | None] = {user: user for user in USERS}
         self._numbers = iter(range(1, 10**9))
         self._names = iter(range(1, 10**9))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start what serves."""
         self._start_worker()
 
     def _draw_config(self) -> Config:
@@ -124,7 +133,7 @@ class World:
         @handlers.on("sim/echo")
         def take(ev: EventMessage) -> int:
             number: int = ev.data
-            self.checker.handled(number, ev.uid, worker)
+            self.checker.handled(number, ev.uid, self._life(worker))
             self.say(f"handler of send {number}")
             if self.rng.random() < 0.2:
                 self.hub.sleep(self.rng.random() * self.dawdles)
@@ -141,6 +150,10 @@ class World:
             self._presence(worker, ev, False)
 
         return handlers
+
+    def _life(self, worker: int) -> int:
+        """The number of the broker's life, in which a key of a send holds."""
+        return worker
 
     def _presence(self, worker: int, ev: EventMessage, came: bool) -> None:
         if worker != self.workers:
@@ -171,6 +184,16 @@ class World:
             return "lost"
         return "answer lost" if page.loses_answer() else ""
 
+    def call(self, page: Page, method: str, *args: Any) -> Call:
+        """A request that a page makes, at a worker."""
+        front = self.front_for(page)
+        serve = partial(getattr(front, method), *args)
+        return Call(self.hub, self.latency, serve, front.hub)
+
+    def front_for(self, page: Page) -> Front | NoFront:
+        """Where the next request of a page arrives."""
+        return self.front
+
     def wire(self, end: WebSocket, page: Page) -> Wire:
         wire = Wire(self.hub, self.latency, end, self.capacity)
         self.wires = [(one, old) for one, old in self.wires if not old.cut] + [(page, wire)]
@@ -182,7 +205,8 @@ class World:
 
     def step(self) -> None:
         """One action, and some time."""
-        action = self.rng.choices(ACTIONS, WEIGHTS)[0]
+        actions = [action for action, _ in self.actions]
+        action = self.rng.choices(actions, [weight for _, weight in self.actions])[0]
         action(self)
         self.run(self._some_time())
 
@@ -244,9 +268,11 @@ class World:
 
     def burst(self) -> None:
         """Much at once, from one greenlet."""
-        channel = self._some_channel()
         size = self.rng.choice((10, 300, 1500))
-        for _ in range(self.rng.randrange(3, 12)):
+        self._publish_all(self._some_channel(), size, self.rng.randrange(3, 12))
+
+    def _publish_all(self, channel: str, size: int, count: int) -> None:
+        for _ in range(count):
             self._publish(channel, size)
 
     def _some_channel(self) -> str:
@@ -264,31 +290,41 @@ class World:
     def _publish(self, channel: str, size: int = 10, but: bool = True) -> None:
         """:param but: now and then one client is left out."""
         number = next(self._numbers)
-        server, broker = self.server, self.server.broker
-        event = [Keyword("sim/event"), [number, "x" * size]]
+        broker = self.server.broker
         to = tuple(sorted(broker.topics.members(channel[2:]))) if channel.startswith("t:") else ()
-        kind, _, rest = channel.partition(":")
-        self.say(f"event {number} of {size} characters is sent to {channel}")
-        left_out = sender = None
-        if channel == EVERYONE:
-            page = self._some_page()
-            if but and page is not None and self.rng.random() < 0.3:
-                left_out = (page.seen.uid, page.session.client_id)
-                sender = EventMessage(Event(Keyword("sim/said")), *left_out)
-            offset = server.sending.broadcast(event, sender)
-        elif kind == "t":
-            offset = server.sending.publish(rest, event)
-        elif kind == "c":
-            client_id, _, uid = rest.partition(":")
-            offset = server.sending.send(uid or None, event, client_id)
-        else:
-            offset = server.sending.send(rest or None if kind == "u" else None, event)
+        left_out = self._left_out(channel, but)
+        offset = self._hand_over(self.server, number, channel, size, left_out)
         kept = offset is not None
         at = offset if offset is not None else int(self.hub.wall() * 1e6)
         # Nothing arrives at a page before this: the network takes its time.
         self.checker.publishes(
             Published(number, channel, broker.epoch, at, size + 40, kept=kept, to=to, but=left_out)
         )
+
+    def _left_out(self, channel: str, but: bool) -> ClientKey | None:
+        page = self._some_page() if channel == EVERYONE else None
+        if but and page is not None and self.rng.random() < 0.3:
+            return page.seen.uid, page.session.client_id
+        return None
+
+    def _hand_over(
+        self, server: Worker, number: int, channel: str, size: int, left_out: ClientKey | None
+    ) -> int | None:
+        """Have a worker publish an event; its offset."""
+        self.say(f"event {number} of {size} characters is sent to {channel}")
+        event = [Keyword("sim/event"), [number, "x" * size]]
+        kind, _, rest = channel.partition(":")
+        if channel == EVERYONE:
+            sender = None
+            if left_out is not None:
+                sender = EventMessage(Event(Keyword("sim/said")), *left_out)
+            return server.sending.broadcast(event, sender)
+        if kind == "t":
+            return server.sending.publish(rest, event)
+        if kind == "c":
+            client_id, _, uid = rest.partition(":")
+            return server.sending.send(uid or None, event, client_id)
+        return server.sending.send(rest or None if kind == "u" else None, event)
 
     def send(self) -> None:
         """A page sends."""
@@ -425,7 +461,10 @@ class World:
         """The application closes a user's clients, to come back."""
         user = self.rng.choice(USERS)
         self.say(f"the application closes {user or 'nobody'}")
-        self.server.sending.close(user, None, reconnect=True)
+        self._close(user, reconnect=True)
+
+    def _close(self, user: str | None, reconnect: bool) -> None:
+        self.server.sending.close(user, None, reconnect=reconnect)
         self._control(ANONYMOUS if user is None else user_channel(user))
 
     def sign_out(self) -> None:
@@ -438,8 +477,7 @@ class World:
         pages = [one for one in self.pages if one.loaded and one.uid == user]
         for one in pages:
             one.uid = None
-        self.server.sending.close(user, None, reconnect=False)
-        self._control(user_channel(user))
+        self._close(user, reconnect=False)
         self.hub.later(self.rng.random() * 10.0, self._sign_in, user, pages)
 
     def _sign_in(self, user: str, pages: list[Page]) -> None:
@@ -474,14 +512,15 @@ class World:
     def ask(self) -> None:
         """The application asks a user's pages."""
         asking = greenlet(self._ask, self.hub.gevent_hub)
-        self.hub.loop.run_callback(asking.switch, self.rng.choice(USERS), next(self._numbers))
+        user, number = self.rng.choice(USERS), next(self._numbers)
+        self.hub.loop.run_callback(asking.switch, self.server, user, number)
 
-    def _ask(self, uid: str | None, number: int) -> None:
+    def _ask(self, server: Worker, uid: str | None, number: int) -> None:
         self.say(f"{uid or 'nobody'} is asked {number}")
         self.checker.asks(number)
         self._control(ANONYMOUS if uid is None else user_channel(uid))
         try:
-            answer = self.server.asks.ask(uid, [Keyword("sim/ask"), number], None, 5.0)
+            answer = server.asks.ask(uid, [Keyword("sim/ask"), number], None, 5.0)
         except ChskError as error:
             answer = type(error).__name__
         self.checker.answered(number, answer)
@@ -528,7 +567,7 @@ class World:
         self.hub.loop.run(10.0)
 
 
-ACTIONS_AND_WEIGHTS: list[tuple[Callable[[World], object], float]] = [
+World.actions = [
     (World.load, 6),
     (World.publish, 30),
     (World.burst, 4),
@@ -551,8 +590,6 @@ ACTIONS_AND_WEIGHTS: list[tuple[Callable[[World], object], float]] = [
     (World.restart, 0.5),
     (World.ask, 3),
 ]
-ACTIONS = [action for action, _ in ACTIONS_AND_WEIGHTS]
-WEIGHTS = [weight for _, weight in ACTIONS_AND_WEIGHTS]
 
 
 class _Errors(logging.Handler):
@@ -583,12 +620,12 @@ def errors_are_violations(checker: Checker) -> Iterator[None]:
         package.removeHandler(handler)
 
 
-def play(seed: int, steps: int) -> World:
+def play(seed: int, steps: int, kind: Callable[[int], World] = World) -> World:
     """The history of *seed*.
 
     :raises Violated: where an invariant does not hold; the world is its second argument.
     """
-    world = World(seed)
+    world = kind(seed)
     with errors_are_violations(world.checker):
         try:
             for _ in range(steps):

@@ -436,6 +436,16 @@ def test_a_gap_is_told_though_its_client_falls_behind_before_it_left() -> None:
     assert taken(one) == ['[[[:a/b nil]] nil "e7f3:101"]']
 
 
+def test_a_gap_that_the_client_has_heard_of_elsewhere_is_not_told_again() -> None:
+    one = session(v1=True)
+    one.gap(100)
+    one.resume_unknown(100)
+    assert one.outbox is None
+    one.gap(200)
+    one.resume_unknown(199)
+    assert taken(one) == ['[[[:chsk/gap nil]] nil "e7f3:200"]']
+
+
 def test_it_is_known_up_to_where_nothing_is_owed() -> None:
     one = session(v1=True, offset=10)
     starts = [one.start]

@@ -237,6 +237,16 @@ def test_the_poll_of_a_test_client_waits_for_nothing_but_what_is_under_way(offic
     assert one.state is State.BETWEEN_POLLS
 
 
+def test_a_client_whose_gap_is_above_all_events_polls_in_peace(office: Office) -> None:
+    """Seed 94 of the cluster: it was told of the same gap again and again, at once each time."""
+    shake(office)
+    [one] = office.registry
+    one.start_at(office.broker.watermark() + 1)
+    waiter = poll(office)
+    office.hub.work()
+    assert (waiter.value, one.session.needs_replay) == (None, False)
+
+
 def test_a_newer_poll_ends_the_older_one(office: Office) -> None:
     shake(office)
     older, newer = poll(office, 0), poll(office, 1)
