@@ -13,7 +13,7 @@ extras = {
     "speedups": ["websockets>=13.0"],  # for its C mask: 64 KiB in 4 µs instead of 270
 }
 extras["all"] = [requirement for wanted in extras.values() for requirement in wanted]
-extras["demo"] = [*extras["gunicorn"], *extras["speedups"]]
+extras["demo"] = extras["speedups"]
 extras["bench"] = extras["all"]  # the others go into environments of their own
 extras["docs"] = [*extras["all"], "furo>=2024.8.6", "sphinx>=8.0", "sphinx-copybutton>=0.5.2"]
 extras["test"] = [
