@@ -46,12 +46,24 @@ from .presence import Presence
 from .registration import BrokerRegistration
 from .registry import Registry
 from .replay import History
+from .trace import Trace
 
 log = logger(__name__)
 
 FIRST_CHECK = 1.0  # seconds from the registration until its request must have given a transport
 CLOSED_SOON = 5.0  # seconds until a socket that is being closed is checked again
 OWED = 5.0  # seconds between checks of a socket while something is owed to its client
+
+
+def _rules(config: Config) -> Rules:
+    """What sessions go by, until the broker says its epoch."""
+    return Rules(
+        epoch="",
+        kalive=config.ws_kalive,
+        ping_timeout=config.ws_ping_timeout,
+        cursor_every=max(config.recovery_seconds / 4, 1.0),
+        max_outbox_bytes=config.max_outbox_bytes,
+    )
 
 
 class ClosedWhileAway(Exception):
@@ -88,6 +100,7 @@ class Clients:
         delayed_closes: DelayedCloses,
         close_log: CloseLog,
         counters: Counter[str],
+        trace: Trace,
     ) -> None:
         self.hub = hub
         self._config = config
@@ -104,15 +117,10 @@ class Clients:
         self._delayed_closes = delayed_closes
         self._close_log = close_log
         self._counters = counters
+        self._trace = trace
         self.expiries = Expiries(hub, self._expire)
         self._epoch_began = 0
-        self._rules = Rules(
-            epoch="",  # until the broker says it
-            kalive=config.ws_kalive,
-            ping_timeout=config.ws_ping_timeout,
-            cursor_every=max(config.recovery_seconds / 4, 1.0),
-            max_outbox_bytes=config.max_outbox_bytes,
-        )
+        self._rules = _rules(config)
         # One worker knows which of two openings of a client is the later one. Several cannot order
         # them, since an abandoned request may arrive last: the loser is closed with 1013, and a
         # live client reconnects.
@@ -293,6 +301,8 @@ class Clients:
         connection = Connection(self, one, kind, now)
         self._registry.add(uid, client_id, connection, kind)
         self._counters["opened"] += 1
+        if self._trace.on:
+            self._trace.client("open", uid, client_id, about=kind)
         if cursor is not None and opening.v1:
             one.resume_unknown(cursor)
         elif arrival.cursor is not None and not opening.v1:
@@ -426,6 +436,8 @@ class Clients:
             return  # a late close of an old one
         now = self.hub.now()
         connection.lose(now)
+        if self._trace.on:
+            self._trace.client("lost", *connection.key, about="its WebSocket has ended")
         self._dispatcher.forget_transport(connection.key)
         if not connection.session.v1:
             connection.session.advance_to(self._broker.watermark())
@@ -578,7 +590,7 @@ class Clients:
         The broker has noted it with the close.
         """
         if owner[2]:  # else one of Sente's: it hears the handshake of a fresh session
-            self._close_log.note(owner[0], close.code, close.reason)
+            self._close_log.note(owner[0], owner[1], close.code, close.reason)
 
     # it is forgotten -----------------------------------------------------------------------
 
@@ -601,6 +613,8 @@ class Clients:
             transport.end(s.NORMAL)
         self._end_trial(connection)
         self._counters["closed"] += 1
+        if self._trace.on:
+            self._trace.client("gone", uid, client_id)
         self._broker.unused(client_channel(uid, client_id))
         if uid is None:
             if not self._registry.count(None):

@@ -19,6 +19,7 @@ from ..protocol.push import Push
 from .connection import Connection
 from .registry import Registry
 from .topics import Topics
+from .trace import Trace
 
 
 class Delivery:
@@ -31,11 +32,13 @@ class Delivery:
         registry: Registry[Connection],
         topics: Topics,
         counters: Counter[str],
+        trace: Trace,
     ) -> None:
         self.hub = hub
         self._registry = registry
         self._topics = topics
         self._counters = counters
+        self._trace = trace
         self.frames: dict[Any, bytes] = {}  # batches of this tick, by what they hold
         self.windows = {"ws": config.send_buf_ws, "ajax": config.send_buf_ajax}
         self._dirty: dict[str, dict[Connection, None]] = {"ws": {}, "ajax": {}}
@@ -63,10 +66,13 @@ class Delivery:
     def deliver(self, push: Push) -> None:
         """Hand an event to the connections it is for; in the broker's order."""
         channel = push.channel
+        receivers = self.receivers(channel)
+        if self._trace.on:
+            self._trace.push(push, [one.session.uid for one in receivers])
         if channel in (EVERYONE, ANONYMOUS) or channel[0] == "t":
-            self._deliver_to_many(push, self.receivers(channel), self.hub.now())
+            self._deliver_to_many(push, receivers, self.hub.now())
         else:
-            for connection in self.receivers(channel):
+            for connection in receivers:
                 if connection.session.deliver(push):
                     self.wake(connection)
 

@@ -19,6 +19,7 @@ from ..transports.transport import Transport
 from .connection import KeptRequest, Uid
 from .replies import ReplyChannel
 from .router import Channel, EventMessage, Handler, RefusedByParse, Router
+from .trace import Trace
 from .twice import imported_again
 
 log = logger(__name__)
@@ -105,6 +106,7 @@ class Dispatcher:
         router: Router,
         host: Host,
         counters: Counter[str],
+        trace: Trace,
         signed_out: Callable[[Uid, str], object],
     ) -> None:
         """
@@ -120,6 +122,7 @@ class Dispatcher:
         self._router = router
         self._host = host
         self._counters = counters
+        self._trace = trace
         self._inboxes: dict[Any, Inbox] = {}
         self._stopped = False  # no event is handled any more
         self.recv_put: Callable[[EventMessage], bool] | None = None  # once somebody wants ch_recv
@@ -193,6 +196,9 @@ class Dispatcher:
             return  # "*" does not take keep-alive messages
         self._counters["events_in"] += 1
         ev = EventMessage(event, uid, client_id, channel)
+        if self._trace.on:
+            about = "wants a reply" if channel is not None and channel.wants_reply else ""
+            self._trace.client("in", uid, client_id, event.id, about, event.data)
         if handler is not None and handler.concurrent:
             size += RUNNING_BYTES  # however many there are
             if on_done is not None:
@@ -321,6 +327,7 @@ class Dispatcher:
             value = self._host.run(job.handler, ev, job.request)
             if channel is not None and ev.wants_reply:
                 if ev.deferred:
+                    self._tell_reply(ev, "deferred")
                     self.hub.call(channel.expire_later, ev)
                 else:
                     self._reply(ev, channel, value)
@@ -342,6 +349,7 @@ class Dispatcher:
     def _reply(self, ev: EventMessage, channel: ReplyChannel, value: Any) -> None:
         try:
             ev.reply(value)
+            self._tell_reply(ev, payload=value)
         except PackError as error:  # says where in the value; the traceback would be ours alone
             self._counters["handler_errors"] += 1
             log.error("handler of %s failed, uid %r: its %s", ev.id, ev.uid, error)
@@ -352,8 +360,13 @@ class Dispatcher:
     ) -> None:
         """Answer ``:chsk/error``, where an answer is wanted; each is counted."""
         self._counters[f"errors_{status}"] += 1
+        self._tell_reply(ev, f"error {status}: {message}")
         if channel is not None and ev.wants_reply:
             channel.error(status, message)
+
+    def _tell_reply(self, ev: EventMessage, about: str = "", payload: Any = None) -> None:
+        if self._trace.on:
+            self._trace.client("reply", ev.uid, ev.client_id, ev.id, about, payload)
 
     def _refused_by_parse(
         self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException

@@ -126,7 +126,7 @@ class Polls:
         check_may_act(opening.uid, known.digest, opening.digest)
         if self._clients.draining:
             one, spread = known.session, self._clients.spread
-            self._close_log.note(one.uid, s.RESTART, spread)
+            self._close_log.note(one.uid, one.client_id, s.RESTART, spread)
             generation = opening.generation
             return body(self.close_message(one.composer, one.v1, generation, s.RESTART, spread))
         if known.state is State.WS:
@@ -273,7 +273,7 @@ class Polls:
         one, generation = connection.session, connection.generation
         if code == s.RESTART and connection in self._noting and one.page():
             return None  # events are being noted for this poll: they answer it
-        self._close_log.note(one.uid, code, reason)
+        self._close_log.note(one.uid, one.client_id, code, reason)
         said = body(self.close_message(one.composer, one.v1, generation, code, reason))
         return NoAnswer(said) if generation.hang_up and code == s.RESTART else said
 

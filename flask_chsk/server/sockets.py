@@ -105,7 +105,7 @@ class Sockets:
     @on_hub
     def count_close(self, connection: Connection, code: int, reason: str) -> None:
         """The client is told to go."""
-        self._close_log.note(connection.session.uid, code, reason)
+        self._close_log.note(*connection.key, code, reason)
 
     @on_hub
     def lost(self, connection: Connection, websocket: WebSocket[Connection]) -> None:

@@ -40,6 +40,7 @@ from .router import Router
 from .sending import Sending
 from .sockets import Sockets
 from .topics import Topics
+from .trace import Trace
 
 log = logger(__name__)
 
@@ -64,7 +65,8 @@ class Worker:
         self.counters: Counter[str] = Counter()
         self.registry: Registry[Connection] = Registry()
         self.budget = MemoryBudget(config.max_inbound_bytes, self.counters)
-        self.close_log = CloseLog(self.counters)
+        self.trace = Trace()
+        self.close_log = CloseLog(self.counters, self.trace)
         self.sending = Sending(config, broker, self.registry, self.counters)
         self._build_events(router, host)
         self._build_delivery()
@@ -90,6 +92,7 @@ class Worker:
             router,
             host,
             counters,
+            self.trace,
             signed_out=self._signed_out,
         )
         self.presence = Presence(hub, self.broker, self.dispatcher, host, self.sending)
@@ -100,7 +103,7 @@ class Worker:
         """What gets events to clients, live or from history."""
         hub, counters = self.hub, self.counters
         self.topics = Topics(self.config.recovery_seconds)
-        self.delivery = Delivery(hub, self.config, self.registry, self.topics, counters)
+        self.delivery = Delivery(hub, self.config, self.registry, self.topics, counters, self.trace)
         self.history = History(
             hub, self.broker, self.topics, self.delivery, counters, control=self._control
         )
@@ -138,6 +141,7 @@ class Worker:
             delayed_closes=self.delayed_closes,
             close_log=self.close_log,
             counters=self.counters,
+            trace=self.trace,
         )
 
     def _build_ways_in(self) -> None:
@@ -294,6 +298,7 @@ class Worker:
         self.delivery.frames.clear()
         if now - self._swept >= SWEEP:
             self._swept = now
+            self.trace.look()
             self.broker.sweep()
             self.controls.sweep(now)
             self.clients.expiries.sweep(now)

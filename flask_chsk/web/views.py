@@ -33,6 +33,7 @@ from ..server.admission import Admission
 from ..server.connection import Opening
 from ..server.dispatch import RUNNING_BYTES
 from ..server.rates import network_of
+from ..server.trace import Happening
 from ..server.worker import Worker
 from ..transports import upgrade
 from ..transports.longpoll import body
@@ -476,6 +477,10 @@ class Endpoint:
     def _refuse(self, refused: Refused) -> BaseResponse:
         status = refused.status
         self.state.count_refusal(status)
+        worker = self.state.running()
+        if worker is not None and worker.trace.on:
+            whose = f"{request.method} {request.path}"
+            worker.trace.tell(Happening("refused", whose, (), about=f"{status} {refused}"))
         rate_limited.warning(
             f"{status} {str(refused).partition(' ')[0]}",  # what follows may be the peer's words
             "%s %s refused with %d: %s",

@@ -20,6 +20,7 @@ from flask_chsk.logs import RateLimitedLogger, logger
 from flask_chsk.publisher import Publisher
 from flask_chsk.server import dispatch
 from flask_chsk.server.close_log import REPLACED, CloseLog
+from flask_chsk.server.trace import Trace
 
 PACKAGE = Path(__file__).parents[2] / "flask_chsk"
 # A command to the terminal, in 7 and in 8 bits; text that runs backwards; a forged line.
@@ -158,14 +159,14 @@ def test_kinds_that_a_peer_makes_up_share_a_line(lines: Lines) -> None:
 
 def test_each_close_is_counted_and_each_kind_told_once(lines: Lines) -> None:
     counters: Counter[str] = Counter()
-    closes = CloseLog(counters)
+    closes = CloseLog(counters, Trace())
     for uid in ("ann", HOSTILE):
-        closes.note(uid, 4002, "too slow")
-        closes.note(uid, 4005, "signed out")
-        closes.note(uid, 1013, REPLACED)
-        closes.note(uid, 1013, "too much is arriving")
+        closes.note(uid, "a1", 4002, "too slow")
+        closes.note(uid, "a1", 4005, "signed out")
+        closes.note(uid, "a1", 1013, REPLACED)
+        closes.note(uid, "a1", 1013, "too much is arriving")
     assert counters == {"closed_4002": 2, "closed_4005": 2, "closed_1013": 4}
-    assert lines.written == [
+    assert [line for line in lines.written if not line.startswith("LOG DEBUG")] == [
         "LOG WARNING a connection of uid 'ann' was closed with 4002: too slow",
         "LOG INFO a connection of uid 'ann' was closed with 4005: signed out",
         f"LOG INFO a connection of uid 'ann' was closed with 1013: {REPLACED}",

@@ -9,6 +9,7 @@ from flask_chsk.protocol.session import TOO_SLOW
 from flask_chsk.server.connection import Connection
 from flask_chsk.server.delivery import Delivery
 from flask_chsk.server.topics import Topics
+from flask_chsk.server.trace import Trace
 
 from .fakes import Site, texts, told
 
@@ -17,7 +18,9 @@ class Scene(Site):
     def __init__(self) -> None:
         super().__init__(send_buf_ws=0.5, max_outbox_bytes=100)
         self.topics = Topics(60.0)
-        self.delivery = Delivery(self.hub, self.config, self.registry, self.topics, self.counters)
+        self.delivery = Delivery(
+            self.hub, self.config, self.registry, self.topics, self.counters, Trace()
+        )
         self.offset = 10
 
     def publish(self, channel: str, size: int = 0, flush: bool = False) -> None:

@@ -16,6 +16,7 @@ from flask_chsk.protocol.event import Event
 from flask_chsk.server.dispatch import EVENT_BYTES, Dispatcher, SignedOut, rate_limited
 from flask_chsk.server.replies import ReplyChannel
 from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
+from flask_chsk.server.trace import Trace
 from flask_chsk.transports.budget import MemoryBudget
 from flask_chsk.values import Keyword
 
@@ -133,6 +134,7 @@ class Bench:
             self.router,
             Host(self.router),
             self.counters,
+            Trace(),
             signed_out=lambda *client: self.signed_out.append(client),
         )
         self.handlers.on("a/b")(lambda ev: self.seen.append(ev.data))

@@ -11,6 +11,7 @@ from flask_chsk.server.connection import Connection
 from flask_chsk.server.delivery import Delivery
 from flask_chsk.server.memberships import JOINED, LEFT, Memberships
 from flask_chsk.server.topics import Topics
+from flask_chsk.server.trace import Trace
 
 from .fakes import Site, told
 
@@ -34,7 +35,9 @@ class Scene(Site):
         self.broker = Broker()
         self.topics = Topics(60.0)
         self.gaps: list[Connection] = []
-        delivery = Delivery(self.hub, self.config, self.registry, self.topics, self.counters)
+        delivery = Delivery(
+            self.hub, self.config, self.registry, self.topics, self.counters, Trace()
+        )
         history: Any = self
         self.memberships = Memberships(self.broker, self.registry, self.topics, delivery, history)
 

@@ -13,6 +13,7 @@ from flask_chsk.server.dispatch import Dispatcher
 from flask_chsk.server.presence import HEALED, Presence
 from flask_chsk.server.router import Handlers
 from flask_chsk.server.sending import Sending
+from flask_chsk.server.trace import Trace
 from flask_chsk.transports.budget import MemoryBudget
 
 from .fakes import Host, Site
@@ -47,6 +48,7 @@ class Scene(Site):
             handlers._router,
             host,
             self.counters,
+            Trace(),
             signed_out=lambda uid, client_id: None,
         )
         for id in ("chsk/uidport-open", "chsk/uidport-close"):

@@ -14,6 +14,7 @@ from flask_chsk.server.connection import Connection
 from flask_chsk.server.delivery import Delivery
 from flask_chsk.server.replay import RETRY, History
 from flask_chsk.server.topics import Topics
+from flask_chsk.server.trace import Trace
 
 from .fakes import Site, texts, told
 
@@ -31,7 +32,9 @@ class Scene(Site):
         self.on_since: Callable[[], object] = lambda: None
         self.controls: list[tuple[str, Connection]] = []
         self.topics = Topics(60.0)
-        delivery = Delivery(self.hub, self.config, self.registry, self.topics, self.counters)
+        delivery = Delivery(
+            self.hub, self.config, self.registry, self.topics, self.counters, Trace()
+        )
         self.history = History(
             self.hub, self.broker, self.topics, delivery, self.counters, control=self._control
         )
