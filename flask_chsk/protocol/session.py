@@ -171,31 +171,24 @@ PING, DEAD = "ping", "dead"  # what a check may find due
 Encode = Callable[[Data], bytes]  # a transport's dress for a message
 
 
-class ServerSession:
-    """What the server knows of one client.
+class Outbox:
+    """What waits for one client, and up to which event it has all.
 
     ``acked``: nothing at or below this offset is owed. ``given``: the client may have got up to
-    here already. ``queued``: the offset of the last
-    push taken in. ``needs_replay``: pushes were let go, and history has to give them again
-    (:meth:`caught_up`). ``start``: the client is owed no event up to here, of any channel; 0 where
-    this process does not know.
+    here already. ``queued``: the offset of the last push taken in. ``needs_replay``: pushes were
+    let go, and history has to give them again (:meth:`caught_up`). ``start``: the client is owed
+    no event up to here, of any channel; 0 where this process does not know.
     """
 
     __slots__ = (
         "acked",
         "client_id",
-        "composer",
-        "cursor_sent_at",
         "given",
-        "last_received_at",
         "last_skipped_offset",
         "needs_replay",
         "outbox",
         "outbox_bytes",
-        "ping_overdue",
-        "pinged_at",
         "queued",
-        "retain_until_ack",
         "rules",
         "start",
         "uid",
@@ -203,19 +196,10 @@ class ServerSession:
     )
 
     def __init__(
-        self,
-        uid: str | None,
-        client_id: str,
-        composer: Composer,
-        rules: Rules,
-        now: float,
-        *,
-        v1: bool = False,
-        offset: int = 0,
+        self, uid: str | None, client_id: str, rules: Rules, *, v1: bool = False, offset: int = 0
     ) -> None:
         self.uid = uid
         self.client_id = client_id
-        self.composer = composer
         self.rules = rules
         self.v1 = v1
         self.outbox: list[Push | Data] | None = None  # None at rest: an empty list is 56 bytes
@@ -226,47 +210,6 @@ class ServerSession:
         self.given = 0  # the last offset in an answer that is not acknowledged
         self.needs_replay = False
         self.last_skipped_offset = 0  # the last offset that came while behind
-        self.retain_until_ack = False  # pushes stay until acknowledged: a v=1 poller
-        self.last_received_at = now
-        self.pinged_at: float | None = None  # the ping that is not answered yet
-        self.ping_overdue = False  # that was judged once
-        self.cursor_sent_at = now
-
-    # in ------------------------------------------------------------------------------
-
-    def receive(self, data: Data, now: float) -> tuple[Incoming, int]:
-        """What one message from the client means, and the bytes that it holds."""
-        self.last_received_at = now
-        self.pinged_at = None
-        return read_sized(self.composer, data)
-
-    def alive(self, now: float) -> None:
-        """Note a sign of life that is no message, such as a protocol-level pong."""
-        self.last_received_at = now
-        self.pinged_at = None
-
-    # out -----------------------------------------------------------------------------
-
-    def handshake(
-        self, data: Any, *, csrf_token: Any = None, extras: dict[Any, Any] | None = None
-    ) -> Data:
-        """``[:chsk/handshake [uid csrf data extras?]]``, packed.
-
-        docs/protocol.rst, "The handshake".
-
-        :param data: the application's, packed already: a piece of this composer, or None.
-        :param csrf_token: the same.
-        """
-        composer = self.composer
-        wire, piece = composer.wire, composer.piece
-        uid = self.uid
-        shown: Any = uid if uid is not None or self.v1 else Keyword(wire.nil_uid)
-        body = [piece(shown), composer.nil if csrf_token is None else csrf_token]
-        if data is not None or wire.data_always:
-            body.append(composer.nil if data is None else data)
-        if self.v1:
-            body.append(piece(extras))
-        return composer.compose(composer.array((piece(HANDSHAKE), composer.array(body))))
 
     def say(self, message: Data) -> None:
         """Put a message of ours (a reply, a ping) behind what is already waiting."""
@@ -336,18 +279,6 @@ class ServerSession:
         outbox, self.outbox = self.outbox, None
         self.outbox_bytes = 0
         return len(outbox or ())
-
-    def change_transport(self, kind: str, now: float) -> None:
-        """Another transport carries what waits: replies and pings were for the one before."""
-        self.retain_until_ack = self.v1 and kind == "ajax"
-        self.alive(now)
-        if self.outbox:
-            self._forget_messages()
-
-    def change_composer(self, composer: Composer, v1: bool) -> None:
-        """The client came back, and may speak another way."""
-        self.composer = composer
-        self.v1 = v1
 
     def begin_epoch(self, rules: Rules) -> None:
         """The broker counts anew, so offsets that were taken in or given mean nothing."""
@@ -427,6 +358,103 @@ class ServerSession:
         else:
             self.acked = self.queued = now_offset
 
+    def page(self) -> list[Push]:
+        """The pushes that one answer to a poll has room for."""
+        batch: list[Push] = []
+        size = 0
+        for item in self.outbox or ():
+            if isinstance(item, Push):
+                if batch and size + item.size > PAGE_BYTES:
+                    break
+                batch.append(item)
+                size += item.size
+        return batch
+
+    @property
+    def nothing_owed(self) -> bool:
+        """Whether nothing is owed, so that the client may be told the watermark."""
+        return not self.outbox and not self.needs_replay
+
+
+class ServerSession(Outbox):
+    """What the server knows of one client: its outbox, how it speaks, and what is due when."""
+
+    __slots__ = (
+        "composer",
+        "cursor_sent_at",
+        "last_received_at",
+        "ping_overdue",
+        "pinged_at",
+        "retain_until_ack",
+    )
+
+    def __init__(
+        self,
+        uid: str | None,
+        client_id: str,
+        composer: Composer,
+        rules: Rules,
+        now: float,
+        *,
+        v1: bool = False,
+        offset: int = 0,
+    ) -> None:
+        super().__init__(uid, client_id, rules, v1=v1, offset=offset)
+        self.composer = composer
+        self.retain_until_ack = False  # pushes stay until acknowledged: a v=1 poller
+        self.last_received_at = now
+        self.pinged_at: float | None = None  # the ping that is not answered yet
+        self.ping_overdue = False  # that was judged once
+        self.cursor_sent_at = now
+
+    def change_transport(self, kind: str, now: float) -> None:
+        """Another transport carries what waits: replies and pings were for the one before."""
+        self.retain_until_ack = self.v1 and kind == "ajax"
+        self.alive(now)
+        if self.outbox:
+            self._forget_messages()
+
+    def change_composer(self, composer: Composer, v1: bool) -> None:
+        """The client came back, and may speak another way."""
+        self.composer = composer
+        self.v1 = v1
+
+    # in ------------------------------------------------------------------------------
+
+    def receive(self, data: Data, now: float) -> tuple[Incoming, int]:
+        """What one message from the client means, and the bytes that it holds."""
+        self.last_received_at = now
+        self.pinged_at = None
+        return read_sized(self.composer, data)
+
+    def alive(self, now: float) -> None:
+        """Note a sign of life that is no message, such as a protocol-level pong."""
+        self.last_received_at = now
+        self.pinged_at = None
+
+    # out -----------------------------------------------------------------------------
+
+    def handshake(
+        self, data: Any, *, csrf_token: Any = None, extras: dict[Any, Any] | None = None
+    ) -> Data:
+        """``[:chsk/handshake [uid csrf data extras?]]``, packed.
+
+        docs/protocol.rst, "The handshake".
+
+        :param data: the application's, packed already: a piece of this composer, or None.
+        :param csrf_token: the same.
+        """
+        composer = self.composer
+        wire, piece = composer.wire, composer.piece
+        uid = self.uid
+        shown: Any = uid if uid is not None or self.v1 else Keyword(wire.nil_uid)
+        body = [piece(shown), composer.nil if csrf_token is None else csrf_token]
+        if data is not None or wire.data_always:
+            body.append(composer.nil if data is None else data)
+        if self.v1:
+            body.append(piece(extras))
+        return composer.compose(composer.array((piece(HANDSHAKE), composer.array(body))))
+
     def drain(self, encode: Encode, frames: dict[Any, bytes]) -> bytes:
         """What leaves a WebSocket now: whole frames, about a page of them, in order.
 
@@ -477,18 +505,6 @@ class ServerSession:
             del outbox[:taken]
         return b"".join(out)
 
-    def page(self) -> list[Push]:
-        """The pushes that one answer to a poll has room for."""
-        batch: list[Push] = []
-        size = 0
-        for item in self.outbox or ():
-            if isinstance(item, Push):
-                if batch and size + item.size > PAGE_BYTES:
-                    break
-                batch.append(item)
-                size += item.size
-        return batch
-
     def answer(
         self, encode: Encode, frames: dict[Any, bytes], upto: int | None = None
     ) -> bytes | None:
@@ -536,11 +552,6 @@ class ServerSession:
         return ",".join(parts)
 
     # time ----------------------------------------------------------------------------
-
-    @property
-    def nothing_owed(self) -> bool:
-        """Whether nothing is owed, so that the client may be told the watermark."""
-        return not self.outbox and not self.needs_replay
 
     def renew_rest(self, watermark: int, now: float) -> bool:
         """Note that nothing up to *watermark* is owed, where a kept cursor would go stale else.

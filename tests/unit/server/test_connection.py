@@ -13,7 +13,7 @@ import pytest
 
 from flask_chsk import packers
 from flask_chsk.protocol.push import Push
-from flask_chsk.protocol.session import Rules, ServerSession
+from flask_chsk.protocol.session import Outbox, Rules, ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer
 from flask_chsk.server.connection import (
     TRANSITIONS,
@@ -103,7 +103,7 @@ def test_methods_follow_the_table(scene: Scene, state: State, change: Change) ->
 
 def outside_writes(tree: ast.AST) -> Iterator[str]:
     """Fields of connections and sessions that something else than they themselves assigns."""
-    fields = {*Connection.__slots__, *ServerSession.__slots__}
+    fields = {*Connection.__slots__, *Outbox.__slots__, *ServerSession.__slots__}
     for node in ast.walk(tree):
         targets = node.targets if isinstance(node, ast.Assign) else []
         if isinstance(node, ast.AugAssign | ast.AnnAssign):
