@@ -354,20 +354,24 @@ class Hub:
 
         What it returns, seconds of :meth:`now`, is its next deadline; None: no more.
         """
-        if self._sweeper is None:
-            self._swept = int(self.now() / SWEEP)
-            self._sweeper = self.loop.timer(SWEEP, repeat=SWEEP, ref=False)
-            self._sweeper.start(self._sweep)
+        self._begin_sweeps()
         slot = max(int(when / SWEEP) + 1, self._swept + 1)
         self._wheel.setdefault(slot, []).append(item)
 
     def every_sweep(self, fn: Callable[[float], None]) -> None:
-        """Call *fn* with the time at each sweep."""
+        """Call *fn* with the time at each sweep. On the hub."""
+        self._begin_sweeps()
         self._sweeps.append(fn)
 
     def no_more_sweeps(self, fn: Callable[[float], None]) -> None:
         """Undo :meth:`every_sweep`."""
         self._sweeps.remove(fn)
+
+    def _begin_sweeps(self) -> None:
+        if self._sweeper is None:
+            self._swept = int(self.now() / SWEEP)
+            self._sweeper = self.loop.timer(SWEEP, repeat=SWEEP, ref=False)
+            self._sweeper.start(self._sweep)
 
     def _sweep(self) -> None:
         if self.over:

@@ -71,6 +71,7 @@ class State:
         self._counted: Counter[str] = Counter()  # what no worker counts
         self._recv: RecvQueue | None = None
         self.watchers: list[Callable[[ConnectedUids, ConnectedUids], object]] = []
+        self.followers: list[Callable[[], object]] = []  # of the figures; see the worker's
         self.cookieless = Cookieless(app)
         self.neighbours = Neighbours(app)
         self._random_key = secrets.token_bytes(32)
@@ -193,6 +194,7 @@ class State:
         worker.sending.on_absent = self.tell_absent
         worker.presence.signals.append(self._tell_signals)
         worker.presence.watchers = self.watchers
+        worker.followers = self.followers
         if self._recv is not None:
             worker.dispatcher.recv_put = self._recv.offer
         worker.start()

@@ -7,6 +7,7 @@ All on the hub, except what says otherwise. It knows no Flask: handlers run thro
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 from ..brokers import Broker
@@ -54,6 +55,8 @@ class Worker:
     What it builds in the constructor is in the order of its imports: each part knows those above
     it. Three of them tell something to a part that is built later; they get a method of the
     worker's.
+
+    :ivar followers: called once a second, and at the end, by whoever shows the figures elsewhere.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Worker:
         self.config = config
         self.broker = broker
         self.counters: Counter[str] = Counter()
+        self.followers: list[Callable[[], object]] = []
         self.registry: Registry[Connection] = Registry()
         self.budget = MemoryBudget(config.max_inbound_bytes, self.counters)
         self.trace = Trace()
@@ -78,7 +82,7 @@ class Worker:
         """Begin to hear the broker; once, when nothing more is to be set."""
         self.broker.start(self.hub, self)
         self.hub.run(self.clients.begin_epoch, self.broker.epoch, 0)
-        self.hub.every_sweep(self._sweep)
+        self.hub.run(self.hub.every_sweep, self._sweep)
 
     def _build_events(self, router: Router, host: Host) -> None:
         """What runs handlers, and asks clients."""
@@ -304,6 +308,11 @@ class Worker:
             self.clients.expiries.sweep(now)
             self.presence.sweep()
             self.idempotency.forget(now - max(self.config.recovery_seconds, KEY_SECONDS))
+            self._call_followers()
+
+    def _call_followers(self) -> None:
+        for follower in self.followers:
+            follower()
 
     # the end -------------------------------------------------------------------------------
 
@@ -333,6 +342,7 @@ class Worker:
         self.dispatcher.stop()
         self.delayed_closes.release_all()
         self.clients.send_away()
+        self._call_followers()
 
     @on_hub
     def is_drained(self) -> bool:

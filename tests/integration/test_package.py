@@ -23,7 +23,10 @@ import flask_chsk
 from tests.matrix.__main__ import EXTRAS, PYTHONS, floors
 from tests.process import ROOT
 
-OPTIONAL = "flask_login flask_wtf gunicorn msgpack pydantic redis sqlalchemy urllib3 websockets"
+OPTIONAL = (
+    "flask_login flask_wtf gunicorn msgpack prometheus_client pydantic redis sqlalchemy urllib3"
+    " websockets"
+)
 CACHES = "__pycache__ .mypy_cache .pytest_cache .ruff_cache .hypothesis"
 LEFTOVERS = f"{CACHES} .git .venv* *.egg-info build dist node_modules".split()
 
@@ -141,11 +144,13 @@ def test_every_extra_for_users_installs_what_the_package_imports(
         "gunicorn": {"gunicorn"},
         "redis": {"redis"},
         "client": {"urllib3"},
+        "prometheus": {"prometheus-client"},
         "speedups": {"websockets"},
     }
     source = "".join(path.read_text() for path in (ROOT / "flask_chsk").rglob("*.py"))
     imported = set(re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE))
-    assert {"redis", "urllib3", "websockets"} <= imported  # gunicorn is a server: it imports us
+    # gunicorn is a server: it imports us
+    assert {"prometheus_client", "redis", "urllib3", "websockets"} <= imported
 
 
 def test_extras_and_packages_that_users_are_told_to_install_exist(
@@ -176,7 +181,7 @@ MENDED = {
 @pytest.mark.parametrize("python", PYTHONS)
 def test_no_floor_has_a_fault_that_is_known(distributions: Distributions, python: str) -> None:
     lowest = floors(distributions.metadata, python)
-    assert lowest.keys() == {*MENDED, "gevent-websocket", "websockets"}
+    assert lowest.keys() == {*MENDED, "gevent-websocket", "prometheus-client", "websockets"}
     assert {n: v for n, v in lowest.items() if Version(v) < Version(MENDED.get(n, "0"))} == {}
 
 

@@ -31,7 +31,7 @@ from tests.readme import write_application
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 VERSIONS = ("lowest", "newest")
-EXTRAS = ("gunicorn", "redis", "client", "speedups")
+EXTRAS = ("gunicorn", "redis", "client", "prometheus", "speedups")
 PROGRAMS = [Path(__file__).with_name(name) for name in ("internals.py", "smoke.py")]
 LEFTOVERS = (
     "__pycache__ .git .venv* *.egg-info build dist node_modules .*_cache .hypothesis".split()

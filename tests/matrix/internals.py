@@ -262,12 +262,32 @@ def websockets_mask() -> str:
     return f"websockets {version('websockets')}: mask"
 
 
+# prometheus_client --------------------------------------------------------------------------------
+
+
+def prometheus_shows_figures() -> str:
+    """Figures are shown in one process, before its worker has started."""
+    from flask import Flask
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from flask_chsk import Chsk
+    from flask_chsk.metrics import ChskCollector
+
+    app, registry = Flask("app"), CollectorRegistry()
+    app.secret_key = "secret"
+    Chsk(app)
+    registry.register(ChskCollector(app))
+    assert b'\nchsk_refusals_total{status="503"} 0.0\n' in generate_latest(registry)
+    return f"prometheus-client {version('prometheus-client')}: figures"
+
+
 CHECKS: dict[str, list[Callable[[], str]]] = {
     "redis": [redis_parser_and_socket],
     "gevent": [gevents_hub, gevents_server_shows_its_socket, gevents_server_can_be_told_to_end],
     "werkzeug": [werkzeugs_reloader],
     "gunicorn": [gunicorns_unread_bytes, gunicorns_worker_can_be_watched],
     "websockets": [websockets_mask],
+    "prometheus-client": [prometheus_shows_figures],
 }
 
 

@@ -35,7 +35,7 @@ LAYERS = {
     "server": ["server"],
     "client": ["client"],
     "publisher": ["publisher"],
-    "flask": ["web", "cli", "extension", "serving", "state", "testing", "__pyinstaller"],
+    "flask": ["web", "cli", "extension", "serving", "state", "testing", "metrics", "__pyinstaller"],
     "public": ["__init__"],
 }
 LAYER = {name: number for number, names in enumerate(LAYERS.values()) for name in names}
