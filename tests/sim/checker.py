@@ -30,6 +30,8 @@ from flask_chsk.protocol.session import CLOSED_BY_APP, GAP, HANDSHAKE
 
 from .runtime import START
 
+SETTLED = 60.0  # seconds in which workers tell a new Redis who was there
+
 _CURSOR = re.compile(r"([a-z0-9]+):([0-9]+)")
 Cursor = tuple[str, int]
 
@@ -75,6 +77,7 @@ class Checker:
         # Send -> as whose it was handled, and by which worker.
         self._handled: dict[int, list[tuple[str | None, int]]] = {}
         self._asks: dict[int, None] = {}
+        self.began_anew = 0.0  # when a broker of several workers lost its memory last
         self.left: dict[tuple[str | None, str], int] = {}  # when a user left a topic last
         self._here: dict[str, tuple[bool, int]] = {}  # user -> came, generation
         self.say: Callable[[str], object] = lambda text: None
@@ -333,6 +336,8 @@ class PageSeen:
         checker = self.checker
         limits = checker.limits
         if checker.clock() - since / 1e6 > limits.seconds:
+            return
+        if checker.clock() < checker.began_anew + SETTLED:
             return
         counts: dict[str, tuple[int, int]] = {}
         for event in checker.entries(self, since):

@@ -337,6 +337,7 @@ class Cluster(World):
 
     def redis_slow(self) -> None:
         self.say("Redis is slow")
+        self.checker.lossy = True
         self.is_slow = True
         self.hub.later(self.rng.random() * 10.0, self._redis_fast)
 
@@ -369,6 +370,7 @@ class Cluster(World):
 
     def _new_life(self) -> None:
         self.checker.lossy = True
+        self.checker.began_anew = self.hub.wall()
         self.lives += 1
 
     def redis_fails_over(self) -> None:

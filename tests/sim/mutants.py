@@ -87,14 +87,14 @@ MUTANTS = [
     Mutant(
         "history is never whole",
         "brokers.memory.journal Journal.since",
-        "complete = oldest <= cursor <= end",
+        "complete = oldest <= cursor <= end + 1",
         "complete = False",
     ),
     Mutant(
         "a client that was away for too long is not told",
         "brokers.memory.journal Journal.since",
-        "complete = oldest <= cursor <= end",
-        "complete = cursor <= end",
+        "complete = oldest <= cursor <= end + 1",
+        "complete = cursor <= end + 1",
     ),
     Mutant(
         "nobody is told that a user went",

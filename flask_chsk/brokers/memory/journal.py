@@ -88,8 +88,11 @@ class Journal:
         return offset
 
     def next_offset(self, now: float) -> int:
-        """An offset that is no event's."""
-        self.last = max(self.last + 1, int(now * 1e6))
+        """An offset that is no event's; the one before is none's either.
+
+        There a client can be told of a gap between what it has and the next event.
+        """
+        self.last = max(self.last + 2, int(now * 1e6))
         return self.last
 
     def level(self) -> int:
@@ -143,7 +146,7 @@ class Journal:
         end = self.last
         # Where the clock went back, offsets and cursors are ahead of it: their age says little.
         oldest = max((self.now() - self.window) * 1e6, self._forgotten)
-        complete = oldest <= cursor <= end
+        complete = oldest <= cursor <= end + 1  # one more: where it was told of a gap
         found: list[Push] = []
         for channel, joined in channels.items():
             history = self._histories.get(channel)
@@ -154,7 +157,7 @@ class Journal:
         if not complete:
             return Page((), end, False, False)
         found.sort(key=lambda push: push.offset)
-        return page_of(found, end, False, page_bytes)
+        return page_of(found, max(end, cursor), False, page_bytes)
 
     def sweep(self, now: float) -> None:
         """Forget what is past its time."""

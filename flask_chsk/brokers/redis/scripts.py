@@ -412,9 +412,12 @@ if not redis.call('ZSCORE', base .. 'hs', '') then  -- deleted: which channels h
   redis.call('ZADD', base .. 'hs', 'inf', '')
 end
 local floor = tonumber(redis.call('HGET', base .. 'm', 'floor') or 0)
-local out, high, more = {}, m.o, 0
+local out, high, more = {}, math.max(m.o, cursor), 0
 local incomplete = {m.epoch, text(m.o), 0, 0}
-if cursor > m.o or cursor < math.max(floor, m.now - m.window * 1000) then return incomplete end
+-- A gap is told between the last event and the next: that is where its client is then.
+if cursor > m.o + 1 or cursor < math.max(floor, m.now - m.window * 1000) then
+  return incomplete
+end
 for i = 3, #ARGV, 2 do
   local channel, from = ARGV[i], math.max(cursor, tonumber(ARGV[i + 1]))
   local skey = base .. 's:' .. channel

@@ -184,6 +184,17 @@ def test_a_cursor_out_of_the_window_is_incomplete(broker: Broker) -> None:
         assert (page.pushes, page.complete) == ((), False)
 
 
+def test_a_client_that_was_told_of_a_gap_has_all_from_there(broker: Broker) -> None:
+    broker.clients.attach("ann", "1")
+    old = broker.since({ANN: 0}, 1, PAGE)
+    assert not old.complete
+    gap = old.end + 1
+    page = broker.since({ANN: 0}, gap, PAGE)
+    assert (page.pushes, page.complete, page.end >= gap) == ((), True, True)
+    broker.publish(ANN, "[:a/b 1]")
+    assert [push.text for push in broker.since({ANN: 0}, gap, PAGE).pushes] == ["[:a/b 1]"]
+
+
 def test_an_event_that_was_trimmed_makes_a_cursor_incomplete(start: Start, url: str) -> None:
     broker = ready(start(url, recovery_events=5)).broker
     broker.clients.attach("ann", "1")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flask_chsk.brokers import (
     ANONYMOUS,
     EVERYONE,
+    Page,
 )
 from flask_chsk.protocol.push import Push
 from tests.unit.brokers.memory.scene import ANN, START, WINDOW, Broker, Later, offsets, read
@@ -160,7 +161,14 @@ def test_history_keeps_for_so_long() -> None:
 
 def test_a_cursor_of_the_future_is_not_complete() -> None:
     broker = Broker()
-    assert not read(broker, EVERYONE, cursor=broker.watermark() + 1).complete
+    assert not read(broker, EVERYONE, cursor=broker.watermark() + 2).complete
+
+
+def test_a_client_that_was_told_of_a_gap_is_before_the_next_event() -> None:
+    broker = Broker()
+    gap = broker.watermark() + 1
+    assert read(broker, EVERYONE, cursor=gap) == Page((), gap, False, True)
+    assert broker.publish(EVERYONE, "[:a/b]") == gap + 1
 
 
 def test_a_history_that_was_forgotten_is_not_taken_for_an_empty_one() -> None:
@@ -232,5 +240,5 @@ def test_what_is_called_complete_is_complete(steps: list[Step], data: st.DataObj
     fresh = cursor >= (broker.time - WINDOW) * 1e6 and all(
         push.time >= broker.time - WINDOW for push in owed
     )
-    future = cursor > broker._journal.last
+    future = cursor > broker._journal.last + 1
     assert stepped or future or not (kept and fresh), "what could be given was not"
