@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from flask_chsk import brokers, packers, security
+from flask_chsk import brokers, figures, packers, security
 from flask_chsk.client import policy
 from flask_chsk.client.session import ClientSession
 from flask_chsk.config import Config
 from flask_chsk.errors import Refused, UsageError
-from flask_chsk.protocol import event, session, uids
+from flask_chsk.protocol import event, generations, session, uids
 from flask_chsk.protocol.session import ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer
-from flask_chsk.server import idempotency
+from flask_chsk.server import close_log, idempotency
 from flask_chsk.values import Keyword, StrKey
 from flask_chsk.web import form, views
 from tests.pages import read, tables, words
@@ -44,6 +44,17 @@ def test_close_codes() -> None:
     final = {code: words(then)[0] for code, then in listed.items() if "stay closed" in then}
     assert final == policy.FINAL
     assert all(f'{code}: "{reason}"' in SCRIPT for code, reason in final.items())
+    assert {*final} == generations.FINAL_CODES
+    counted = figures.FAMILIES["closed"].numbers
+    assert [*counted] == [code for code in listed if code != session.GOING_AWAY]  # clients' own
+
+
+def test_levels_of_close_codes() -> None:
+    """docs/deployment.rst says at which level the log tells of each."""
+    rows = re.findall(r"^(\d{4})(?:-(\d{4}))? +(INFO|WARNING)  ", read("deployment.rst"), re.M)
+    for code in figures.FAMILIES["closed"].numbers:
+        levels = [level for low, high, level in rows if int(low) <= code <= int(high or low)]
+        assert levels == ["INFO" if code in close_log.ORDINARY else "WARNING"], code
 
 
 def test_statuses() -> None:
