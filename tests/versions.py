@@ -14,7 +14,7 @@ from tests.process import ROOT
 ADDED = {
     "scripts.py": {
         "flush}, ' ')": "flush, 'later'}, ' ')",  # the head of an event
-        "'b', but)": "'b', but, 'n', 'new')",  # an entry of a history
+        "'b', exclude)": "'b', exclude, 'n', 'new')",  # an entry of a history
         "digest, kept": "digest, kept, 'extra'",  # what is known of a client
         "' P ' .. m.epoch .. ' ' .. o)": "' P ' .. m.epoch .. ' ' .. o .. ' later')",
         # A kind of message that the version before does not know.

@@ -349,7 +349,7 @@ class Broker(Protocol):
         channel: str,
         text: str,
         *,
-        but: tuple[str | None, str] | None = None,
+        exclude: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
         """Give an event (canonical EDN) its offset and send it on its way.

@@ -23,12 +23,12 @@ class Push:
     """An event with its place in the broker's order.
 
     ``offset``: one rising number for the whole broker. ``before``: the offset of the entry
-    before this one in its channel (0: none), by which gaps are noticed. ``but``: the
+    before this one in its channel (0: none), by which gaps are noticed. ``exclude``: the
     ``(uid, client id)`` that shall not get it. ``flush``: it waits for no window.
     """
 
     __slots__ = (
-        *("_forms", "_frames", "before", "but", "channel", "flush", "offset", "text", "time"),
+        *("_forms", "_frames", "before", "channel", "exclude", "flush", "offset", "text", "time"),
     )
 
     def __init__(
@@ -37,7 +37,7 @@ class Push:
         text: str,
         offset: int = 0,
         before: int = 0,
-        but: tuple[str | None, str] | None = None,
+        exclude: tuple[str | None, str] | None = None,
         time: float = 0.0,
         flush: bool = False,
     ) -> None:
@@ -45,7 +45,7 @@ class Push:
         self.text = text
         self.offset = offset
         self.before = before
-        self.but = but
+        self.exclude = exclude
         self.time = time
         self.flush = flush
         self._forms: dict[str, Any] | None = None

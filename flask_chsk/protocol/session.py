@@ -229,7 +229,7 @@ class Outbox:
         if self.needs_replay:
             self.last_skipped_offset = push.offset  # history has it, and will be read past it
             return False
-        if push.but is not None and push.but == (self.uid, self.client_id):
+        if push.exclude is not None and push.exclude == (self.uid, self.client_id):
             self.queued = push.offset
             return False
         waiting = self.outbox_bytes

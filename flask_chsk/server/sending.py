@@ -117,7 +117,7 @@ class Sending:
         after_commit: AnySession | None = None,
     ) -> int | None:
         """:param user: who may be absent, where the event is for all clients of one user."""
-        but = _sender(exclude)
+        excluded = _sender(exclude)
         checked = assert_event(event)
         id, data = checked
         if id.startswith("chsk/") and id not in OURS:
@@ -130,10 +130,10 @@ class Sending:
                 f" ({self._limit})"
             )
         if after_commit is not None:
-            publish = partial(self._publish_later, channel, text, but, flush, user, checked)
+            publish = partial(self._publish_later, channel, text, excluded, flush, user, checked)
             defer(after_commit, id, publish)
             return None
-        return self._publish_packed(channel, text, but, flush, user, checked)
+        return self._publish_packed(channel, text, excluded, flush, user, checked)
 
     def _publish_later(self, *packed: Any) -> None:
         try:
@@ -143,9 +143,9 @@ class Sending:
             raise
 
     def _publish_packed(
-        self, channel: str, text: str, but: Key | None, flush: bool, user: Uid, event: Event
+        self, channel: str, text: str, excluded: Key | None, flush: bool, user: Uid, event: Event
     ) -> int | None:
-        offset = self._broker.publish(channel, text, but=but, flush=flush)
+        offset = self._broker.publish(channel, text, exclude=excluded, flush=flush)
         self._counters["dropped_absent" if offset is None else "events_out"] += 1
         if offset is None and user is not None:
             self._note_absent(user)

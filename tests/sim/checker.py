@@ -49,7 +49,7 @@ class Published:
     control: bool = False  # a close, or that somebody joined or left: for no application
     to: tuple[str, ...] = ()
     perhaps_to: tuple[str, ...] = ()  # whom it may reach besides
-    but: tuple[str | None, str] | None = None
+    exclude: tuple[str | None, str] | None = None
 
 
 @dataclass
@@ -200,13 +200,13 @@ class PageSeen:
     past: list[str] = field(default_factory=list)  # epochs that are over for it
 
     def is_owed(self, event: Published) -> bool:
-        if event.control or event.but == (self.uid, self.client_id):
+        if event.control or event.exclude == (self.uid, self.client_id):
             return False
         return self.listens_to(event) and not self.has_left(event)
 
     def may_get(self, event: Published) -> bool:
         listens = self.listens_to(event) or self.uid in event.perhaps_to
-        return listens and event.but != (self.uid, self.client_id)
+        return listens and event.exclude != (self.uid, self.client_id)
 
     def left_after(self, event: Published, offset: int) -> bool:
         """Whether it is of a topic that its user left after *offset*: it takes a place in that."""

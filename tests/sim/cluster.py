@@ -219,7 +219,7 @@ class Cluster(World):
         number = int(found[1]) if found else 0
         self.say(f"{f'event {number}' if number else push.text} has offset {push.offset}")
         event = Published(number, channel, epoch, push.offset, size)
-        event.control, event.to, event.but = not number, to, push.but
+        event.control, event.to, event.exclude = not number, to, push.exclude
         event.perhaps_to = perhaps
         self.checker.publishes(event)
 
@@ -241,11 +241,11 @@ class Cluster(World):
 
     # what applications do ---------------------------------------------------------------------
 
-    def _publish(self, channel: str, size: int = 10, but: bool = True) -> None:
-        self._publish_all(channel, size, 1, but)
+    def _publish(self, channel: str, size: int = 10, exclude: bool = True) -> None:
+        self._publish_all(channel, size, 1, exclude)
 
-    def _publish_all(self, channel: str, size: int, count: int, but: bool = True) -> None:
-        events = [(next(self._numbers), self._left_out(channel, but)) for _ in range(count)]
+    def _publish_all(self, channel: str, size: int, count: int, exclude: bool = True) -> None:
+        events = [(next(self._numbers), self._left_out(channel, exclude)) for _ in range(count)]
         self.some_worker(self._publish_by, channel, size, events)
 
     def _publish_by(

@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant(
         "an event that is for others is delivered",
         "protocol.session ServerSession.deliver",
-        "push.but == (self.uid, self.client_id)",
+        "push.exclude == (self.uid, self.client_id)",
         "False",
     ),
     Mutant(

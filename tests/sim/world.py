@@ -287,23 +287,25 @@ class World:
             channels.append(client_channel(page.seen.uid, page.session.client_id))
         return self.rng.choice(channels)
 
-    def _publish(self, channel: str, size: int = 10, but: bool = True) -> None:
-        """:param but: now and then one client is left out."""
+    def _publish(self, channel: str, size: int = 10, exclude: bool = True) -> None:
+        """:param exclude: now and then one client is left out."""
         number = next(self._numbers)
         broker = self.server.broker
         to = tuple(sorted(broker.topics.members(channel[2:]))) if channel.startswith("t:") else ()
-        left_out = self._left_out(channel, but)
+        left_out = self._left_out(channel, exclude)
         offset = self._hand_over(self.server, number, channel, size, left_out)
         kept = offset is not None
         at = offset if offset is not None else int(self.hub.wall() * 1e6)
         # Nothing arrives at a page before this: the network takes its time.
         self.checker.publishes(
-            Published(number, channel, broker.epoch, at, size + 40, kept=kept, to=to, but=left_out)
+            Published(
+                number, channel, broker.epoch, at, size + 40, kept=kept, to=to, exclude=left_out
+            )
         )
 
-    def _left_out(self, channel: str, but: bool) -> ClientKey | None:
+    def _left_out(self, channel: str, exclude: bool) -> ClientKey | None:
         page = self._some_page() if channel == EVERYONE else None
-        if but and page is not None and self.rng.random() < 0.3:
+        if exclude and page is not None and self.rng.random() < 0.3:
             return page.seen.uid, page.session.client_id
         return None
 
@@ -545,7 +547,7 @@ class World:
             wire.read_on()
         self.run(HEALING)
         self.say("one more event for everybody")
-        self._publish(EVERYONE, but=False)
+        self._publish(EVERYONE, exclude=False)
         self.run(PROMPT)
         connected: dict[str, bool] = {}
         for page in self.pages:

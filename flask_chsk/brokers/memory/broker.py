@@ -68,7 +68,7 @@ class MemoryBroker:
         channel: str,
         text: str,
         *,
-        but: tuple[str | None, str] | None = None,
+        exclude: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
         journal = self._journal
@@ -78,7 +78,7 @@ class MemoryBroker:
                 if channel.startswith("u:"):
                     journal.drop(channel[2:], now)
                 return None
-            offset = journal.append(channel, text, but, now, flush)
+            offset = journal.append(channel, text, exclude, now, flush)
             if is_close(text):
                 self.clients.note_close(channel, text, now)
         journal.deliver_soon()

@@ -72,7 +72,7 @@ class Journal:
         self,
         channel: str,
         text: str,
-        but: tuple[str | None, str] | None,
+        exclude: tuple[str | None, str] | None,
         now: float,
         flush: bool = False,
     ) -> int:
@@ -81,7 +81,7 @@ class Journal:
         if history is None:
             history = self._histories[channel] = History()
         offset = self.next_offset(now)
-        push = Push(channel, text, offset, history.last, but, now, flush)
+        push = Push(channel, text, offset, history.last, exclude, now, flush)
         history.add(push, self._max_events, self._max_bytes)
         history.until = now + self.window
         self._arrived.append(push)

@@ -117,10 +117,10 @@ class RedisBroker:
         channel: str,
         text: str,
         *,
-        but: tuple[str | None, str] | None = None,
+        exclude: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
-        return commands.publish(self._redis, channel, text, but=but, flush=flush)
+        return commands.publish(self._redis, channel, text, exclude=exclude, flush=flush)
 
     def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
         self._subscription.hear({pubsub_of(channel) for channel in channels})
@@ -132,8 +132,8 @@ class RedisBroker:
             return Page((), int(end), False, False)
         high = int(end)
         found = [
-            push_of(channel, int(offset), int(before), text, but)
-            for channel, offset, before, text, but in rest[0]
+            push_of(channel, int(offset), int(before), text, exclude)
+            for channel, offset, before, text, exclude in rest[0]
             if int(offset) <= high
         ]
         found.sort(key=lambda push: push.offset)

@@ -18,12 +18,12 @@ def publish(
     channel: str,
     text: str,
     *,
-    but: tuple[str | None, str] | None = None,
+    exclude: tuple[str | None, str] | None = None,
     flush: bool = False,
 ) -> int | None:
     """As :meth:`flask_chsk.brokers.contract.Broker.publish`."""
     heard_by = EVERYONE if is_close(text) else pubsub_of(channel)
-    args = (channel, heard_by, text, excluded_text(but), str(int(flush)))
+    args = (channel, heard_by, text, excluded_text(exclude), str(int(flush)))
     offset = redis.publish(scripts.PUBLISH, *map(to_bytes, args))
     return None if offset is None else int(offset)
 

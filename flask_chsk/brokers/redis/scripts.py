@@ -96,7 +96,7 @@ local function note(m, channel, skey, hkey)
     end
   end
 end
-local function append(m, channel, pubsub, event, but, flush)
+local function append(m, channel, pubsub, event, exclude, flush)
   local latest = m.o
   local o = rise(m)
   local skey, hkey = base .. 's:' .. channel, base .. 'h:' .. channel
@@ -107,7 +107,7 @@ local function append(m, channel, pubsub, event, but, flush)
     redis.call('UNLINK', skey)
   end
   local bytes, count = (tonumber(h[2]) or 0) + #event, (tonumber(h[3]) or 0) + 1
-  redis.call('XADD', skey, o .. '-0', 'p', before, 't', event, 'b', but)
+  redis.call('XADD', skey, o .. '-0', 'p', before, 't', event, 'b', exclude)
   -- The events over the limit go an eighth at a time: to find the oldest costs more than it does.
   if bytes > m.bytes or count > m.events + math.floor(m.events / 8) then
     while count > m.events or bytes > m.bytes do
@@ -124,7 +124,8 @@ local function append(m, channel, pubsub, event, but, flush)
     note(m, channel, skey, hkey)
   end
   redis.call('PUBLISH', base .. pubsub, table.concat(
-    {SCHEMA, m.epoch, o, #channel, #but, #event, flush}, ' ') .. '\\n' .. channel .. but .. event)
+    {SCHEMA, m.epoch, o, #channel, #exclude, #event, flush}, ' ')
+    .. '\\n' .. channel .. exclude .. event)
   return o
 end
 """
@@ -351,7 +352,7 @@ return {m.epoch, text(m.o), policy or '', run, began_at(), text(m.clock)}
 
 PUBLISH = Script(
     """
--- channel, pubsub, event, but, flush, slot, number
+-- channel, pubsub, event, exclude, flush, slot, number
 local channel = ARGV[1]
 local m = counter()
 if not m then return LOST end

@@ -100,7 +100,7 @@ def test_any_text_is_a_uid(ears: Ears, uid: str) -> None:
     arrival = ears.broker.clients.attach(uid, "1")
     assert arrival is not None
     offsets = [
-        ears.broker.publish(user_channel(uid), '[:a/b "é"]', but=(uid, "2")),
+        ears.broker.publish(user_channel(uid), '[:a/b "é"]', exclude=(uid, "2")),
         ears.broker.publish(client_channel(uid, "1"), "[:a/b 2]"),
     ]
     ears.texts(2)
@@ -108,7 +108,7 @@ def test_any_text_is_a_uid(ears: Ears, uid: str) -> None:
         (user_channel(uid), '[:a/b "é"]', offsets[0]),
         (client_channel(uid, "1"), "[:a/b 2]", offsets[1]),
     ]
-    assert ears.heard[0].but == (uid, "2")
+    assert ears.heard[0].exclude == (uid, "2")
     ears.broker.topics.join(uid, "news")
     assert ears.broker.topics.members("news") == {uid}
 
@@ -116,9 +116,9 @@ def test_any_text_is_a_uid(ears: Ears, uid: str) -> None:
 def test_the_anonymous_hear_what_is_for_them(ears: Ears) -> None:
     ears.broker.clients.attach(None, "1")
     ears.broker.publish(ANONYMOUS, "[:a/b 1]")
-    ears.broker.publish(client_channel(None, "1"), "[:a/b 2]", but=(None, "1"))
+    ears.broker.publish(client_channel(None, "1"), "[:a/b 2]", exclude=(None, "1"))
     assert ears.texts(2) == ["[:a/b 1]", "[:a/b 2]"]
-    assert ears.heard[1].but == (None, "1")
+    assert ears.heard[1].exclude == (None, "1")
 
 
 def test_history_gives_what_followed_a_cursor(broker: Broker) -> None:

@@ -163,7 +163,7 @@ def test_a_message_of_a_foreign_schema_is_counted_and_not_called_malformed(
     start: Start, redis_url: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ears = start(redis_url)
-    ears.broker.ready()
+    ears.broker.listen()
     client = redis.Redis.from_url(redis_url)
     for _ in range(3):
         client.publish(f"{prefix}:0:*", f"{SCHEMA + 5} whatever they have come to")

@@ -83,9 +83,9 @@ def test_an_event_counts_for_its_characters() -> None:
 def test_an_event_has_its_place_and_whom_it_is_not_for() -> None:
     push = Push("t:news", "[:a/b]", 9, 4, ("ann", "c1"), 1.5, True)
     assert (push.channel, push.offset, push.before) == ("t:news", 9, 4)
-    assert (push.but, push.time, push.flush) == (("ann", "c1"), 1.5, True)
+    assert (push.exclude, push.time, push.flush) == (("ann", "c1"), 1.5, True)
     plain = Push("*", "[:a/b]")
-    assert (plain.offset, plain.before, plain.but, plain.flush) == (0, 0, None, False)
+    assert (plain.offset, plain.before, plain.exclude, plain.flush) == (0, 0, None, False)
 
 
 def test_brokers_keep_events_of_any_number_of_values() -> None:

@@ -52,8 +52,8 @@ def session(
     return one
 
 
-def push(offset: int, data: Any = None, *, but: tuple[str | None, str] | None = None) -> Push:
-    return Push("u:ann", CANONICAL.pack([Keyword("a/b"), data]), offset, but=but)
+def push(offset: int, data: Any = None, *, exclude: tuple[str | None, str] | None = None) -> Push:
+    return Push("u:ann", CANONICAL.pack([Keyword("a/b"), data]), offset, exclude=exclude)
 
 
 def line(message: Data) -> bytes:
@@ -252,8 +252,8 @@ def test_an_event_that_was_taken_in_is_not_taken_in_again() -> None:
 
 def test_an_excluded_client_passes_the_event_by() -> None:
     one = session()
-    assert not one.deliver(push(1, but=("ann", "c-1")))
-    assert one.deliver(push(2, but=("ann", "c-2")))
+    assert not one.deliver(push(1, exclude=("ann", "c-1")))
+    assert one.deliver(push(2, exclude=("ann", "c-2")))
     assert one.queued == 2
     assert taken(one) == ["[[[:a/b nil]] nil]"]
 

@@ -25,8 +25,8 @@ class Broker:
         self.published: list[tuple[Any, ...]] = []
         self.absent = {"u:bob"}
 
-    def publish(self, channel: str, text: str, *, but: Any, flush: bool) -> int | None:
-        self.published.append((channel, text, but, flush))
+    def publish(self, channel: str, text: str, *, exclude: Any, flush: bool) -> int | None:
+        self.published.append((channel, text, exclude, flush))
         return None if channel in self.absent else len(self.published)
 
 

@@ -20,7 +20,7 @@ def redis() -> Any:
 def test_an_event_is_published_to_those_who_hear_its_channel(redis: Any) -> None:
     redis.answers = [b"7", b"8", b"9"]
     assert commands.publish(redis, "c:c1:ann", "[:a/b]") == 7
-    assert commands.publish(redis, "t:news", "[:a/b]", but=("ann", "c1"), flush=True) == 8
+    assert commands.publish(redis, "t:news", "[:a/b]", exclude=("ann", "c1"), flush=True) == 8
     assert commands.publish(redis, "u:ann", "[:chsk/close nil]") == 9
     assert redis.calls == [
         (scripts.PUBLISH, b"c:c1:ann", b"u:ann", b"[:a/b]", b"", b"0"),

@@ -48,7 +48,7 @@ def test_what_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_excluded_client_comes_back(client: tuple[str | None, str] | None) -> None:
     excluded = to_bytes(excluded_text(client))
-    assert push_of(b"*", 1, 0, b"[:a/b]", excluded).but == client
+    assert push_of(b"*", 1, 0, b"[:a/b]", excluded).exclude == client
 
 
 def test_an_event_of_history_has_its_place() -> None:
@@ -73,7 +73,7 @@ def test_what_is_no_edn_is_refused(text: bytes) -> None:
 def test_a_message_names_epoch_and_event() -> None:
     epoch, push = published_push(message(excluded=b"c1:ann"))
     assert (epoch, push.channel, push.text) == ("e1", "u:ann", "[:a/b 1]")
-    assert (push.offset, push.before, push.but) == (7_000_000, 0, ("ann", "c1"))
+    assert (push.offset, push.before, push.exclude) == (7_000_000, 0, ("ann", "c1"))
 
 
 def test_lengths_are_of_bytes_and_text_may_hold_line_breaks() -> None:
