@@ -168,10 +168,10 @@ class Listener(Protocol):
     def resync_required(self) -> None:
         """Events may have been missed: what follows is to be read from history first."""
 
-    def reattach(self, quiet: bool) -> None:
+    def reattach(self, silent: bool) -> None:
         """The broker knows this process's clients no more: let them in again.
 
-        *quiet*: it began anew, and their users have been there since before.
+        *silent*: it began anew, and their users have been there since before.
         """
 
     def needs(self, name: str) -> bool:
@@ -208,7 +208,7 @@ class BrokerClients(Protocol):
         token: str | None = None,
         *,
         digest: str = "",
-        quiet: bool = False,
+        silent: bool = False,
     ) -> Arrival | None:
         """Let a client in; from now on its channels are delivered here.
 
@@ -219,7 +219,7 @@ class BrokerClients(Protocol):
         :param token: of its opening here, to let it in again: changes nothing (None) where
             there was a later one.
         :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
-        :param quiet: its user has been here since before the epoch. That they came is told
+        :param silent: its user has been here since before the epoch. That they came is told
             only where a closing was told since; where another process told that they came, the
             listener's ``user_presence_changed`` is told of the closing that belongs before.
         :raises Refused: 409 where an anonymous client with another secret has this id; 429

@@ -173,9 +173,9 @@ class Clients:
         controls: list[Push] = hub.run(self._controls.buffer, uid or client_id)
         try:
             asked = "try" if kind == "ws" and v1 else kind
-            quiet = hub.run(self._registration.had_before, uid)
+            silent = hub.run(self._registration.had_before, uid)
             arrival = self._broker.clients.attach(
-                uid, client_id, asked, v1, digest=opening.digest, quiet=quiet
+                uid, client_id, asked, v1, digest=opening.digest, silent=silent
             )
             if arrival is None:
                 return None
@@ -269,7 +269,7 @@ class Clients:
             now,
         )
         if not current:
-            self._registration.reattach(quiet=True, only=connection)
+            self._registration.reattach(silent=True, only=connection)
         self.expiries.note(connection, opening.expires_at)
         self.schedule_check(connection, now + FIRST_CHECK)
         if arrival.first:

@@ -70,12 +70,12 @@ class BrokerRegistration:
     # who is there ----------------------------------------------------------------------
 
     @on_hub
-    def reattach(self, quiet: bool, only: Connection | None = None) -> None:
+    def reattach(self, silent: bool, only: Connection | None = None) -> None:
         """The broker lost its record of our clients: attach them again, one after another.
 
-        :param quiet: it began anew, knows of no topic, and of nobody who was here.
+        :param silent: it began anew, knows of no topic, and of nobody who was here.
         """
-        if quiet:
+        if silent:
             for uid, topics in self._topics.snapshot().items():
                 self._unsaid[uid] = list({*self._unsaid.get(uid, ()), *topics})
             if only is None:
@@ -84,7 +84,7 @@ class BrokerRegistration:
             if one.gone:
                 self._went(self._waiting.pop(one), one.session.uid)
         for one in self._registry if only is None else [only]:
-            self._waiting[one] = quiet or self._waiting.get(one, False)
+            self._waiting[one] = silent or self._waiting.get(one, False)
         self._begin()
 
     @on_hub
@@ -94,8 +94,8 @@ class BrokerRegistration:
             self.hub.background(self._reattach)
 
     @on_hub
-    def _went(self, quiet: bool, uid: Uid) -> None:
-        if quiet and uid is not None:
+    def _went(self, silent: bool, uid: Uid) -> None:
+        if silent and uid is not None:
             self._gone[uid] = None
 
     @on_hub
@@ -191,11 +191,11 @@ class BrokerRegistration:
         if not topics:
             self._unsaid.pop(one, None)
 
-    def _attach_again(self, connection: Connection, quiet: bool) -> None:
+    def _attach_again(self, connection: Connection, silent: bool) -> None:
         uid, client_id = connection.key
         token = connection.token
         if connection.gone:
-            self.hub.run(self._went, quiet, uid)
+            self.hub.run(self._went, silent, uid)
             return
         if not token:
             return
@@ -207,7 +207,7 @@ class BrokerRegistration:
                 connection.session.v1,
                 token,
                 digest=connection.digest,
-                quiet=quiet,
+                silent=silent,
             )
         except Refused as error:
             rate_limited.warning("again", "uid %r could not be let in again: %s", uid, error)
@@ -239,14 +239,14 @@ class BrokerRegistration:
         if connection.transport is None:
             return
         try:
-            quiet = self.hub.run(self.had_before, uid)
+            silent = self.hub.run(self.had_before, uid)
             arrival = self._broker.clients.attach(
                 uid,
                 client_id,
                 "ws",
                 connection.session.v1,
                 digest=connection.digest,
-                quiet=quiet,
+                silent=silent,
             )
         except BrokerError as error:
             rate_limited.warning("claim", "uid %r is known as polling yet: %s", uid, error)

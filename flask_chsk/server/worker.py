@@ -266,9 +266,9 @@ class Worker:
         self.presence.changed()
 
     @on_hub
-    def reattach(self, quiet: bool) -> None:
+    def reattach(self, silent: bool) -> None:
         """The broker lost sight of our clients."""
-        self.registration.reattach(quiet)
+        self.registration.reattach(silent)
 
     @on_hub
     def needs(self, name: str) -> bool:

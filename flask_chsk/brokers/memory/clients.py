@@ -55,7 +55,7 @@ class MemoryClients:
         token: str | None = None,
         *,
         digest: str = "",
-        quiet: bool = False,
+        silent: bool = False,
     ) -> Arrival | None:
         with self._lock:
             said, text, _ = self._closes.get((uid, client_id), ("", "", 0.0))

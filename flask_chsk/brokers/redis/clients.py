@@ -57,7 +57,7 @@ class RedisClients:
         token: str | None = None,
         *,
         digest: str = "",
-        quiet: bool = False,
+        silent: bool = False,
     ) -> Arrival | None:
         names = {f"c:{client_id}", ANONYMOUS} if uid is None else {f"u:{uid}"}
         self._subscription.hear({EVERYONE, *names})
@@ -74,7 +74,7 @@ class RedisClients:
             self._most,
             before or "",
             digest or NO_DIGEST,
-            int(quiet),
+            int(silent),
         )
         self._tell_closing(uid, answer)
         if answer[0] == b"late":

@@ -102,7 +102,7 @@ class Epoch:
             self._listener.reset(began)
             if not first:
                 self._doubts = self._doubts or not heard  # perhaps there were events already
-                self._listener.reattach(quiet=True)
+                self._listener.reattach(silent=True)
         if self._doubts:  # what was not believed is in history, if it is true
             self._doubts = False
             self._listener.resync_required()

@@ -453,19 +453,19 @@ return {m.epoch, text(high), more, 1, out}
 ATTACH = Script(
     """
 -- uid, id, token, worker, kind, v1, lease (ms), most clients, token before, digest of the secret,
--- quiet
+-- silent
 local uid, id, token, me, kind, v1 = unpack(ARGV, 1, 6)
-local before, digest, quiet = ARGV[9], ARGV[10], ARGV[11] == '1'
+local before, digest, silent = ARGV[9], ARGV[10], ARGV[11] == '1'
 local m = counter()
 if not m then return LOST end
 local ckey = base .. 'c:' .. uid
 local began, held = held_by(m, uid, id)
--- Who was there when an epoch begins is let in again *quietly*: that they came was told. Others may
+-- Who was there when an epoch begins is let in again *silently*: that they came was told. Others may
 -- have told it again, of a user whom they saw first in this epoch (n): then a closing is told that
 -- belongs before. From then on (q) what was told in this epoch follows what was told before it.
 local ended = ''
-if quiet then redis.call('HSET', base .. 'm', 'anew', text(m.now)) end
-if quiet and began == 'n' and uid ~= '' then
+if silent then redis.call('HSET', base .. 'm', 'anew', text(m.now)) end
+if silent and began == 'n' and uid ~= '' then
   began, ended = 'q', began_at()
   redis.call('HSET', ckey, '', m.epoch .. ' q')
 end
@@ -503,7 +503,7 @@ local came = first
 if first then
   local told = uid ~= '' and fresh(m) and redis.call('HGET', base .. 'b', uid)
   began = told or 'n'
-  if quiet and uid ~= '' then
+  if silent and uid ~= '' then
     if told == 'n' then ended = began_at() elseif not told then came = false end
     began = 'q'
   end

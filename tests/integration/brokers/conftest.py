@@ -51,8 +51,8 @@ class Ears:
     def resync_required(self) -> None:
         self.happened.append(("lapsed",))
 
-    def reattach(self, quiet: bool) -> None:
-        self.happened.append(("reattach", quiet))
+    def reattach(self, silent: bool) -> None:
+        self.happened.append(("reattach", silent))
 
     def needs(self, name: str) -> bool:
         return name in self.needed

@@ -30,10 +30,10 @@ class Emptied:
             ears.broker.ready()
         self.told: list[tuple[int, bool]] = []
 
-    def come(self, ears: Ears, client: str, quiet: str = "") -> str:
-        """*quiet*: the token of its opening in the epoch before."""
+    def come(self, ears: Ears, client: str, silent: str = "") -> str:
+        """*silent*: the token of its opening in the epoch before."""
         arrival = ears.broker.clients.attach(
-            "ann", client, "ws", True, quiet or None, quiet=bool(quiet)
+            "ann", client, "ws", True, silent or None, silent=bool(silent)
         )
         assert arrival is not None
         if arrival.first:
@@ -70,8 +70,8 @@ def test_who_stayed_did_not_come_again(emptied: Emptied) -> None:
     one, two = emptied.one, emptied.two
     here, there = emptied.come(one, "1"), emptied.come(two, "2")
     emptied.empty()
-    here = emptied.come(one, "1", quiet=here)
-    there = emptied.come(two, "2", quiet=there)
+    here = emptied.come(one, "1", silent=here)
+    there = emptied.come(two, "2", silent=there)
     assert emptied.history() == ["came"]
     assert one.broker.clients.connected().any == {"ann"}
     emptied.go(one, "1", here)
@@ -82,7 +82,7 @@ def test_who_stayed_did_not_come_again(emptied: Emptied) -> None:
 def test_who_left_meanwhile_is_told_to_have_gone(emptied: Emptied) -> None:
     here = emptied.come(emptied.one, "1")
     emptied.empty()
-    emptied.go(emptied.one, "1", emptied.come(emptied.one, "1", quiet=here))
+    emptied.go(emptied.one, "1", emptied.come(emptied.one, "1", silent=here))
     assert emptied.history() == ["came", "went"]
     emptied.go(emptied.two, "2", emptied.come(emptied.two, "2"))
     assert emptied.history() == ["came", "went"] * 2
@@ -100,10 +100,10 @@ def test_who_is_seen_elsewhere_first_went_and_came(
     if goes:
         emptied.go(two, "1" if hops else "2", there)
     if hops and not goes:
-        assert one.broker.clients.attach("ann", "1", "ws", True, here, quiet=True) is None
+        assert one.broker.clients.attach("ann", "1", "ws", True, here, silent=True) is None
     else:
-        emptied.come(one, "1", quiet=here)
-    emptied.come(one, "3", quiet=other)
+        emptied.come(one, "1", silent=here)
+    emptied.come(one, "3", silent=other)
     told = ["came", "went"] * (2 + goes)
     assert emptied.history() == told[:-1]
     if not goes:
@@ -117,8 +117,8 @@ def test_who_is_seen_elsewhere_first_went_and_came(
 def test_who_went_before_another_process_spoke_of_them_came_and_went(emptied: Emptied) -> None:
     here, there = emptied.come(emptied.one, "1"), emptied.come(emptied.two, "2")
     emptied.empty()
-    emptied.go(emptied.one, "1", emptied.come(emptied.one, "1", quiet=here))
-    there = emptied.come(emptied.two, "2", quiet=there)
+    emptied.go(emptied.one, "1", emptied.come(emptied.one, "1", silent=here))
+    there = emptied.come(emptied.two, "2", silent=there)
     assert emptied.history() == ["came", "went", "came"]
     emptied.go(emptied.two, "2", there)
     assert emptied.history() == ["came", "went"] * 2
@@ -166,7 +166,7 @@ def test_what_a_restored_redis_says_of_clients_is_over(
     eventually(lambda: one.broker.epoch != epoch)
     eventually(lambda: not one.broker.health())
     assert one.broker.clients.connected().any == set()
-    again = one.broker.clients.attach("ann", "1", "ws", True, ann.token, quiet=True)
+    again = one.broker.clients.attach("ann", "1", "ws", True, ann.token, silent=True)
     assert again is not None
     assert not again.first
     assert one.broker.clients.connected().any == {"ann"}
@@ -188,7 +188,7 @@ def test_generations_rise_over_an_epoch_though_the_clock_went_back(emptied: Empt
     last = one.broker.publish("*", "[:a/b 1]") or 0
     eventually(lambda: one.watermark() >= last)
     emptied.empty()
-    emptied.go(one, "1", emptied.come(one, "1", quiet=here))
+    emptied.go(one, "1", emptied.come(one, "1", silent=here))
     assert emptied.history() == ["came", "went"]
 
 
@@ -214,7 +214,7 @@ def test_a_membership_of_before_is_one_since_the_epoch_began(emptied: Emptied) -
     began = page.end
     missed = one.broker.publish(NEWS, "[:a/b 1]") or 0
     assert one.broker.topics.rejoin("ann", "news")
-    arrival = one.broker.clients.attach("ann", "1", "ws", True, here, quiet=True)
+    arrival = one.broker.clients.attach("ann", "1", "ws", True, here, silent=True)
     assert arrival is not None
     assert arrival.topics["news"] <= began < missed
     assert two.broker.topics.members("news") == {"ann"}

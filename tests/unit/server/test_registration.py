@@ -62,9 +62,9 @@ class Scene(Site):
         token: str = "",
         *,
         digest: str,
-        quiet: bool,
+        silent: bool,
     ) -> Any:
-        self._ask("attach", client_id, token, quiet)
+        self._ask("attach", client_id, token, silent)
         return self.answer(uid, client_id)
 
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
@@ -105,7 +105,7 @@ def scene() -> Scene:
 
 def test_clients_are_let_in_again_with_their_tokens(scene: Scene) -> None:
     one, two = scene.here("ann", "c1"), scene.here("bob", "c2")
-    scene.registration.reattach(quiet=False)
+    scene.registration.reattach(silent=False)
     assert scene.registration.waits(one)
     scene.hub.work()
     assert scene.calls == [
@@ -120,7 +120,7 @@ def test_clients_are_let_in_again_with_their_tokens(scene: Scene) -> None:
 def test_a_client_that_another_worker_has_by_now_is_taken_over(scene: Scene) -> None:
     scene.here("ann", "c1")
     scene.answer = lambda *args: None
-    scene.registration.reattach(quiet=False)
+    scene.registration.reattach(silent=False)
     scene.hub.work()
     assert scene.seen == [("taken over", "c1")]
 
@@ -134,7 +134,7 @@ def test_a_client_that_went_while_it_was_let_in_again_is_signed_off(scene: Scene
         return Arrival("new", False, {})
 
     scene.answer = go
-    scene.registration.reattach(quiet=False)
+    scene.registration.reattach(silent=False)
     scene.hub.work()
     assert scene.calls[-1] == ("detach", "c1", "new")
 
@@ -147,7 +147,7 @@ def test_a_client_that_is_refused_is_given_up(
 
     one = scene.here("ann", "c1")
     scene.answer = refuse
-    scene.registration.reattach(quiet=False)
+    scene.registration.reattach(silent=False)
     scene.hub.work()
     assert not scene.registration.waits(one)
 
@@ -155,7 +155,7 @@ def test_a_client_that_is_refused_is_given_up(
 def test_while_the_broker_is_away_it_is_tried_again(scene: Scene) -> None:
     one = scene.here("ann", "c1")
     with scene.away():
-        scene.registration.reattach(quiet=False)
+        scene.registration.reattach(silent=False)
         scene.hub.sleep(2.5 * RETRY)
         assert scene.registration.waits(one)
     scene.hub.sleep(RETRY)
@@ -165,7 +165,7 @@ def test_while_the_broker_is_away_it_is_tried_again(scene: Scene) -> None:
 def test_a_broker_that_began_anew_is_told_of_topics_first(scene: Scene) -> None:
     scene.here("ann", "c1")
     scene.topics.joined("ann", "news", 5)
-    scene.registration.reattach(quiet=True)
+    scene.registration.reattach(silent=True)
     assert scene.registration.had_before("ann")
     assert scene.registration.has_topics_of("ann")
     scene.hub.work()
@@ -179,7 +179,7 @@ def test_a_membership_that_cannot_be_kept_is_lost(scene: Scene, topic: str, rejo
     scene.here("ann", "c1")
     scene.topics.joined("ann", topic, 5)
     scene.rejoins = rejoins
-    scene.registration.reattach(quiet=True)
+    scene.registration.reattach(silent=True)
     scene.hub.work()
     assert ("lost", "ann", topic) in scene.seen
 
@@ -187,11 +187,11 @@ def test_a_membership_that_cannot_be_kept_is_lost(scene: Scene, topic: str, rejo
 def test_a_user_who_went_before_the_broker_knew_of_them_is_told_of(scene: Scene) -> None:
     one = scene.here("ann", "c1")
     with scene.away():
-        scene.registration.reattach(quiet=True)
+        scene.registration.reattach(silent=True)
         scene.hub.work()
         scene.registry.remove("ann", "c1", "ws")
         one.forget()
-    scene.registration.reattach(quiet=True)
+    scene.registration.reattach(silent=True)
     scene.hub.sleep(LATER + 2 * RETRY)
     assert scene.calls == [("was here", "ann")]
     assert scene.seen == [("ann", False)]
@@ -200,7 +200,7 @@ def test_a_user_who_went_before_the_broker_knew_of_them_is_told_of(scene: Scene)
 def test_a_user_who_moved_just_now_is_spoken_for(scene: Scene) -> None:
     scene.registration.moved("ann", ["news", "left"])
     scene.registration.moved_user_left("ann", "left")
-    scene.registration.reattach(quiet=True)
+    scene.registration.reattach(silent=True)
     scene.hub.sleep(LATER)
     assert scene.calls == [("rejoin", "ann", "news"), ("was here", "ann")]
 
@@ -208,7 +208,7 @@ def test_a_user_who_moved_just_now_is_spoken_for(scene: Scene) -> None:
 def test_a_user_who_moved_long_ago_is_anothers(scene: Scene) -> None:
     scene.registration.moved("ann", ["news"])
     scene.hub.sleep(MOVED + 1.0)
-    scene.registration.reattach(quiet=True)
+    scene.registration.reattach(silent=True)
     scene.hub.sleep(LATER)
     assert scene.calls == []
 

@@ -79,7 +79,7 @@ class Told:
     def resync_required(self) -> None:
         raise AssertionError("lapsed")
 
-    def reattach(self, quiet: bool) -> None:
+    def reattach(self, silent: bool) -> None:
         raise AssertionError("reattach")
 
     def needs(self, name: str) -> bool:

@@ -54,8 +54,8 @@ class Ears:
     def deliver(self, push: Any) -> None:
         self.told.append((push.channel, push.text, push.offset))
 
-    def reattach(self, quiet: bool) -> None:
-        self.told.append(("reattach", quiet))
+    def reattach(self, silent: bool) -> None:
+        self.told.append(("reattach", silent))
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args: self.told.append((name, *args))

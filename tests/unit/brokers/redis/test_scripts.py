@@ -47,9 +47,9 @@ class Redis:
         kind: str = "ws",
         *,
         digest: str = ".",
-        quiet: int = 0,
+        silent: int = 0,
     ) -> Any:
-        args = (uid, id, token, worker, kind, 1, LEASE, 8, "", digest, quiet)
+        args = (uid, id, token, worker, kind, 1, LEASE, 8, "", digest, silent)
         return self.call(scripts.ATTACH, *args)
 
     def publish(self, channel: str, event: str, pubsub: str = "", number: int = 0) -> int | None:
@@ -240,9 +240,9 @@ def test_clients_of_a_worker_that_died_are_signed_off_in_parts(redis: Redis) -> 
 
 
 def test_whoever_was_there_before_the_epoch_comes_back_in_silence(redis: Redis) -> None:
-    assert redis.attach("ann", "c1", "t1", quiet=1)[2] == 0
+    assert redis.attach("ann", "c1", "t1", silent=1)[2] == 0
     assert redis.attach("ben", "c1", "t1")[2] == 1
-    ended = redis.attach("ben", "c2", "t2", quiet=1)[-2]
+    ended = redis.attach("ben", "c2", "t2", silent=1)[-2]
     assert ended == redis.model.do("HGET", "chsk:0:m", "began")
 
 
