@@ -379,7 +379,7 @@ class Broker(Protocol):
         """The offset up to which everything was delivered. From any thread, does not block."""
 
     @property
-    def deaf(self) -> bool:
+    def disconnected(self) -> bool:
         """Whether nothing is heard just now; then ``resync_required`` is called once it is."""
 
     def unused(self, channel: str) -> None:

@@ -598,7 +598,7 @@ class Clients:
         """A client is gone for good."""
         if self._remove(connection, muted=muted):
             self._registration.detach(*connection.key, connection.token)
-            if not self._broker.deaf:  # else another worker may have it by now
+            if not self._broker.disconnected:  # else another worker may have it by now
                 self._asks.gone(connection.key)
 
     def _remove(self, connection: Connection, *, muted: bool = False) -> bool:

@@ -76,7 +76,7 @@ class History:
         except BrokerError as error:
             uid = connection.session.uid
             rate_limited.warning("history", "history of uid %r cannot be read: %s", uid, error)
-            if self._broker.deaf:
+            if self._broker.disconnected:
                 return  # all ask again once it hears
             self.hub.call(self.hub.timer, RETRY, lambda: self._delivery.wake(connection))
             return

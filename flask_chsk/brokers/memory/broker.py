@@ -25,7 +25,7 @@ class MemoryBroker:
     """
 
     local = True
-    deaf = False
+    disconnected = False
     snapshot_seconds = 0.0
 
     def __init__(self, config: Config) -> None:

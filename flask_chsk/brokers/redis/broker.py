@@ -151,7 +151,7 @@ class RedisBroker:
         self._subscription.sweep()
 
     @property
-    def deaf(self) -> bool:
+    def disconnected(self) -> bool:
         return bool(self._epoch.error)
 
     def health(self) -> str:

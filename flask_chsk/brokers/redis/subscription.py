@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
 
-DEAF = 8.0  # seconds without a probe heard, after which the subscription is made anew
+PROBE_TIMEOUT = 8.0  # seconds without a probe heard; then the subscription is made anew
 AGREE = 1.0  # seconds for a subscription to hear of an epoch that other connections met
 CONFIRM = 3.0  # seconds to wait for a subscription; then Redis counts as away
 LINGER = 15.0  # seconds a subscription outlives its last client: clients hop and come back
@@ -132,7 +132,7 @@ class Subscription:
                 raise BrokerUnavailable("other connections reach a Redis that began anew")
             batch = self._read(connection.wire)
             if not batch:
-                if self._hub.now() - self._probed > DEAF:
+                if self._hub.now() - self._probed > PROBE_TIMEOUT:
                     raise BrokerUnavailable("no probe came back for 8 seconds")
                 continue
             self._hub.call(self._arrived, batch)

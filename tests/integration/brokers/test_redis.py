@@ -518,7 +518,7 @@ def test_a_deaf_subscription_is_noticed_by_its_probe(
     start: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW", 0.1)
-    monkeypatch.setattr(subscription, "DEAF", 2.0)
+    monkeypatch.setattr(subscription, "PROBE_TIMEOUT", 2.0)
     one = start(redis_url)
     one.broker.ready()
     eventually(lambda: one.broker.stats()["subscriptions"] == 2)
@@ -536,7 +536,7 @@ def test_a_deaf_subscription_is_noticed_by_its_probe(
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No lease is renewed: a broker's one connection is its test's."""
     monkeypatch.setattr(lease, "RENEW", 3600.0)
-    monkeypatch.setattr(subscription, "DEAF", 3600.0)
+    monkeypatch.setattr(subscription, "PROBE_TIMEOUT", 3600.0)
 
 
 @pytest.mark.usefixtures("alone")

@@ -22,7 +22,7 @@ from .fakes import Site, texts, told
 class Scene(Site):
     """A client that is behind, and a broker that is asked for what it missed."""
 
-    deaf = False
+    disconnected = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -115,7 +115,7 @@ def test_a_cut_is_told_and_what_was_missed_is_in_history(
     network.away = True
     network.cut()
     network.hub.loop.run(0.01)
-    assert worker.broker.deaf
+    assert worker.broker.disconnected
     network.away = False
     offset = None
     while offset is None:
@@ -123,7 +123,7 @@ def test_a_cut_is_told_and_what_was_missed_is_in_history(
         offset = other.publish(ANN, "[:a/b 1]")
     network.hub.loop.run(5.0)
     assert ("resync_required",) in worker.heard()
-    assert not worker.broker.deaf
+    assert not worker.broker.disconnected
     page = worker.since({ANN: 0}, cursor, PAGE)
     assert [push.offset for push in page.pushes] == [offset]
 
