@@ -126,7 +126,7 @@ def main() -> int:
 
         meter.row("a poll of ours that comes to another process", poll_elsewhere)
         meter.row(
-            "events to a poll of Sente's", lambda n: one.clients.take("user2", "tab", tokens[2], n)
+            "events to a poll of Sente's", lambda n: one.clients.ack("user2", "tab", tokens[2], n)
         )
         meter.row(
             "a POST of ours, or a send with a key",

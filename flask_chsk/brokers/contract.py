@@ -241,7 +241,7 @@ class BrokerClients(Protocol):
         The generation of their closing, where it is to be told; else 0.
         """
 
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+    def ack(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         """Note that a client which keeps no cursor is served up to *offset*.
 
         The events of one answer are noted before it leaves, and no others: the next poll goes on

@@ -310,7 +310,7 @@ class Polls:
 
     def _note(self, connection: Connection, offset: int) -> None:
         try:
-            ours = self._broker.clients.take(*connection.key, connection.token, offset)
+            ours = self._broker.clients.ack(*connection.key, connection.token, offset)
         except BrokerError as error:
             words = "uid %r cannot be served: %s"
             rate_limited.warning("serve", words, connection.session.uid, error)

@@ -299,7 +299,7 @@ class BrokerRegistration:
         May wait for the broker.
         """
         try:
-            self._broker.clients.take(*connection.key, connection.token, connection.session.acked)
+            self._broker.clients.ack(*connection.key, connection.token, connection.session.acked)
         except BrokerError as error:
             log.debug("uid %r may miss events: %s", connection.session.uid, error)
 

@@ -130,7 +130,7 @@ class MemoryClients:
     def was_here(self, uid: str) -> int:
         return 0  # it never begins anew
 
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+    def ack(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         with self._lock:
             held = self._table.of(uid).get(client_id)
             if held is None or held.token != token:

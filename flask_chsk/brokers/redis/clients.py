@@ -142,9 +142,9 @@ class RedisClients:
     def was_here(self, uid: str) -> int:
         return int(self._redis.call(scripts.WAS_HERE, to_bytes(uid)))
 
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+    def ack(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
         args = (to_bytes(uid or ""), client_id, token, offset)
-        return bool(self._redis.call(scripts.TAKE, *args))
+        return bool(self._redis.call(scripts.ACK, *args))
 
     def watch(self) -> None:
         self._subscription.hear({CHANGES})

@@ -460,9 +460,10 @@ local m = counter()
 if not m then return LOST end
 local ckey = base .. 'c:' .. uid
 local began, held = held_by(m, uid, id)
--- Who was there when an epoch begins is let in again *silently*: that they came was told. Others may
--- have told it again, of a user whom they saw first in this epoch (n): then a closing is told that
--- belongs before. From then on (q) what was told in this epoch follows what was told before it.
+-- A client that was there when the epoch began is let in again silently: it was told that its user
+-- came. Another worker may have told that again, of a user whom it saw first in this epoch (n): then
+-- a closing is told that belongs before. From then on (q) what was told in this epoch follows what
+-- was told before it.
 local ended = ''
 if silent then redis.call('HSET', base .. 'm', 'anew', text(m.now)) end
 if silent and began == 'n' and uid ~= '' then
@@ -674,7 +675,7 @@ return 1
 """)
 """A page was rendered for a user: events to them are kept for a while."""
 
-TAKE = Script(
+ACK = Script(
     """
 -- uid, id, token, offset
 local m = counter()

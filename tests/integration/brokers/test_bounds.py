@@ -164,7 +164,7 @@ def test_all_of_it_ends(memory: Memory) -> None:
         broker.publish(client_channel(uid, "tab"), "[:a/b 2]")
         broker.publish(client_channel(None, f"visitor{number}"), "[:a/b 3]")
         broker.publish(topic_channel(f"topic-{number % 30}"), "[:a/b 4]")
-        broker.clients.take(uid, "tab", tab.token, tab.offset)
+        broker.clients.ack(uid, "tab", tab.token, tab.offset)
         broker.sends.claim(f"tab:{uid}", "key", "token")
         broker.sends.keep_reply(f"tab:{uid}", "key", "[1]")
         broker.topics.leave(uid, "another")

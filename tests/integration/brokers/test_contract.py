@@ -328,14 +328,14 @@ def test_what_a_client_without_a_cursor_was_served_is_known_at_its_next_poll(ear
     first = broker.clients.attach("ann", "1", "ajax")
     assert first is not None
     offsets = [broker.publish(ANN, f"[:a/b {n}]") or 0 for n in range(3)]
-    assert broker.clients.take("ann", "1", first.token, offsets[2]) is True
+    assert broker.clients.ack("ann", "1", first.token, offsets[2]) is True
     assert (
-        broker.clients.take("ann", "1", first.token, offsets[0]) is True
+        broker.clients.ack("ann", "1", first.token, offsets[0]) is True
     )  # the others were not given
     second = broker.clients.attach("ann", "1", "poll")
     assert second is not None
     assert second.cursor == offsets[0]
-    assert broker.clients.take("ann", "1", first.token, offsets[2]) is False
+    assert broker.clients.ack("ann", "1", first.token, offsets[2]) is False
     third = broker.clients.attach("ann", "1", "poll")
     assert third is not None
     assert third.cursor == offsets[0]
@@ -345,7 +345,7 @@ def test_nothing_is_noted_of_a_client_that_is_not_there(broker: Broker) -> None:
     arrival = broker.clients.attach("ann", "1", "ajax")
     assert arrival is not None
     broker.clients.detach("ann", "1", arrival.token)
-    broker.clients.take("ann", "1", arrival.token, 42)
+    broker.clients.ack("ann", "1", arrival.token, 42)
     again = broker.clients.attach("ann", "1", "ajax")
     assert again is not None
     assert again.cursor is None

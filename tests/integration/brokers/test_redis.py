@@ -178,10 +178,10 @@ def test_a_client_without_a_cursor_goes_on_where_it_was_served(pair: tuple[Ears,
     one, two = pair
     here = attached(one.broker, "ann", "1", "ajax", v1=False)
     offset = one.broker.publish(ANN, "[:a/b 1]") or 0
-    assert one.broker.clients.take("ann", "1", here.token, offset) is True
+    assert one.broker.clients.ack("ann", "1", here.token, offset) is True
     there = attached(two.broker, "ann", "1", "poll", v1=False)
     assert (there.known, there.cursor) == (True, offset)
-    assert one.broker.clients.take("ann", "1", here.token, offset + 1) is False
+    assert one.broker.clients.ack("ann", "1", here.token, offset + 1) is False
 
 
 def test_what_a_websocket_got_nobody_noted_until_it_was_lost(pair: tuple[Ears, Ears]) -> None:
@@ -189,7 +189,7 @@ def test_what_a_websocket_got_nobody_noted_until_it_was_lost(pair: tuple[Ears, E
     socket = attached(one.broker, "ann", "1", "ws", v1=False)
     assert attached(two.broker, "ann", "1", "ws", v1=False).cursor is None
     again = attached(one.broker, "ann", "1", "ws", v1=False)
-    one.broker.clients.take("ann", "1", again.token, 42)
+    one.broker.clients.ack("ann", "1", again.token, 42)
     assert attached(two.broker, "ann", "1", "ws", v1=False).cursor == 42
     assert socket.cursor is None
 

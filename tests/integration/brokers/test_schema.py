@@ -47,7 +47,7 @@ print(arrival.known, arrival.first)
 broker.publish(user_channel("ann"), "[:test/item 3]")
 ears.texts(1)
 print(ears.heard[0].text, broker.stats().get("broker_malformed", 0))
-assert broker.clients.take("ann", "1", arrival.token, arrival.offset + 1)
+assert broker.clients.ack("ann", "1", arrival.token, arrival.offset + 1)
 broker.stop()
 """
 
@@ -87,7 +87,7 @@ def test_neighbours_read_each_others_history_messages_and_clients(
     assert again is not None
     assert again.known
     assert again.cursor is not None
-    assert ears.broker.clients.take("ann", "1", again.token, again.offset)
+    assert ears.broker.clients.ack("ann", "1", again.token, again.offset)
     assert malformed(ears) == 0
 
 

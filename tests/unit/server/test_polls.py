@@ -47,7 +47,7 @@ class Scene(Site):
         self.poller = Poller(self.polls, self.connection)
         self.connection.attach_poller(self.poller, 0.0)
 
-    def take(self, uid: str, client_id: str, token: str, offset: int) -> bool:
+    def ack(self, uid: str, client_id: str, token: str, offset: int) -> bool:
         self.noted.append(offset)  # and only then does its answer get lost
         if self.away:
             raise BrokerUnavailable("away")

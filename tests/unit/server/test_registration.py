@@ -81,8 +81,8 @@ class Scene(Site):
             raise UsageError("too many")
         return self.rejoins
 
-    def take(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        self._ask("take", client_id, offset)
+    def ack(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
+        self._ask("ack", client_id, offset)
         return True
 
     def here(self, uid: str, client_id: str) -> Connection:
@@ -245,4 +245,4 @@ def test_how_far_a_client_was_served_is_left_behind(scene: Scene) -> None:
     scene.registration.leave_cursor(one)
     with scene.away():
         scene.registration.leave_cursor(one)
-    assert scene.calls == [("take", "c1", 1)]
+    assert scene.calls == [("ack", "c1", 1)]

@@ -55,10 +55,10 @@ def test_a_late_poll_changes_nothing_and_a_websocket_begins_with_a_trial(worker:
 
 def test_a_client_without_a_cursor_is_served_by_one_worker(worker: Worker, other: Worker) -> None:
     first = worker.attach("ann", "c1", "ajax")
-    assert worker.take("ann", "c1", first.token, 7)
+    assert worker.ack("ann", "c1", first.token, 7)
     second = other.attach("ann", "c1", "ajax")
     assert second.cursor == 7
-    assert not worker.take("ann", "c1", first.token, 8)
+    assert not worker.ack("ann", "c1", first.token, 8)
 
 
 def test_who_is_connected_and_how_is_known_everywhere(worker: Worker, other: Worker) -> None:
