@@ -116,34 +116,27 @@ def page_of(pushes: Sequence[Push], end: int, more: bool, page_bytes: int) -> Pa
 
 
 class Arrival(NamedTuple):
-    """A client was let in.
+    """A client was let in, unless ``trial`` or ``missed_close`` says otherwise."""
 
-    ``token`` names this opening: a late end of an older one disturbs nothing. ``first``: its
-    user had no client before, anywhere; ``generation``: rises with each of a user's comings and
-    goings. ``topics``: the user's, with the offset at which
-    each membership began. From a broker of many processes: ``offset``, the "now" of the
-    opening; ``known``: another process had this client; ``cursor``: how far it was served
-    there, where it keeps none itself; ``trial``: it polls elsewhere and goes on so until its
-    WebSocket is proven, nothing was changed; ``farewell``: with a poll, the event by which it was
-    closed (:func:`is_close`), nothing else was done. ``epoch``: of these offsets;
-    ``whole``: *topics* are all there are. False: the broker began anew, and processes have yet to
-    say who was a member. ``restored``: when the last of them did; a cursor below it may come from a
-    process that did not know. ``dropped``: no event to this user above this offset was dropped for
-    want of a client (:meth:`BrokerClients.expect`).
-    """
-
-    token: str
-    first: bool
-    topics: Mapping[str, int]
-    generation: int = 0
-    offset: int = 0
-    known: bool = False
-    cursor: int | None = None
+    token: str  # of this opening: a late end of an older one disturbs nothing
+    first: bool  # its user had no client before, at any worker
+    topics: Mapping[str, int]  # of its user, with the offsets at which the memberships began
+    generation: int = 0  # rises each time that a user comes or goes
+    offset: int = 0  # the start: what was published before is history
+    known: bool = False  # the client was there before, at this worker or another
+    cursor: int | None = None  # how far a client was served that keeps no cursor itself
+    # Nothing was changed: the client polls, and goes on so until its WebSocket is proven.
     trial: bool = False
-    farewell: str | None = None
-    epoch: str = ""
+    # Nothing was changed: the event by which a client that polls was closed (`is_close`).
+    missed_close: str | None = None
+    epoch: str = ""  # of these offsets
+    # Whether `topics` are all there are. Else the broker began anew, and workers have yet to say
+    # who was a member.
     whole: bool = True
-    restored: int = 0
+    restored: int = (
+        0  # when the last of them did; a cursor below may be of a worker that did not know
+    )
+    # No event to this user above this offset was dropped for want of a client (`expect`).
     dropped: int = 0
 
 

@@ -179,8 +179,8 @@ class Clients:
             )
             if arrival is None:
                 return None
-            if arrival.farewell is not None:
-                raise ClosedWhileAway(Close.read(arrival.farewell))
+            if arrival.missed_close is not None:
+                raise ClosedWhileAway(Close.read(arrival.missed_close))
             try:
                 entered = hub.run(self._register, opening, kind, arrival, controls)
                 connection, recovered = entered.connection, entered.recovered

@@ -82,8 +82,8 @@ class Link:
     """A connected socket whose bytes go to a receiver, and whose writes never wait."""
 
     __slots__ = (
+        "_close_timer",
         "_error",
-        "_farewell",
         "_loop",
         "_reader",
         "_reading",
@@ -104,7 +104,7 @@ class Link:
         self._writer: IoWatcher | None = None  # only while something is unsent
         self._unsent: deque[memoryview] | None = None  # only while something is unsent
         self._stalled_since: float | None = None
-        self._farewell: TimerWatcher | None = None  # close_when_flushed: the time that it has
+        self._close_timer: TimerWatcher | None = None  # close_when_flushed: the time that it has
         self._error: Exception | None = None  # what ended it
         _links.open.add(self)
 
@@ -129,7 +129,7 @@ class Link:
         if self._sock is None:  # broken by a write before anybody listened
             self._loop.run_callback(self._tell_end)
             return
-        if data and self._farewell is None:
+        if data and self._close_timer is None:
             self._deliver(data)
         self._watch_reads()
 
@@ -140,10 +140,10 @@ class Link:
         nothing waits any more. On a link that was closed, by whomever, *data* is dropped.
         """
         if self._unsent is not None:
-            if data and self._farewell is None:
+            if data and self._close_timer is None:
                 self._unsent.append(memoryview(data))
             return False
-        if self._sock is None or self._farewell is not None:
+        if self._sock is None or self._close_timer is not None:
             return False
         try:
             sent = self._sock.send(data)
@@ -182,7 +182,7 @@ class Link:
 
     def pause(self) -> None:
         """Stop reading, so that the peer has to wait; its leaving is not noticed meanwhile."""
-        if self._farewell is not None:  # reads only to notice that
+        if self._close_timer is not None:  # reads only to notice that
             return
         self._reading = False
         if self._reader is not None:
@@ -206,10 +206,10 @@ class Link:
 
         :param timeout: seconds for all of it; then it is closed as by :meth:`close`.
         """
-        if self._sock is None or self._farewell is not None:
+        if self._sock is None or self._close_timer is not None:
             return
-        self._farewell = self._loop.timer(timeout)
-        self._farewell.start(self._end, None)
+        self._close_timer = self._loop.timer(timeout)
+        self._close_timer.start(self._end, None)
         self._reading = True
         self._watch_reads()
         if self._unsent is None:
@@ -231,7 +231,7 @@ class Link:
             if not data:
                 self._end(None)
                 return
-            if self._farewell is None:
+            if self._close_timer is None:
                 self._deliver(data)
             if len(data) < _READ_SIZE:  # that was all, or the watcher says so again
                 return
@@ -256,7 +256,7 @@ class Link:
         self._writer.stop()
         self._writer.close()
         self._writer = self._unsent = self._stalled_since = None
-        if self._farewell is not None:
+        if self._close_timer is not None:
             self._half_close()
         elif self._receiver is not None:
             try:
@@ -307,11 +307,11 @@ class Link:
             self._loop.run_callback(self._tell_end)
 
     def _stop_watching(self) -> None:
-        for watcher in (self._reader, self._writer, self._farewell):
+        for watcher in (self._reader, self._writer, self._close_timer):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._reader = self._writer = self._farewell = None
+        self._reader = self._writer = self._close_timer = None
 
     def _let_go(self, sock: NativeSocket | socket.socket) -> None:
         sock.close()

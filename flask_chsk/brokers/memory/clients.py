@@ -61,7 +61,7 @@ class MemoryClients:
             said, text, _ = self._closes.get((uid, client_id), ("", "", 0.0))
             if kind == "poll" and text and said == digest:
                 del self._closes[uid, client_id]
-                return Arrival("", False, {}, farewell=text)
+                return Arrival("", False, {}, missed_close=text)
             clients = self._table.of(uid)
             held = clients.get(client_id)
             check_may_act(uid, None if held is None else held.digest, digest)

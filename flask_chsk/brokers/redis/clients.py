@@ -83,8 +83,8 @@ class RedisClients:
             raise held_by_another()
         if answer[0] == b"full":
             raise too_many_clients(self._most)
-        if answer[0] == b"farewell":
-            return Arrival("", False, {}, farewell=to_text(answer[1]))
+        if answer[0] == b"closed":
+            return Arrival("", False, {}, missed_close=to_text(answer[1]))
         pairs = zip(*[iter(answer[-1])] * 2, strict=True)
         topics = {to_text(topic): int(start) for topic, start in pairs}
         try:

@@ -461,9 +461,9 @@ if not m then return LOST end
 local ckey = base .. 'c:' .. uid
 local began, held = held_by(m, uid, id)
 -- A client that was there when the epoch began is let in again silently: it was told that its user
--- came. Another worker may have told that again, of a user whom it saw first in this epoch (n): then
--- a closing is told that belongs before. From then on (q) what was told in this epoch follows what
--- was told before it.
+-- came. Another worker may have told that again, of a user whom it saw first in this epoch (n):
+-- then a closing is told that belongs before. From then on (q) what was told in this epoch follows
+-- what was told before it.
 local ended = ''
 if silent then redis.call('HSET', base .. 'm', 'anew', text(m.now)) end
 if silent and began == 'n' and uid ~= '' then
@@ -474,7 +474,7 @@ local cursor, okind, otoken, oworker, ov1, odigest = '', nil, nil, nil, nil, nil
 local said = kind == 'poll' and redis.call('GET', base .. 'x:' .. id .. ':' .. uid)
 if said and string.match(said, '^%S+') == digest then
   redis.call('DEL', base .. 'x:' .. id .. ':' .. uid)
-  return {'farewell', string.match(said, ' (.*)$')}
+  return {'closed', string.match(said, ' (.*)$')}
 end
 if held then
   otoken, oworker, okind, ov1, odigest, cursor =

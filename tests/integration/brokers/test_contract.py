@@ -462,12 +462,12 @@ def test_a_client_between_two_polls_hears_by_its_next_one_that_it_was_closed(
 
 
 def said_to(broker: Broker, uid: str, digest: str) -> str | None:
-    """What the poll of a client that shows the secret with *digest* is told as its farewell."""
+    """The close that a poll is told of, of a client that shows the secret with *digest*."""
     arrival = broker.clients.attach(uid, "1", "poll", v1=True, digest=digest)
     assert arrival is not None
     if arrival.token:
         broker.clients.detach(uid, "1", arrival.token)
-    return arrival.farewell
+    return arrival.missed_close
 
 
 def test_whoever_was_let_in_again_hears_no_earlier_close(broker: Broker) -> None:

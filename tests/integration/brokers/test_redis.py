@@ -915,17 +915,23 @@ def test_a_poller_hears_anywhere_why_it_was_closed(pair: tuple[Ears, Ears]) -> N
         attached(one.broker, "ann", client_id, "ajax")
     attached(one.broker, "ann", "4", "ws")
     one.broker.publish(client_channel("ann", "1"), close)
-    assert attached(two.broker, "ann", "1", "poll").farewell == close  # one is still to hear of it
-    assert attached(two.broker, "ann", "1", "poll").farewell is None  # once
-    assert attached(two.broker, "ann", "2", "poll").farewell is None  # it was of the other client
+    assert (
+        attached(two.broker, "ann", "1", "poll").missed_close == close
+    )  # one is still to hear of it
+    assert attached(two.broker, "ann", "1", "poll").missed_close is None  # once
+    assert (
+        attached(two.broker, "ann", "2", "poll").missed_close is None
+    )  # it was of the other client
     one.broker.publish(ANN, close)
-    assert attached(two.broker, "ann", "2", "poll").farewell == close
+    assert attached(two.broker, "ann", "2", "poll").missed_close == close
     other = two.broker.clients.attach("ann", "3", "poll", True, digest="another's")
-    assert other is not None and other.farewell is None
+    assert other is not None and other.missed_close is None
     attached(two.broker, "ann", "1", "ajax")  # opened again: the next close is a later one
-    assert attached(one.broker, "ann", "1", "poll").farewell is None
+    assert attached(one.broker, "ann", "1", "poll").missed_close is None
     attached(two.broker, "ann", "4", "ajax")
-    assert attached(one.broker, "ann", "4", "poll").farewell is None  # a WebSocket hears it itself
+    assert (
+        attached(one.broker, "ann", "4", "poll").missed_close is None
+    )  # a WebSocket hears it itself
 
 
 def test_a_close_of_a_topic_or_of_the_anonymous_is_heard_by_its_pollers(
@@ -937,9 +943,9 @@ def test_a_close_of_a_topic_or_of_the_anonymous_is_heard_by_its_pollers(
     one.broker.topics.join("ann", "news")
     one.broker.publish(topic_channel("news"), "[:chsk/close]")
     one.broker.publish(ANONYMOUS, "[:chsk/close]")
-    assert attached(two.broker, "ann", "1", "poll").farewell == "[:chsk/close]"
-    assert attached(two.broker, "news", "2", "poll").farewell is None  # a user of the same name
-    assert attached(two.broker, None, "3", "poll").farewell == "[:chsk/close]"
+    assert attached(two.broker, "ann", "1", "poll").missed_close == "[:chsk/close]"
+    assert attached(two.broker, "news", "2", "poll").missed_close is None  # a user of the same name
+    assert attached(two.broker, None, "3", "poll").missed_close == "[:chsk/close]"
 
 
 def test_an_anonymous_id_that_was_taken_while_redis_began_anew_goes_back_to_its_owner(

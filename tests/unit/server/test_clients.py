@@ -332,7 +332,9 @@ def test_a_broker_that_noted_the_close_of_a_poller_says_so(office: Office) -> No
     attach = office.broker.clients.attach
 
     def closed(*args: Any, **more: Any) -> Any:
-        return attach(*args, **more)._replace(farewell='[:chsk/close {:code 4005 :reason "out"}]')
+        return attach(*args, **more)._replace(
+            missed_close='[:chsk/close {:code 4005 :reason "out"}]'
+        )
 
     office.broker.clients.attach = closed
     with pytest.raises(ClosedWhileAway) as away:

@@ -23,7 +23,7 @@ class FakeLink:
         self.sent: list[Any] = []
         self.stalled_since: float | None = None
         self.reading = True
-        self.farewell = False
+        self.missed_close = False
         self.on_write: Callable[[], object] = lambda: None
         self._reader = frames.FrameReader("client", 1 << 20)
 
@@ -38,7 +38,7 @@ class FakeLink:
         return self.stalled_since is None
 
     def close_when_flushed(self, timeout: float) -> None:
-        self.farewell = True
+        self.missed_close = True
 
     def pause(self) -> None: ...
 
@@ -95,7 +95,7 @@ def test_a_socket_that_comes_too_late_is_told_so(scene: Scene) -> None:
     scene.enter()
     link = scene.open(late)
     [close] = link.sent
-    assert (close.code, link.farewell) == (s.TRY_LATER, True)
+    assert (close.code, link.missed_close) == (s.TRY_LATER, True)
     assert scene.one.state is State.ABSENT
 
 
@@ -139,7 +139,7 @@ def test_a_peer_that_takes_nothing_is_given_up_in_time(scene: Scene) -> None:
     link.stalled_since = scene.hub.now()
     scene.worker.sending.send("ann", ["a/b", 1])
     scene.hub.sleep(STALLED + 1.0)
-    assert link.farewell
+    assert link.missed_close
     assert scene.worker.counters["stalled"] == 1
 
 

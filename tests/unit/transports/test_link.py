@@ -415,7 +415,7 @@ def test_a_receiver_that_fails_elsewhere_is_logged_and_closed(
 # Closing in good order --------------------------------------------------------------------
 
 
-def test_a_farewell_sends_what_waits_and_lets_the_peer_close(ends: Ends) -> None:
+def test_closing_sends_what_waits_and_lets_the_peer_close(ends: Ends) -> None:
     sent = ends.start().fill()
     ends.link.close_when_flushed(10)
     assert not ends.link.write(b"too late")
@@ -429,13 +429,13 @@ def test_a_farewell_sends_what_waits_and_lets_the_peer_close(ends: Ends) -> None
     assert (ends.receiver.calls, ends.sock.fileno(), ends.loop.watchers) == ([CLOSED], -1, [])
 
 
-def test_a_farewell_with_nothing_unsent_ends_the_stream_at_once(ends: Ends) -> None:
+def test_closing_with_nothing_unsent_ends_the_stream_at_once(ends: Ends) -> None:
     ends.start().link.close_when_flushed(10)
     assert not ends.link.write(b"too late")
     assert ends.at_end()
 
 
-def test_a_farewell_has_an_end(ends: Ends) -> None:
+def test_closing_has_an_end(ends: Ends) -> None:
     ends.start().fill()
     ends.link.close_when_flushed(10)
     ends.link.close_when_flushed(99)
@@ -447,7 +447,7 @@ def test_a_farewell_has_an_end(ends: Ends) -> None:
     assert (ends.receiver.calls, ends.loop.watchers) == ([CLOSED], [])
 
 
-def test_a_paused_link_notices_the_peer_in_its_farewell(ends: Ends) -> None:
+def test_a_paused_link_notices_the_peer_while_it_closes(ends: Ends) -> None:
     ends.start()
     ends.link.pause()
     ends.link.close_when_flushed(10)
@@ -457,13 +457,13 @@ def test_a_paused_link_notices_the_peer_in_its_farewell(ends: Ends) -> None:
     assert ends.link.closed
 
 
-def test_a_farewell_to_a_closed_link_is_nothing(ends: Ends) -> None:
+def test_closing_a_closed_link_is_nothing(ends: Ends) -> None:
     ends.start().link.close()
     ends.link.close_when_flushed(10)
     assert ends.loop.watchers == []
 
 
-def test_a_farewell_to_a_peer_that_left_closes(ends: Ends) -> None:
+def test_closing_where_the_peer_left_ends_at_once(ends: Ends) -> None:
     ends.start()
     ends.link.write(b"unread")
     ends.peer.close()
@@ -473,7 +473,7 @@ def test_a_farewell_to_a_peer_that_left_closes(ends: Ends) -> None:
     assert ends.receiver.calls == [("closed", ConnectionResetError)]
 
 
-def test_a_link_bids_farewell_before_it_is_started(ends: Ends) -> None:
+def test_a_link_may_be_closed_before_it_is_started(ends: Ends) -> None:
     ends.link.write(b"no")
     ends.link.close_when_flushed(10)
     assert ends.read() == b"no"
@@ -482,7 +482,7 @@ def test_a_link_bids_farewell_before_it_is_started(ends: Ends) -> None:
     assert (ends.link.closed, ends.loop.callbacks) == (True, [])
 
 
-def test_a_link_that_bids_farewell_delivers_nothing_any_more(ends: Ends) -> None:
+def test_a_link_that_closes_delivers_nothing_any_more(ends: Ends) -> None:
     ends.link.close_when_flushed(10)
     ends.start(b"early")
     ends.link.close()

@@ -25,7 +25,7 @@ class FakeLink:
         self.sent: list[frames.Message] = []
         self.stalled_since: float | None = None
         self.reading = True
-        self.farewell = False
+        self.closing_when_flushed = False
         self._reader = frames.FrameReader("client", 1 << 20)
 
     def write(self, data: bytes) -> bool:
@@ -39,7 +39,7 @@ class FakeLink:
         self.reading = True
 
     def close_when_flushed(self, timeout: float) -> None:
-        self.farewell = True
+        self.closing_when_flushed = True
 
 
 class Owner:
@@ -211,7 +211,7 @@ def test_nothing_is_looked_at_after_the_end(socket: Socket) -> None:
     socket.reads("a", "b", frames.Ping(b""))
     assert socket.owner.seen == ["a"]
     assert socket.link.sent == [frames.Close(4004, "flooding")]
-    assert socket.link.farewell
+    assert socket.link.closing_when_flushed
     assert socket.owner.counters == {"closed_4004": 1}
 
 

@@ -43,7 +43,7 @@ def test_a_user_has_so_many_clients(start: Callable[..., Worker]) -> None:
 def test_a_poll_learns_of_the_close_that_it_missed(worker: Worker) -> None:
     worker.attach("ann", "c1", "ajax", True, digest="d")
     worker.publish("c:c1:ann", "[:chsk/close {}]")
-    assert worker.attach("ann", "c1", "poll", True, digest="d").farewell == "[:chsk/close {}]"
+    assert worker.attach("ann", "c1", "poll", True, digest="d").missed_close == "[:chsk/close {}]"
 
 
 def test_a_late_poll_changes_nothing_and_a_websocket_begins_with_a_trial(worker: Worker) -> None:
