@@ -4,10 +4,13 @@ What a client sends: docs/protocol.rst, "POSTs".
 
 A form is decoded by Werkzeug field by field and escape by escape, in Python: a body of a million
 fields, or of a million escapes, would keep the process busy for a second. So the message, which
-may be large, is taken out and decoded here, in C, and the few other fields stay for Werkzeug.
+may be large, is taken out and decoded here, in C. The few other fields stay for Werkzeug, where a
+hook of the application asks for them.
 """
 
 from __future__ import annotations
+
+from urllib.parse import parse_qsl
 
 from ..errors import Refused
 
@@ -35,6 +38,12 @@ def message_of(body: bytes) -> tuple[str | None, bytes]:
     if len(body) > OTHER_BYTES:
         raise Refused(400, f"a form of over {OTHER_BYTES} bytes beside the message in ppstr=")
     return message, body
+
+
+def fields_of(body: bytes) -> dict[str, str]:
+    """The fields of a urlencoded *body* by name; of several with one name the first."""
+    text = body.decode("utf-8", "replace")
+    return dict(reversed(parse_qsl(text, keep_blank_values=True)))
 
 
 def _unquoted(value: bytes) -> str:

@@ -83,6 +83,15 @@ def current_context() -> Any:
     return _GLOBALS[name]._get_current_object()
 
 
+def current_request() -> Request:
+    """The current request itself: an access through Flask's proxy costs a lookup each time.
+
+    :raises RuntimeError: where there is none.
+    """
+    request: Request = _GLOBALS["request"]._get_current_object()
+    return request
+
+
 def swap_session(session: SessionMixin) -> SessionMixin:
     """Set the current request's session; returns the one before."""
     context = current_context()

@@ -16,7 +16,7 @@ from random import randrange
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gevent
-from flask import Blueprint, Request, Response, current_app, request
+from flask import Blueprint, Request, Response, current_app
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -38,7 +38,8 @@ from ..server.worker import Worker
 from ..transports import upgrade
 from ..transports.longpoll import body
 from .contexts import HandshakeRequest, PostRequest
-from .form import OTHER_BYTES, message_of
+from .form import OTHER_BYTES, fields_of, message_of
+from .internals import current_request
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
@@ -75,6 +76,7 @@ def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(check)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        request = current_request()
         try:
             return check(*args, **kwargs)
         except HTTPException as error:
@@ -122,6 +124,7 @@ class Endpoint:
 
     def websocket(self) -> BaseResponse:
         """Take the socket over, where all is well; else refuse before the 101."""
+        request = current_request()
         try:
             key = upgrade.check(request.environ)
             offered = request.headers.get("Sec-WebSocket-Protocol")
@@ -149,6 +152,7 @@ class Endpoint:
 
     def poll(self) -> BaseResponse:
         """Answer a handshake or a poll, or park it."""
+        request = current_request()
         try:
             if upgrade.serves_one_at_a_time(request.environ):
                 raise Refused(
@@ -177,11 +181,12 @@ class Endpoint:
 
     def post(self) -> BaseResponse:
         """Take a message in; answer it, or wait for its reply."""
+        request = current_request()
         try:
             shown = security.Shown.take(request.environ)
-            data = self._posted()
+            data, fields = self._posted()
             kept = _checked(PostRequest(request.environ, request.url_rule))
-            worker, opening, origin = self._open(kept, shown)
+            worker, opening, origin = self._open(kept, shown, fields)
             worker.clients.check_may_act(opening)
             if data is None:
                 raise Refused(400, "no message: POST it as ppstr=, form-urlencoded")
@@ -236,6 +241,7 @@ class Endpoint:
 
     def _serve(self) -> ResponseReturnValue | None:
         """503 in a child of a worker; the client's file is the same everywhere."""
+        request = current_request()
         if TEST_CLIENT in request.environ or str(request.endpoint).endswith(".static"):
             return None
         try:
@@ -248,12 +254,13 @@ class Endpoint:
 
     @_refusing_http_errors
     def _open(
-        self, kept: HandshakeRequest | PostRequest | None, shown: security.Shown
+        self,
+        kept: HandshakeRequest | PostRequest | None,
+        shown: security.Shown,
+        fields: dict[str, str] | None = None,
     ) -> tuple[Worker, Opening, str | None]:
-        state, config = self.state, self.config
-        hooks = state.hooks
-        _check_query()
-        values = request.values
+        state, config, hooks = self.state, self.config, self.state.hooks
+        values = _parameters(fields)
         self._check_hook()
         kind: generations.Kind = "poll"
         if kept is not None:
@@ -317,6 +324,7 @@ class Endpoint:
         :param shown: the token among the WebSocket's subprotocols.
         :param brings_none: a client that gets its token with the handshake, so it has none yet.
         """
+        request = current_request()
         ambient = request.cookies or not self._bearer()  # else a cookie could not have decided
         if not self.config.csrf or not ambient or TEST_CLIENT in request.environ:
             return
@@ -339,6 +347,7 @@ class Endpoint:
         return uid, None if left is None else worker.hub.now() + left
 
     def _check_rate(self, worker: Worker) -> None:
+        request = current_request()
         if self.config.rate_per_address is None:
             return
         wait = worker.hub.run(worker.receiver.address_too_fast, request.remote_addr)
@@ -347,6 +356,7 @@ class Endpoint:
 
     def _unshared(self) -> str:
         """Why these workers cannot serve together; empty where they can."""
+        request = current_request()
         config = self.config
         shared = config.allow_unshared or not config.broker_url.startswith("memory:")
         if shared or not request.is_multiprocess:
@@ -359,6 +369,7 @@ class Endpoint:
     @staticmethod
     def _client_id(values: Mapping[str, str], generation: Generation) -> str:
         """The client's id, or one that stands for an address where this generation sends none."""
+        request = current_request()
         client_id = values.get("client-id")
         if client_id is None and generation.post_without_id:
             # No client can have it. A colon would end it in names of channels.
@@ -372,6 +383,7 @@ class Endpoint:
         return security.check_client_id(client_id)
 
     def _origin(self) -> str | None:
+        request = current_request()
         headers = request.headers
         return security.check_origin(
             headers.get("Origin"),
@@ -383,17 +395,20 @@ class Endpoint:
 
     @staticmethod
     def _proves_same_origin() -> bool:
+        request = current_request()
         headers = request.headers
         return security.proves_same_origin(
             headers.get("Origin"), headers.get("Sec-Fetch-Site"), _own_origin()
         )
 
     def _bearer(self) -> bool:
+        request = current_request()
         authorization = request.authorization
         return authorization is not None and authorization.type == "bearer"
 
     def _csrf_in_handshake(self, composer: Composer) -> Any:
         """The seed's generation carries it, to requests that proved to be our own pages'."""
+        request = current_request()
         if not (composer.wire.csrf_in_handshake and self.config.csrf):
             return None
         referer = request.headers.get("Referer", "")
@@ -413,11 +428,14 @@ class Endpoint:
         most = self.config.max_outbox_bytes // 2
         return None if data is None else composer.bounded(data, most, "handshake_data")
 
-    def _posted(self) -> str | bytes | None:
-        """The message in a POST, within the limit; None where there is none.
+    def _posted(self) -> tuple[str | bytes | None, dict[str, str] | None]:
+        """The message in a POST, within the limit, and the other fields of its form.
+
+        No message: None. No fields: None, and Flask reads what there is.
 
         :raises Refused: 400, 413; 503 where too much is arriving.
         """
+        request = current_request()
         limit = self.config.max_message_bytes
         _check_query()
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -430,11 +448,13 @@ class Endpoint:
         try:
             content = self._read_body()
             data: str | bytes | None = None
+            fields = None
             if "binary?" in request.args:
                 # Whatever its Content-Type says, it is no form.
                 data, content = content or request.get_data(cache=False), b""
             elif content and request.mimetype == "application/x-www-form-urlencoded":
                 data, content = message_of(content)
+                fields = fields_of(content)
             if content:  # else there is none, or somebody has read it
                 request.stream = BytesIO(content)
             if data is None:
@@ -445,10 +465,11 @@ class Endpoint:
             ) from None
         if data is not None and len(data) > limit:
             raise Refused(413, f"a message of at most {limit} bytes (CHSK_MAX_MESSAGE_BYTES)")
-        return data
+        return data, fields
 
     def _read_body(self) -> bytes:
         """Read the body: in pieces, which count while they arrive, and not for ever."""
+        request = current_request()
         stream = request.stream
         body: Body | None = None
         here = isinstance(gevent.getcurrent(), gevent.Greenlet)  # else the server's own timeouts
@@ -475,6 +496,7 @@ class Endpoint:
         return response
 
     def _refuse(self, refused: Refused) -> BaseResponse:
+        request = current_request()
         status = refused.status
         self.state.count_refusal(status)
         worker = self.state.running()
@@ -557,6 +579,7 @@ def _allow(response: Response, origin: str) -> None:
 
 
 def _own_origin() -> str:
+    request = current_request()
     return f"{request.scheme.replace('ws', 'http')}://{request.host}"
 
 
@@ -573,7 +596,15 @@ def _piece_of(stream: IO[bytes]) -> bytes:
         raise Refused(400, "the body cannot be read: it is malformed, or ends too early") from error
 
 
+def _parameters(fields: dict[str, str] | None) -> Mapping[str, str]:
+    """The parameters of the query, then *fields* of the form; Flask reads those that are None."""
+    _check_query()
+    request = current_request()
+    return request.values if fields is None else {**fields, **request.args.to_dict()}
+
+
 def _check_query() -> None:
+    request = current_request()
     try:
         _ = request.args
     except UnicodeDecodeError:  # bytes that are not escaped; escaped ones become U+FFFD

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_chsk.errors import Refused
-from flask_chsk.web.form import MOST_FIELDS, OTHER_BYTES, message_of
+from flask_chsk.web.form import MOST_FIELDS, OTHER_BYTES, fields_of, message_of
 
 
 @given(st.text(), st.booleans())
@@ -85,3 +85,16 @@ def test_fields_beside_the_message_are_of_bounded_size() -> None:
 def test_the_message_itself_may_be_large() -> None:
     message, rest = message_of(b"a=b&ppstr=" + b"%41" * OTHER_BYTES)
     assert (message, rest) == ("A" * OTHER_BYTES, b"a=b")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"", {}),
+        (b"a=1&b=x+y%26&c=", {"a": "1", "b": "x y&", "c": ""}),
+        (b"a=1&a=2", {"a": "1"}),  # as request.values
+        (b"a=%ff\xff", {"a": "\ufffd\ufffd"}),
+    ],
+)
+def test_the_other_fields_by_name(body: bytes, fields: dict[str, str]) -> None:
+    assert fields_of(body) == fields
