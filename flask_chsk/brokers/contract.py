@@ -24,6 +24,7 @@ MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes b
 KEYS = 256  # keyed sends of one client that are remembered
 KEY_SECONDS = 120.0  # for which they are, at least: clients repeat a send for 100 s
 DROPPED = 10_000  # users of whose last event that was kept nowhere the offset is remembered
+CLOSE_KEPT = 10.0  # seconds, at least, for which a close is kept for a client between two polls
 KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
 
 

@@ -358,6 +358,11 @@ class Outbox:
         else:
             self.acked = self.queued = now_offset
 
+    @property
+    def begins_with_gap(self) -> bool:
+        """Whether the client has yet to confirm that it was told of a gap."""
+        return self.acked < self.start
+
     def page(self) -> list[Push]:
         """The pushes that one answer to a poll has room for."""
         batch: list[Push] = []

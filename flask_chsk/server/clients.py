@@ -244,8 +244,8 @@ class Clients:
         watermark = self._broker.watermark()
         if current:
             watermark = max(watermark, arrival.offset)
-        begins = watermark
         cursor = self._cursor_of(opening, arrival)
+        begins = start = self._start_of(opening, kind, arrival, cursor, watermark)
         if opening.uid is not None:
             if current:
                 self._memberships.take(opening.uid, arrival, complete=False)
@@ -253,14 +253,16 @@ class Clients:
                 self._memberships.take_from_epoch(opening.uid, arrival, self._epoch_began)
         connection = self._registry.get(opening.uid, opening.client_id)
         if connection is None:
-            connection = self._begin(opening, kind, arrival, cursor, watermark)
+            connection = self._begin(opening, kind, arrival, cursor, start)
         else:
             if connection.is_overtaken(opening, kind, cursor):
                 # The session stays as it is, since the page's other link may tell the page that
                 # it has everything up to `acked`.
                 cursor = connection.session.acked
                 begins = min(watermark, cursor)
-            self._come_back(connection, opening, arrival, cursor, watermark)
+            self._come_back(connection, opening, arrival, cursor, start)
+        if start < watermark:
+            connection.session.fall_behind()
         number = connection.opened(
             opening,
             kind,
@@ -286,8 +288,9 @@ class Clients:
         if cursor is None or arrival.whole or cursor <= self._epoch_began:
             return cursor
         # Perhaps of a process that did not know all topics.
-        unsaid = self._registration.has_topics_of(opening.uid)
-        return None if cursor < arrival.restored or unsaid else cursor
+        known = {topic for topic, since in arrival.topics.items() if since <= self._epoch_began}
+        told = known.issuperset(self._registration.unsaid(opening.uid))
+        return cursor if told and cursor >= arrival.restored else None
 
     def _begin(
         self, opening: Opening, kind: str, arrival: Arrival, cursor: int | None, watermark: int
@@ -336,6 +339,21 @@ class Clients:
         elif not opening.v1 and arrival.cursor is not None:
             one.ack(arrival.cursor)  # served elsewhere, and we have not heard of it yet
         one.change_composer(opening.composer, opening.v1)
+
+    def _start_of(
+        self, opening: Opening, kind: str, arrival: Arrival, cursor: int | None, now: int
+    ) -> int:
+        """Where a client begins that cannot go on from its cursor: *now*.
+
+        One that polls and comes from the epoch before begins where this one does, as do those who
+        were there: the gap is told there. Perhaps its next poll comes to a worker that has yet to
+        hear of its topics, where a later cursor would not hold and the gap would be told again.
+        """
+        if cursor is not None or kind == "ws" or arrival.whole or not opening.trusted:
+            return now
+        ours = s.read_cursor(opening.cursor, self._broker.epoch) is not None
+        fresh = opening.cursor is None or ours or opening.since > self._epoch_began
+        return now if fresh else self._epoch_began
 
     def _start_at(self, connection: Connection, offset: int) -> None:
         """Begin at *offset*, and read topics from history: the worker may not hear them yet."""

@@ -169,7 +169,8 @@ class Polls:
         if one.v1 and opening.cursor is not None:
             cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
             if cursor is None:
-                self._history.owe_gap(connection)
+                if not one.begins_with_gap:
+                    self._history.owe_gap(connection)
             elif cursor > max(self._broker.watermark(), one.queued):
                 one.resume_unknown(cursor)  # forged, or from another worker: history knows
             else:

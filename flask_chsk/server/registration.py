@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,9 +139,9 @@ class BrokerRegistration:
         return bool(waiting) and any(waiting.get(one, False) for one in self._registry.of(uid))
 
     @on_hub
-    def has_topics_of(self, uid: Uid) -> bool:
-        """Whether the broker does not know all topics of a user yet."""
-        return uid in self._unsaid
+    def unsaid(self, uid: Uid) -> Sequence[str]:
+        """The topics of a user that this worker has yet to tell the broker."""
+        return () if uid is None else self._unsaid.get(uid, ())
 
     @on_hub
     def waits(self, connection: Connection) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ...config import Config
 from ...hub import Hub, on_hub
-from ..contract import KEY_SECONDS, Listener, Page, is_close
+from ..contract import CLOSE_KEPT, KEY_SECONDS, Listener, Page, is_close
 from .clients import MemoryClients
 from .journal import Journal
 from .sends import MemorySends
@@ -48,6 +48,7 @@ class MemoryBroker:
             listener,
             self.epoch,
             config.max_clients_per_uid,
+            max(CLOSE_KEPT, config.close_grace_ajax),
         )
         self.sends = MemorySends(self._journal, max(config.recovery_seconds, KEY_SECONDS))
 

@@ -9,13 +9,12 @@ from .journal import Journal
 from .table import Client, ClientTable
 from .topics import MemoryTopics
 
-CLOSE_KEPT = 10.0  # seconds for which a close is kept for a client between two polls
-
 
 class MemoryClients:
     """As :class:`..contract.BrokerClients`.
 
     :param most: clients that one user may have.
+    :param close_kept: seconds for which a close is kept for a client between two polls.
     """
 
     def __init__(
@@ -26,6 +25,7 @@ class MemoryClients:
         listener: Listener,
         epoch: str,
         most: int,
+        close_kept: float,
     ) -> None:
         self._journal = journal
         self._lock = journal.lock
@@ -34,6 +34,7 @@ class MemoryClients:
         self._listener = listener
         self._epoch = epoch
         self._most = most
+        self._close_kept = close_kept
         # user, client id -> its secret's digest, the event that closed it, until when it is kept
         self._closes: dict[tuple[str | None, str], tuple[str, str, float]] = {}
         self._connected: ConnectedUids | None = None  # until somebody comes or goes
@@ -174,7 +175,7 @@ class MemoryClients:
         for uid in uids:
             for client_id, client in self._table.of(uid).items():
                 if client.kind == "ajax" and client.v1 and only in (None, client_id):
-                    self._closes[uid, client_id] = (client.digest, text, now + CLOSE_KEPT)
+                    self._closes[uid, client_id] = (client.digest, text, now + self._close_kept)
 
     def sweep(self, now: float) -> None:
         """Forget what is past its time; with the lock held."""

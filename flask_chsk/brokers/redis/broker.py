@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...config import Config
-from ..contract import EVERYONE, Listener, Page, page_of, pubsub_of
+from ..contract import CLOSE_KEPT, EVERYONE, Listener, Page, page_of, pubsub_of
 from . import commands, lease, scripts
 from .calls import Address
 from .clients import RedisClients
@@ -65,6 +65,7 @@ class RedisBroker:
             self._address,
             hub,
             self._limits,
+            int(max(CLOSE_KEPT, self._config.close_grace_ajax) * 1000),
             lambda greeting: self._lease.greeted(greeting),
             self.name,
             lambda: self._epoch.offset,

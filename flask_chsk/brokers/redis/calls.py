@@ -161,6 +161,7 @@ class Redis:
     :param limits: events, bytes and milliseconds of history, for the publish script; None
         from those who only publish.
     :param greeted: told of every new connection, before it is used.
+    :param close_kept: milliseconds for which a close is kept for a client between two polls.
     :param worker: the process whose limits these are.
     :param known: the last offset that it knows; those of a new epoch are above it.
     """
@@ -170,6 +171,7 @@ class Redis:
         address: Address,
         runtime: Runtime,
         limits: tuple[int, int, int] | None = None,
+        close_kept: int = 0,
         greeted: Callable[[Greeting], None] = lambda greeting: None,
         worker: str = "",
         known: Callable[[], int] = lambda: 0,
@@ -177,6 +179,7 @@ class Redis:
         self.base, self.where, self._connection = address
         self.runtime = runtime
         self._limits = ("", "", "") if limits is None else limits
+        self._close_kept = close_kept
         self._greeted = greeted
         self._worker = worker
         self._known = known
@@ -233,8 +236,8 @@ class Redis:
 
     def _hello(self, wire: Any, over: str = "") -> Greeting:
         fresh = self.runtime.token(4)
-        args = (fresh, *self._limits, over, self.epoch, self._worker, self._known())
-        answer = _run(wire, HELLO, self.base, args)
+        ours = (self._worker, self._known(), self._close_kept)
+        answer = _run(wire, HELLO, self.base, (fresh, *self._limits, over, self.epoch, *ours))
         if answer[0] == b"schema":
             low, high = map(int, answer[1].split())
             self._away_until = self.runtime.now() + AWAY

@@ -291,7 +291,8 @@ class Script:
 HELLO = Script(
     """
 -- new epoch, events, bytes, window (ms; '' from who has none to say), an epoch that is over, the
--- one that was known, worker, the last offset that was known
+-- one that was known, worker, the last offset that was known, for how long a close is kept for a
+-- client between two polls (ms)
 local span, alive = census()
 if span and strange(span) then return {'schema', span, alive} end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
@@ -335,6 +336,9 @@ if ARGV[2] ~= '' then
   redis.call('HSET', base .. 'limits', ARGV[7],
     table.concat({ARGV[2], ARGV[3], ARGV[4], text(m.ms + 30000)}, ' '))
   agree(m)
+  if tonumber(ARGV[9]) > tonumber(redis.call('HGET', mkey, 'kept') or 0) then
+    redis.call('HSET', mkey, 'kept', ARGV[9])  -- the longest of all workers
+  end
 end
 m.o = math.max(m.o, m.now, known)
 redis.call('HSET', mkey, 'o', text(m.o))
@@ -383,13 +387,14 @@ if ARGV[2] == '*' and channel ~= '*' then
   if string.sub(channel, 1, 2) == 't:' then
     uids = redis.call('SMEMBERS', base .. 'k:' .. string.sub(channel, 3))
   end
+  local kept = redis.call('HGET', base .. 'm', 'kept') or 10000
   for _, uid in ipairs(uids) do
     local held = redis.call('HGETALL', base .. 'c:' .. uid)
     for i = 1, #held, 2 do
       local okind, v1, digest = string.match(held[i + 1], '^%S+ %S+ (%S+) (%S+) (%S+)')
       if okind == 'ajax' and v1 == '1' and (not only or only == held[i]) then
         local said = digest .. ' ' .. ARGV[3]
-        redis.call('SET', base .. 'x:' .. held[i] .. ':' .. uid, said, 'PX', 10000)
+        redis.call('SET', base .. 'x:' .. held[i] .. ':' .. uid, said, 'PX', kept)
       end
     end
   end

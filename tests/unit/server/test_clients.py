@@ -303,15 +303,17 @@ def test_a_client_that_was_let_in_again_hears_no_earlier_close(office: Office) -
     assert office.enter(kind="poll") is not None
 
 
-def test_a_close_is_kept_longer_than_a_poll_may_be_away(office: Office) -> None:
+@pytest.mark.parametrize(("grace", "kept"), [(5.0, 10.0), (60.0, 60.0)])
+def test_a_close_is_kept_as_long_as_a_poll_may_be_away(grace: float, kept: float) -> None:
+    office = Office(close_grace_ajax=grace)
     office.poll()
     office.broker.publish("u:ann", CLOSED)
-    office.hub.time += 5.1
+    office.hub.time += kept - 0.1
     office.broker.sweep()
     with pytest.raises(ClosedWhileAway):
         office.enter(kind="poll")
     office.broker.publish("u:ann", CLOSED)
-    office.hub.time += 10.1
+    office.hub.time += kept + 0.1
     office.broker.sweep()
     assert office.enter(kind="poll") is not None
 
@@ -374,6 +376,62 @@ def test_a_new_epoch_is_a_gap_for_every_client(office: Office) -> None:
     office.clients.begin_epoch("next", 5)
     assert texts(one) == ["[:chsk/gap nil]"]
     assert one.session.rules.epoch == "next"
+
+
+def begins_anew(office: Office, **more: Any) -> int:
+    """The broker began anew, and workers have yet to say who is a member; where the epoch began."""
+    attach = office.broker.clients.attach
+
+    def attached(*args: Any, **kwargs: Any) -> Any:
+        return attach(*args, **kwargs)._replace(whole=False, **more)
+
+    office.broker.clients.attach = attached
+    began: int = office.broker.watermark()
+    office.clients.begin_epoch(office.broker.epoch, began)
+    office.hub.time += 1
+    return began
+
+
+def test_a_client_that_polls_begins_where_the_epoch_does(office: Office) -> None:
+    office.connect("ann", "c9")
+    began = begins_anew(office)
+    office.broker.publish("u:ann", "[:a/b 1]")
+    office.broker.watermark = lambda: began  # this worker has not heard of the event yet
+    entered = office.enter(kind="poll", cursor="before:5", trusted=True)
+    session = entered.connection.session
+    assert (entered.recovered, session.acked, entered.since) == (False, began, began)
+    assert session.needs_replay
+    office.worker.history.catch_up(entered.connection)
+    office.hub.work()
+    assert texts(entered.connection) == ["[:a/b 1]"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cursor", "trusted"),
+    [("ws", "before:5", True), ("poll", "before:5", False), ("poll", None, True)],
+)
+def test_others_begin_at_the_present(
+    office: Office, kind: str, cursor: str | None, trusted: bool
+) -> None:
+    began = begins_anew(office)
+    entered = office.enter(kind=kind, cursor=cursor, trusted=trusted)
+    assert entered.connection.session.acked > began + 500_000
+
+
+@pytest.mark.parametrize(
+    ("joined", "restored", "holds"),
+    [(0, 0, True), (0, 10, True), (0, 30, False), (15, 0, False), (None, 0, False)],
+)
+def test_a_cursor_holds_once_the_broker_knows_the_topics(
+    office: Office, joined: int | None, restored: int, holds: bool
+) -> None:
+    """All offsets count from the beginning of the epoch, and the cursor is 20 later."""
+    began = office.broker.watermark()
+    topics = {} if joined is None else {"news": began + joined}
+    begins_anew(office, topics=topics, restored=began + restored)
+    office.worker.registration.unsaid = lambda uid: ["news"]  # type: ignore[method-assign]
+    cursor = f"{office.broker.epoch}:{began + 20}"
+    assert office.enter(kind="poll", cursor=cursor, trusted=True).recovered is holds
 
 
 def test_after_a_lapse_every_client_reads_from_history(office: Office) -> None:

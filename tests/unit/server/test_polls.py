@@ -296,6 +296,20 @@ def test_a_poll_with_a_cursor_from_nowhere_is_told_of_a_gap(office: Office) -> N
     assert b"[:chsk/gap nil]" in waiter.value
 
 
+def test_a_poll_from_the_epoch_before_is_told_of_one_gap(office: Office) -> None:
+    shake(office)
+    began = office.broker.watermark() + 1
+    office.clients.begin_epoch(office.broker.epoch, began)
+    [one] = office.registry
+    gap_at = one.session.start
+    office.hub.sleep(1.0)  # its window
+    assert poll(office, cursor="before:5").startswith(b"[[[:chsk/gap nil]]")
+    poll(office, 1, cursor=f"{office.broker.epoch}:{gap_at}")
+    office.hub.work()
+    assert office.worker.counters["gaps"] == 1
+    assert not one.session.begins_with_gap
+
+
 def test_a_poll_with_a_cursor_that_nobody_gave_is_told_of_a_gap(office: Office) -> None:
     shake(office)
     ahead = office.broker.watermark() + 10**9

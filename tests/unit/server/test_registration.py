@@ -167,11 +167,11 @@ def test_a_broker_that_began_anew_is_told_of_topics_first(scene: Scene) -> None:
     scene.topics.joined("ann", "news", 5)
     scene.registration.reattach(silent=True)
     assert scene.registration.had_before("ann")
-    assert scene.registration.has_topics_of("ann")
+    assert scene.registration.unsaid("ann")
     scene.hub.work()
     assert scene.calls == [("rejoin", "ann", "news"), ("attach", "c1", "old c1", True)]
     assert not scene.registration.had_before("ann")
-    assert not scene.registration.has_topics_of("ann")
+    assert not scene.registration.unsaid("ann")
 
 
 @pytest.mark.parametrize(("topic", "rejoins"), [("news", False), ("refused", True)])

@@ -29,11 +29,19 @@ class Redis:
     def call(self, script: Script, *args: Any) -> Any:
         return self.model.call(script, *args)
 
-    def greet(self, worker: str = "w1", over: str = "", was: str = "", known: int = 0) -> str:
+    def greet(
+        self,
+        worker: str = "w1",
+        over: str = "",
+        was: str = "",
+        known: int = 0,
+        close_kept: int = 10_000,
+    ) -> str:
         """A worker connects; the epoch."""
         self.fresh = f"e{self.time:.0f}"
         limits = LIMITS if worker else ("", "", "")
-        answer = self.call(scripts.HELLO, self.fresh, *limits, over, was, worker, known)
+        ours = (worker, known, close_kept)
+        answer = self.call(scripts.HELLO, self.fresh, *limits, over, was, *ours)
         self.epoch: str = answer[0].decode()
         self.offset = int(answer[1])
         return self.epoch
@@ -250,6 +258,19 @@ def test_another_secret_lets_no_anonymous_client_in(redis: Redis) -> None:
     redis.attach("", "c1", "t1", digest="d1")
     assert redis.attach("", "c1", "t2", digest="d2") == [b"held"]
     assert redis.call(scripts.HOLDER, "", "c1") == b"d1"
+
+
+@pytest.mark.parametrize(("seconds", "hears"), [(59.9, True), (60.1, False)])
+def test_a_close_is_kept_for_the_next_poll_as_long_as_any_worker_waits_for_it(
+    redis: Redis, seconds: float, hears: bool
+) -> None:
+    redis.greet("w2", close_kept=60_000)
+    redis.greet("w3", close_kept=10_000)
+    redis.attach("ann", "c1", "t1", kind="ajax", digest="d")
+    redis.publish(ANN, "[:chsk/close]", "*")
+    redis.time += seconds
+    answer = redis.attach("ann", "c1", "t2", kind="poll", digest="d")
+    assert (answer[:2] == [b"farewell", b"[:chsk/close]"]) is hears
 
 
 # Memberships -------------------------------------------------------------------------------
