@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 MAX_BYTES = 2 * 1024 * 1024  # half of what may wait for one connection, where nobody set it
 
 
+def is_shared(broker_url: str) -> bool:
+    """Whether *broker_url* names a broker that other processes reach."""
+    return broker_url.startswith(("redis://", "rediss://", "unix://"))
+
+
 class Publisher:
     """Sends to the clients of an application, and asks them, by way of its Redis.
 
@@ -59,12 +64,12 @@ class Publisher:
         pack_default: PackDefault | None = None,
         naive_datetimes: tzinfo | str | None = None,
     ) -> None:
-        if not broker_url.startswith(("redis://", "rediss://", "unix://")):
+        if not is_shared(broker_url):
             raise ConfigError(
                 "a publisher needs the redis://… that the workers have as CHSK_BROKER_URL,"
                 f" not {masked(broker_url) if '://' in broker_url else 'another text'}"
             )
-        self._connections = _Connections(broker_url)
+        self._connections = Connections(broker_url)
         self._max_bytes = max_bytes
         if pack_default is not None:
             plain(pack_default, "pack_default", takes="value")
@@ -218,7 +223,7 @@ class _Runtime:
         return threading.BoundedSemaphore(count)
 
 
-class _Connections:
+class Connections:
     """The connections to Redis; a child process makes its own."""
 
     def __init__(self, url: str) -> None:

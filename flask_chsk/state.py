@@ -195,6 +195,7 @@ class State:
         worker.presence.signals.append(self._tell_signals)
         worker.presence.watchers = self.watchers
         worker.followers = self.followers
+        worker.inspection.stats = self.stats
         if self._recv is not None:
             worker.dispatcher.recv_put = self._recv.offer
         worker.start()

@@ -29,6 +29,7 @@ from .delayed_closes import PREFIX, DelayedCloses
 from .delivery import Delivery
 from .dispatch import Dispatcher, Host
 from .idempotency import Idempotency
+from .inspection import Inspection
 from .memberships import Memberships
 from .polls import Polls
 from .presence import Presence
@@ -76,6 +77,9 @@ class Worker:
         self._build_delivery()
         self._build_clients()
         self._build_ways_in()
+        self.inspection = Inspection(
+            hub, broker, self.registry, self.topics, self.trace, self.stats
+        )
         self._swept = hub.now()
 
     def start(self) -> None:
@@ -292,7 +296,7 @@ class Worker:
         """Another process knows that a client answered what was asked here, or of a close."""
         if text.startswith(PREFIX):
             self.delayed_closes.on_worker_message(text.removeprefix(PREFIX))
-        elif not self.asks.on_worker_message(text):
+        elif not (self.inspection.on_worker_message(text) or self.asks.on_worker_message(text)):
             self.counters["answers_unasked"] += 1
 
     # time ----------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
-"""``flask chsk …``: settings are printed, and an event is sent."""
+"""``flask chsk …``: what is printed and sent; ``serve`` is in test_serving.py."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
 
-from flask_chsk import Chsk
+from flask_chsk import Chsk, ConnectedUids
+from flask_chsk.cli import commands
 from flask_chsk.errors import BrokerUnavailable
+from flask_chsk.inspector import Line
+from tests.process import ROOT
 
 URL = "redis://ann:swordfish@127.0.0.1:1/0"
 
@@ -30,11 +34,22 @@ class Publisher:
 
     def __exit__(self, *args: object) -> None: ...
 
-    def send(self, uid: str, event: Any) -> int | None:
+    def send(self, uid: str, event: Any, client_id: str | None) -> int | None:
         if self.error is not None:
             raise self.error
-        self.sent.append((uid, event))
+        self.sent.append((uid if client_id is None else f"{uid} {client_id}", event))
         return self.offset
+
+    def broadcast(self, event: Any) -> int | None:
+        self.sent.append(("everybody", event))
+        return self.offset
+
+    def publish(self, topic: str, event: Any) -> int | None:
+        self.sent.append((topic, event))
+        return self.offset
+
+    def close(self, uid: str, client_id: str | None, reconnect: bool) -> None:
+        self.sent.append((uid, [client_id, reconnect]))
 
 
 @pytest.fixture
@@ -85,6 +100,23 @@ def test_an_event_is_sent_and_its_offset_printed(
     assert publisher.sent == [("ann", event)]
 
 
+@pytest.mark.parametrize(
+    ("words", "sent", "said"),
+    [
+        (["send", "ann", "[:a/b 1]", "--client-id", "c1"], ("ann c1", ["a/b", 1]), "7\n"),
+        (["broadcast", "[:a/b 1]"], ("everybody", ["a/b", 1]), "7\n"),
+        (["publish", "room/1", "[:a/b 1]"], ("room/1", ["a/b", 1]), "7\n"),
+        (["close", "ann"], ("ann", [None, True]), ""),
+        (["close", "ann", "--client-id", "c1", "--sign-out"], ("ann", ["c1", False]), ""),
+    ],
+)
+def test_what_a_publisher_does_is_a_command(
+    publisher: type[Publisher], words: list[str], sent: Any, said: str
+) -> None:
+    ran = run(*words)
+    assert (ran.exit_code, ran.output, publisher.sent) == (0, said, [sent])
+
+
 def test_it_goes_by_the_broker_of_the_application(publisher: type[Publisher]) -> None:
     run("send", "ann", "[:a/b]", CHSK_BROKER_URL=URL, CHSK_MAX_OUTBOX_BYTES=2 * 1024 * 1024)
     assert publisher.options == (URL, 1024 * 1024)
@@ -114,3 +146,95 @@ def test_an_application_of_one_process_is_told_what_it_needs() -> None:
     ran = run("send", "ann", "[:a/b]")
     assert ran.exit_code == 1
     assert "CHSK_BROKER_URL" in ran.output
+
+
+# what shows --------------------------------------------------------------------------------
+
+
+class Inspector:
+    """In place of the inspector: two workers answer, and one does not."""
+
+    found: dict[str, Any]
+    asked: list[Any]
+
+    def __init__(self, url: str) -> None: ...
+
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def uids(self) -> ConnectedUids:
+        ws, ajax = frozenset({"bob", "ann\x1b"}), frozenset({"bob"})
+        return ConnectedUids(ws, ajax, ws | ajax)
+
+    def ask(self, what: str, uid: str | None = None) -> dict[str, Any]:
+        self.asked.append((what, uid))
+        return self.found
+
+    def tail(self, **wanted: Any) -> Iterator[Line | str]:
+        self.asked.append(wanted)
+        yield "worker abcd1234 is shown"
+        yield Line("abcd1234", 0.0, "in uid 'ann' chat/say", "{'text': 'hi'}")
+        yield Line("abcd1234", 0.5, "gone uid 'ann'", None)
+
+
+@pytest.fixture
+def inspector(monkeypatch: pytest.MonkeyPatch) -> type[Inspector]:
+    Inspector.asked = []
+    monkeypatch.setattr("flask_chsk.cli.Inspector", Inspector)
+    return Inspector
+
+
+def test_the_users_who_are_connected_are_listed(inspector: type[Inspector]) -> None:
+    assert run("uids").output == "ann\\x1b  ws\nbob  ws ajax\n"
+
+
+def test_the_clients_of_a_user_are_listed(inspector: type[Inspector]) -> None:
+    one = {"client_id": "c1", "state": "ws", "packer": "edn", "ours": True, "waiting": 3}
+    inspector.found = {"w1": [one], "w2": [], "w3": None}
+    ran = run("clients", "ann")
+    assert ran.output == "w1  c1  ws  edn  3\nworker w3 did not answer\n"
+    assert inspector.asked == [("clients", "ann")]
+
+
+def test_topics_are_counted_over_all_workers(inspector: type[Inspector]) -> None:
+    inspector.found = {"w1": {"room/1": 2, "a": 1}, "w2": {"room/1": 1}}
+    assert run("topics").output == "a  1\nroom/1  3\n"
+
+
+def test_stats_are_those_of_all_workers_together_or_of_each(inspector: type[Inspector]) -> None:
+    inspector.found = {"w1": {"clients": 2, "asks": 0}, "w2": {"clients": 1}}
+    assert run("stats").output == "asks = 0\nclients = 3\n"
+    shown = "worker w1\n  asks = 0\n  clients = 2\nworker w2\n  clients = 1\n"
+    assert run("stats", "--all-workers").output == shown
+
+
+def test_that_nobody_serves_is_said(inspector: type[Inspector]) -> None:
+    inspector.found = {}
+    assert run("stats").output == "no worker serves\n"
+
+
+def test_a_tail_shows_what_happens(inspector: type[Inspector]) -> None:
+    lines = run("tail", "--uid", "ann", "--id", "chat/say", "--payload").output.splitlines()
+    wanted = {"uid": "ann", "topic": None, "event": "chat/say", "payload": True}
+    assert inspector.asked == [wanted]
+    assert lines[0] == "* worker abcd1234 is shown"
+    assert lines[1].endswith(".000 abcd in uid 'ann' chat/say  {'text': 'hi'}")
+    assert lines[2].endswith(".500 abcd gone uid 'ann'")
+
+
+@pytest.mark.parametrize("command", ["uids", "clients", "topics", "stats", "tail"])
+def test_what_shows_needs_a_broker_that_other_processes_reach(command: str) -> None:
+    ran = run(command)
+    assert ran.exit_code == 1
+    assert "CHSK_BROKER_URL is redis://" in ran.output
+
+
+def test_the_guide_lists_every_command() -> None:
+    listed = (ROOT / "docs/cli.rst").read_text(encoding="utf-8")
+    for name, command in commands.commands.items():
+        assert f"flask chsk {name}" in listed
+        for parameter in command.params if name != "serve" else []:
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert not option.startswith("-") or option in listed, (name, option)

@@ -34,7 +34,7 @@ LAYERS = {
     "brokers": ["brokers"],
     "server": ["server"],
     "client": ["client"],
-    "publisher": ["publisher"],
+    "publisher": ["publisher", "inspector"],
     "flask": ["web", "cli", "extension", "serving", "state", "testing", "metrics", "__pyinstaller"],
     "public": ["__init__"],
 }

@@ -43,7 +43,7 @@ class Connections:
 
 @pytest.fixture(autouse=True)
 def _no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_chsk.publisher._Connections", Connections)
+    monkeypatch.setattr("flask_chsk.publisher.Connections", Connections)
 
 
 def published(publisher: Publisher) -> list[tuple[str, str, str]]:

@@ -141,7 +141,7 @@ class RedisBroker:
         return page_of(found, high, bool(more), page_bytes)
 
     def tell(self, name: str, text: str) -> None:
-        self._redis.call(scripts.TELL, name, to_bytes(text))
+        commands.tell(self._redis, name, text)
 
     # looking -----------------------------------------------------------------------------------
 

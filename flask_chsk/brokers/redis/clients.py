@@ -150,8 +150,7 @@ class RedisClients:
         self._subscription.hear({CHANGES})
 
     def connected(self) -> ConnectedUids:
-        ws, ajax = (frozenset(map(to_text, uids)) for uids in self._redis.call(scripts.CONNECTED))
-        return ConnectedUids(ws, ajax, ws | ajax)
+        return commands.connected(self._redis)
 
     def askable(self, uid: str | None) -> frozenset[str]:
         return commands.askable(self._redis, uid)

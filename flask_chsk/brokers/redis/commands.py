@@ -7,6 +7,7 @@ Redis is away.
 from __future__ import annotations
 
 from ...errors import UsageError
+from ...protocol.uids import ConnectedUids
 from ..contract import EVERYONE, MAX_TOPICS, begun_control, control, is_close, pubsub_of
 from . import scripts
 from .calls import Redis
@@ -55,3 +56,19 @@ def leave(redis: Redis, uid: str, topic: str) -> bool:
 def askable(redis: Redis, uid: str | None) -> frozenset[str]:
     """As :meth:`flask_chsk.brokers.contract.BrokerClients.askable`."""
     return frozenset(map(to_text, redis.call(scripts.CLIENTS, to_bytes(uid or ""))))
+
+
+def connected(redis: Redis) -> ConnectedUids:
+    """As :meth:`flask_chsk.brokers.contract.BrokerClients.connected`."""
+    ws, ajax = (frozenset(map(to_text, uids)) for uids in redis.call(scripts.CONNECTED))
+    return ConnectedUids(ws, ajax, ws | ajax)
+
+
+def workers(redis: Redis) -> list[str]:
+    """The names of the workers that live."""
+    return sorted(map(to_text, redis.call(scripts.WORKERS)))
+
+
+def tell(redis: Redis, name: str, text: str) -> None:
+    """As :meth:`flask_chsk.brokers.contract.Broker.tell`."""
+    redis.call(scripts.TELL, name, to_bytes(text))

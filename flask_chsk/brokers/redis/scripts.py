@@ -799,6 +799,13 @@ return ids
 )
 """A user's clients that can be asked."""
 
+WORKERS = Script("""
+local m = counter()
+if not m then return LOST end
+return redis.call('ZRANGEBYSCORE', base .. 'leases', text(m.ms), '+inf')
+""")
+"""The workers that live."""
+
 TELL = Script("""
 -- worker, text
 return redis.call('PUBLISH', base .. 'w:' .. ARGV[1], SCHEMA .. ' T ' .. ARGV[2])

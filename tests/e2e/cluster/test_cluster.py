@@ -28,7 +28,7 @@ from flask_chsk.client import ChannelSocket
 from tests.e2e.cluster.storm import FAULTS, PATIENCE, Stranger, User, comings, presence, storm
 from tests.e2e.proxy import Proxy
 from tests.peer import EDN, Closed, Peer
-from tests.process import ROOT, WAIT, Redis, Server, eventually
+from tests.process import ROOT, START, WAIT, Process, Redis, Server, eventually
 
 APP = "tests.e2e.apps.cluster:app"
 WORKERS = 4
@@ -473,11 +473,16 @@ def test_a_burst_by_posts_is_refused_nowhere(cluster: Cluster, over_ajax: User) 
 # from outside --------------------------------------------------------------------------------
 
 
-def from_a_shell(*words: str, **env: str) -> tuple[int, str]:
+def from_a_shell(*words: str, command: str = "send", **env: str) -> tuple[int, str]:
     """What ``flask chsk send …`` ends with and says."""
-    command = [sys.executable, "-m", "flask", "--app", APP, "chsk", "send", *words]
+    flask = [sys.executable, "-m", "flask", "--app", APP, "chsk"]
     ran = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=60
+        [*flask, command, *words],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     return ran.returncode, ran.stdout + ran.stderr
 
@@ -491,6 +496,34 @@ def test_an_event_is_sent_from_a_shell(cluster: Cluster, ann: str) -> None:
     assert (status, int(said)) == (0, offset_of(tab.cursor))
     status, said = from_a_shell(f"not-{ann}", "[:test/item 7]", **broker)
     assert (status, said) == (1, f"Error: not-{ann} is not connected: nothing was sent\n")
+
+
+def test_what_happens_at_all_workers_is_shown_in_a_shell(
+    cluster: Cluster, ann: str, tmp_path: Path
+) -> None:
+    env = {"CHSK_BROKER_URL": cluster.redis.url}
+    tabs = [cluster.peer(ann) for _ in range(4)]
+    for tab in tabs:
+        tab.open()
+    command = [sys.executable, "-m", "flask", "--app", APP, "chsk", "tail"]
+    tail = Process([*command, "--uid", ann, "--payload"], tmp_path / "log", env)
+    try:
+        for number, tab in enumerate(tabs):
+            client = f"uid '{ann}' client {tab.params['client-id']}"
+
+            def is_shown(number: int = number, tab: Peer = tab, client: str = client) -> bool:
+                assert tab.ask(f"[:test/echo {number}]") == number
+                return f" reply   {client} test/echo  {number}\n" in tail.log
+
+            eventually(is_shown, START)
+            assert f" in      {client} test/echo wants a reply  {number}\n" in tail.log
+        _, said = from_a_shell(ann, command="clients", **env)
+        clients = {line.split()[1] for line in said.splitlines()}
+        assert clients == {tab.params["client-id"] for tab in tabs}
+        assert from_a_shell(ann, command="close", **env) == (0, "")
+        tail.wait_for_log(" close   .* 4003 ")
+    finally:
+        assert tail.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize(
