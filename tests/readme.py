@@ -38,3 +38,16 @@ def write_application(folder: Path) -> None:
     app = SHOWN["app.py"] + "\n\n" + SHOWN["orders.py"]
     write_files({**SHOWN, "app.py": app}, folder)
     (folder / "orders.py").unlink()
+
+
+def files_after(blocks: dict[str, str], step: int) -> dict[str, str]:
+    """The files of a page in steps, as they are after *step*: each block at the end of its file.
+
+    A block is named ``STEP/PATH``.
+    """
+    files: dict[str, str] = {}
+    for name, code in blocks.items():
+        number, _, path = name.partition("/")
+        if int(number) <= step:
+            files[path] = f"{files[path]}\n\n{code}" if path in files else code
+    return files

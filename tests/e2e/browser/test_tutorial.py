@@ -14,21 +14,11 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.process import ROOT
-from tests.readme import named_blocks, write_files
+from tests.readme import files_after, named_blocks, write_files
 from tests.servers import WsgiServer
 
 BLOCKS = named_blocks((ROOT / "docs/tutorial.rst").read_text(encoding="utf-8"))
 NewPage = Callable[..., Page]
-
-
-def files_after(step: int) -> dict[str, str]:
-    """The files as they are after *step*: each block at the end of its file."""
-    files: dict[str, str] = {}
-    for name, code in BLOCKS.items():
-        number, _, path = name.partition("/")
-        if int(number) <= step:
-            files[path] = f"{files[path]}\n\n{code}" if path in files else code
-    return files
 
 
 class Team:
@@ -59,7 +49,7 @@ class Team:
 @contextmanager
 def serve(step: int, folder: Path, workers: int = 1, **env: str) -> Iterator[Team]:
     """The application of *step* under gunicorn."""
-    write_files(files_after(step), folder)
+    write_files(files_after(BLOCKS, step), folder)
     gunicorn = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", str(workers)]
     command = [*gunicorn, "-b", "127.0.0.1:0", "app:app"]
     server = WsgiServer(command, folder / "log", env | {"PYTHONPATH": str(folder)})
