@@ -141,6 +141,8 @@ export interface Options {
     location: { href: string } | undefined,
     websocket: boolean,
   ) => string | Promise<string>;
+  /** Whether it connects when it is made. Default true; with false `connect()` does. */
+  connect?: boolean;
   /** In place of the global ones. */
   WebSocket?: any; // null: none
   fetch?: typeof fetch;
@@ -154,6 +156,11 @@ export interface SendOptions<Reply = any> {
   cb?: (reply: Reply | Failure, details?: ErrorDetails) => void;
   /** Accepted as Sente does; nothing is held back here. */
   flush?: boolean;
+}
+
+/** `signal` ends what was begun: as the undo does, or by a rejection with its reason. */
+export interface Until {
+  signal?: AbortSignal;
 }
 
 /** Events of the client itself, in the seed's shapes. */
@@ -196,11 +203,27 @@ export class ChannelSocket<
   on<Id extends keyof (Push & Internal) & string>(
     id: Id,
     fn: (ev: EventMsg<Id, (Push & Internal)[Id]>) => any,
+    opts?: Until,
   ): () => void;
-  on(id: "*", fn: (ev: EventMsg) => any): () => void;
+  on(id: "*", fn: (ev: EventMsg) => any, opts?: Until): () => void;
+  /** The same for one event only. */
+  once<Id extends keyof (Push & Internal) & string>(
+    id: Id,
+    fn: (ev: EventMsg<Id, (Push & Internal)[Id]>) => any,
+    opts?: Until,
+  ): () => void;
+  once(id: "*", fn: (ev: EventMsg) => any, opts?: Until): () => void;
+  /** Call `fn` for this id no more; without `fn`: none of its functions. */
+  off(id: string, fn?: (ev: any) => any): void;
+  /** Call `fn` for every event, before the handlers of its id, but for keep-alive. An event that
+   * only `fn` takes still goes to `chRecv`. Returns the undo. */
+  onAny(fn: (ev: EventMsg) => any, opts?: Until): () => void;
+  /** Call `fn` with what handlers, watchers and callbacks throw. In a page that reaches
+   * `window.onerror`, too, but for what was asked: the server is told of that. Returns the undo. */
+  onError(fn: (error: unknown) => any, opts?: Until): () => void;
 
   /** Call `fn` on every change of state; returns the undo. */
-  watch(fn: (old: State, now: State) => void): () => void;
+  watch(fn: (old: State, now: State) => void, opts?: Until): () => void;
 
   /** Whether it left, or waits for the connection.
    * @throws BadEvent, PackError: before anything is sent. */
@@ -217,17 +240,22 @@ export class ChannelSocket<
 
   /** The reply. Rejects with a ChskError named ReplyTimeout, ChannelClosed or ReplyError. While a
    * connection is being opened it waits for that, within its timeout; what had left when the
-   * connection broke is rejected. */
+   * connection broke is rejected. The error has the event's `id`, the stack of the caller, and
+   * where it is not open, the last close as `cause`. What was aborted before it left does not
+   * leave. */
   request<Id extends keyof Calls & string>(
     event: Event<Id, Calls[Id]["data"]>,
-    opts?: { timeoutMs?: number },
+    opts?: { timeoutMs?: number } & Until,
   ): Promise<Calls[Id]["reply"]>;
 
-  /** Events that no handler took, until destroyed. */
-  events(): AsyncGenerator<EventMsg, void, void>;
+  /** Events that no handler took, until destroyed or aborted. */
+  events(opts?: Until): AsyncGenerator<EventMsg, void, void>;
   /** Inject an event, as if it had been pushed. */
   put(event: Event): void;
 
+  /** The state, once it is open. Rejects with a ChskError named ChannelClosed where it is closed,
+   * refused or destroyed, or is not open after `timeoutMs` (10000). */
+  ready(opts?: { timeoutMs?: number } & Until): Promise<State>;
   /** Open it where it is closed; end the wait where it waits for the next attempt, once a second
    * at most. */
   connect(): void;
@@ -235,7 +263,8 @@ export class ChannelSocket<
   reconnect(): void;
   /** Close, until `connect()`. */
   disconnect(): void;
-  /** Close for good: no timer, no listener, no handler stays. */
+  /** Close: no timer, no listener, no handler stays. `connect()` begins anew, as in React's
+   * StrictMode: with the client id it had, and what it missed. */
   destroy(): void;
   /** For tests: as if the network had cut the connection. */
   breakConnection(): void;
@@ -249,8 +278,8 @@ export class RecvChannel implements AsyncIterable<EventMsg> {
   put(ev: EventMsg): void;
   /** The next; undefined once it is closed and empty. */
   take(): Promise<EventMsg | undefined>;
-  /** All items, until it is closed and empty, or `going()` is false. */
-  items(going?: () => boolean): AsyncGenerator<EventMsg, void, void>;
+  /** All items, until it is closed and empty, `going()` is false, or it is aborted. */
+  items(going?: () => boolean, signal?: AbortSignal): AsyncGenerator<EventMsg, void, void>;
   close(): void;
   [Symbol.asyncIterator](): AsyncGenerator<EventMsg, void, void>;
 }
@@ -259,6 +288,8 @@ export class RecvChannel implements AsyncIterable<EventMsg> {
 export class ChskError extends Error {
   /** Of a ReplyError, where the server gave one. */
   readonly status?: number | null;
+  /** Of the event that was requested. */
+  readonly id?: string;
 }
 
 /** A value that the packer cannot carry; the message starts with the path to it. */

@@ -242,14 +242,40 @@ function log(name, ...what) {
 /** @param {any} error */
 const report = (error) => log("error", error);
 
-/** Call a user's function; an error that it throws, or its promise rejects with, is logged.
- * @template T @param {() => T} fn */
-async function guarded(fn) {
+/** Call a user's function; an error that it throws, or its promise rejects with, is told.
+ * @template T @param {() => T} fn @param {(error: any) => void} [tell] */
+async function guarded(fn, tell = report) {
   try {
     return await fn();
   } catch (error) {
-    report(error);
+    tell(error);
   }
+}
+
+/** A promise that `signal` may reject. `begin` returns what is done in the end.
+ * @param {AbortSignal | undefined} signal
+ * @param {(resolve: (value: any) => void, reject: (reason: any) => void) => () => void} begin */
+async function abortable(signal, begin) {
+  signal?.throwIfAborted();
+  /** @type {any} */ let abort;
+  /** @type {any} */ let end;
+  try {
+    return await new Promise((resolve, reject) => {
+      end = begin(resolve, reject);
+      abort = () => reject(signal?.reason);
+      signal?.addEventListener("abort", abort);
+    });
+  } finally {
+    signal?.removeEventListener("abort", abort);
+    end?.();
+  }
+}
+
+/** `undo`, which `signal` calls, too. @param {AbortSignal | undefined} signal @param {() => void} undo */
+function until(signal, undo) {
+  if (signal?.aborted) undo();
+  else signal?.addEventListener("abort", undo, { once: true });
+  return undo;
 }
 
 // Receiving ------------------------------------------------------------------------------
@@ -288,12 +314,19 @@ export class RecvChannel {
     return item;
   }
 
-  /** All items, until it is closed and empty, or `going()` is false. */
-  async *items(going = () => true) {
-    while (going()) {
-      if (this.#items.length) yield this.#shift();
-      else if (this.#ended) return;
-      else await new Promise((wake) => this.#waiting.push(wake));
+  /** All items, until it is closed and empty, `going()` is false or `signal` says so.
+   * @param {() => boolean} [going] @param {AbortSignal} [signal] */
+  async *items(going = () => true, signal) {
+    const wake = () => this.#wake();
+    signal?.addEventListener("abort", wake);
+    try {
+      while (going() && !signal?.aborted) {
+        if (this.#items.length) yield this.#shift();
+        else if (this.#ended) return;
+        else await new Promise((wake) => this.#waiting.push(wake));
+      }
+    } finally {
+      signal?.removeEventListener("abort", wake);
     }
   }
 
@@ -435,6 +468,12 @@ class Steps {
   /** @type {(() => any)[]} Calls of users' functions that wait for the end of a step. */
   #calls = [];
   /** @type {Map<any, any>} */ #timers = new Map();
+  #tell;
+
+  /** @param {(error: any) => void} tell what a user's function throws */
+  constructor(tell) {
+    this.#tell = tell;
+  }
 
   /** @template T @param {() => T} [fn] @returns {any} */
   run(fn) {
@@ -444,7 +483,7 @@ class Steps {
     } finally {
       this.#depth--;
       while (!this.#depth && this.#calls.length) {
-        guarded(/** @type {() => any} */ (this.#calls.shift()));
+        guarded(/** @type {() => any} */ (this.#calls.shift()), this.#tell);
       }
     }
   }
@@ -656,6 +695,7 @@ function ajaxLink(owner, { batch }) {
 const DEFAULTS = {
   auth: null,
   clientId: null,
+  connect: true,
   csrfToken: undefined, // that of the page
   headers: null,
   keywords: null,
@@ -678,7 +718,7 @@ export class ChannelSocket {
   /** @type {any} */ #packer;
   /** @type {any} */ #state;
   /** @type {string} */ #path;
-  #steps = new Steps();
+  #steps = new Steps((error) => this.#tell(error));
   /** @type {Link | null} The one in use. */ #link = null;
   /** @type {Map<Link, [frame: any[], bytes: number][]>} Links that are not trusted yet, and what
    * they brought: one, or Ajax in parallel to a WebSocket. */
@@ -687,7 +727,8 @@ export class ChannelSocket {
   #last = null;
   /** @type {Map<string, Outgoing>} By the ids of their callbacks. */ #pending = new Map();
   /** @type {Outgoing[]} */ #offline = [];
-  /** @type {Map<string, Set<(ev: any) => any>>} */ #handlers = new Map();
+  /** @type {Map<string, Set<any>>} By id; those of onAny() and onError() by names that no id has. */
+  #handlers = new Map();
   /** @type {Set<(old: any, now: any) => void>} */ #watchers = new Set();
   /** @type {{epoch?: string, offset?: number}} Of the last event. */ #cursor = {};
   #secret = randomText(); // proves to the server that all requests are of one client
@@ -754,7 +795,7 @@ export class ChannelSocket {
       Object.defineProperty(this, name, { value, writable: true, configurable: true });
     }
     // On a server that renders the page there is nothing to connect to.
-    if (location || /^http/.test(this.#path)) this.connect();
+    if (this.#opts.connect && (location || /^http/.test(this.#path))) this.connect();
   }
 
   /** Vue and Alpine wrap only plain objects. */
@@ -765,8 +806,8 @@ export class ChannelSocket {
   // Events ------------------------------------------------------------------------------
 
   /** Call `fn(ev)` for events of this id, "*" for those without another handler; returns the undo.
-   * @param {string} id @param {(ev: any) => any} fn */
-  on(id, fn) {
+   * @param {string} id @param {(ev: any) => any} fn @param {any} [opts] */
+  on(id, fn, opts) {
     id = plain(id);
     if (id !== "*" && !isName(id, true)) {
       throw new ChskError(
@@ -775,27 +816,76 @@ export class ChannelSocket {
           'all others. The connection is told to watch(fn) and on("chsk/state", fn)',
       );
     }
+    return this.#add(id, fn, opts);
+  }
+
+  /** Call `fn(ev)` for the next event of this id only; returns the undo.
+   * @param {string} id @param {(ev: any) => any} fn @param {any} [opts] */
+  once(id, fn, opts) {
     assertFunction(fn);
-    const fns = this.#handlers.get(id) ?? new Set();
-    this.#handlers.set(id, fns.add(fn));
-    return () => {
-      if (fns.delete(fn) && !fns.size) this.#handlers.delete(id);
+    const one = (/** @type {any} */ ev) => {
+      undo();
+      return fn(ev);
     };
+    one.fn = fn;
+    const undo = this.on(id, one, opts);
+    return undo;
+  }
+
+  /** Call `fn` for this id no more; without `fn`: no function at all.
+   * @param {string} id @param {(ev: any) => any} [fn] */
+  off(id, fn) {
+    id = plain(id);
+    for (const one of this.#handlers.get(id) ?? []) {
+      if (!fn || fn === one || fn === one.fn) this.#remove(id, one);
+    }
+  }
+
+  /** Call `fn(ev)` for every event, before the handlers of its id; returns the undo.
+   * @param {(ev: any) => any} fn @param {any} [opts] */
+  onAny(fn, opts) {
+    return this.#add("any", fn, opts);
+  }
+
+  /** Call `fn(error)` for what handlers, watchers and callbacks throw; returns the undo.
+   * @param {(error: any) => any} fn @param {any} [opts] */
+  onError(fn, opts) {
+    return this.#add("error", fn, opts);
+  }
+
+  /** @param {string} id @param {any} fn @param {any} [opts] */
+  #add(id, fn, opts) {
+    assertFunction(fn);
+    this.#handlers.set(id, (this.#handlers.get(id) ?? new Set()).add(fn));
+    return until(opts?.signal, () => this.#remove(id, fn));
+  }
+
+  /** @param {string} id @param {any} fn */
+  #remove(id, fn) {
+    const fns = this.#handlers.get(id);
+    if (fns?.delete(fn) && !fns.size) this.#handlers.delete(id);
   }
 
   /** Call `fn(old, now)` on every change of state; returns the undo.
-   * @param {(old: any, now: any) => void} fn */
-  watch(fn) {
+   * @param {(old: any, now: any) => void} fn @param {any} [opts] */
+  watch(fn, opts) {
     assertFunction(fn);
     this.#watchers.add(fn);
-    return () => {
-      this.#watchers.delete(fn);
-    };
+    return until(opts?.signal, () => void this.#watchers.delete(fn));
   }
 
-  /** Events that no handler took, until destroyed. */
-  async *events() {
-    for await (const ev of this.chRecv) yield ev.id === "chsk/recv" ? message(ev.data) : ev;
+  /** Tell what a function of the user's threw: in a page it reaches window.onerror.
+   * @param {any} error @param {(error: any) => void} [tell] */
+  #tell(error, tell = globalThis.reportError ?? report) {
+    for (const fn of this.#handlers.get("error") ?? []) guarded(() => fn(error));
+    tell(error);
+  }
+
+  /** Events that no handler took, until destroyed. @param {any} [opts] */
+  async *events(opts) {
+    for await (const ev of this.chRecv.items(undefined, opts?.signal)) {
+      yield ev.id === "chsk/recv" ? message(ev.data) : ev;
+    }
   }
 
   /** Inject an event, as if it had been pushed. @param {any} event */
@@ -843,7 +933,8 @@ export class ChannelSocket {
    * being opened it waits within its timeout.
    * @param {any} event @param {any} [opts] @returns {Promise<any>} */
   request(event, opts) {
-    return new Promise((resolve, reject) => {
+    const error = new ChskError("", ""); // has the stack of the caller
+    return abortable(opts?.signal, (resolve, reject) => {
       /** @param {any} reply @param {any} details */
       const cb = (reply, details) => {
         if (cbSuccess(reply)) return resolve(reply);
@@ -851,19 +942,49 @@ export class ChannelSocket {
         const name =
           /** @type {any} */ ({ [TIMEOUT]: "ReplyTimeout", [CLOSED]: "ChannelClosed" })[why] ??
           "ReplyError";
+        const id = plain(event[0]);
         const { message, status } = details ?? {};
-        reject(new ChskError(name, message ?? `${why}: ${event[0]}`, { status }));
+        Object.assign(error, { name, message: message ?? `${why}: ${id}`, status, id });
+        error.stack = error.stack?.replace(/^Error/, () => `${name}: ${error.message}`);
+        const { open, lastClose } = this.#state;
+        if (!open && lastClose) error.cause = lastClose;
+        reject(error);
       };
       this.#send(event, { ...opts, cb }, true);
+      const id = `c${this.#callbacks}`;
+      return () => this.#forget(this.#pending.get(id));
     });
   }
 
   // The connection ----------------------------------------------------------------------
 
+  /** The state, once it is open; rejects with ChannelClosed where it is closed, or not in time.
+   * @param {any} [opts] @returns {Promise<any>} */
+  ready({ signal, timeoutMs = 10_000 } = {}) {
+    return abortable(signal, (resolve, reject) => {
+      const closed = (/** @type {string} */ why) =>
+        reject(new ChskError("ChannelClosed", why, { cause: this.#state.lastClose }));
+      const look = () => {
+        const { open, status } = this.#state;
+        if (open) resolve(this.#state);
+        else if (/closed|refused|destroyed/.test(status)) closed(`it is ${status}`);
+      };
+      const timer = after(() => closed(`not open within ${timeoutMs} ms`), timeoutMs);
+      const undo = this.watch(look);
+      look();
+      return () => {
+        clearTimeout(timer);
+        undo();
+      };
+    });
+  }
+
   /** Open it where it is closed; end the wait where it waits for the next attempt. */
   connect() {
     const { status } = this.#state;
-    if (status === "closed" || status === "refused") this.reconnect();
+    // Behind what destroy() has left to do.
+    if (status === "destroyed") this.#steps.call(() => this.#revive());
+    else if (status === "closed" || status === "refused") this.reconnect();
     else if (status === "waiting" && Date.now() - this.#hurriedAt >= HURRY_MS) {
       this.#hurriedAt = Date.now();
       this.#attempt();
@@ -874,7 +995,18 @@ export class ChannelSocket {
   reconnect() {
     // Called by the application's own `csrfToken`, `auth` or `chskUrl`: it is connecting already.
     const { status } = this.#state;
-    if (status === "destroyed" || (this.#asking && status === "connecting")) return;
+    if (status !== "destroyed" && !(this.#asking && status === "connecting")) this.#reopen();
+  }
+
+  #revive() {
+    if (this.#state.status !== "destroyed") return;
+    this.#steps.stopAll(false);
+    this.#gone = new AbortController();
+    this.chRecv = new RecvChannel(this.#opts.recvBuf);
+    this.#reopen();
+  }
+
+  #reopen() {
     this.#hangUp(3000, "requested-reconnect");
     this.#uid = undefined; // the next user may be another
     this.#listen();
@@ -886,7 +1018,7 @@ export class ChannelSocket {
     this.#close("closed");
   }
 
-  /** Close for good: no timer, no listener, no handler stays. */
+  /** Close: no timer, no listener, no handler stays. `connect()` begins anew. */
   destroy() {
     this.#close("destroyed");
     this.#gone.abort();
@@ -1320,7 +1452,7 @@ export class ChannelSocket {
       if (!fn) throw new Error(`no handler for ${name}`);
       this.#say(["chsk/answer", [id, await fn(message([name, event[1]]))]]);
     } catch (error) {
-      report(error);
+      this.#tell(error, report); // the server is told, too
       this.#say(["chsk/answer", [id, null, String(error)]]);
     }
   }
@@ -1339,7 +1471,9 @@ export class ChannelSocket {
     const event = [id, ...data];
     this.#steps.call(() => {
       const fns = this.#handlersOf(id);
-      if (fns) for (const fn of fns) guarded(() => fn(message(event)));
+      const call = (/** @type {any} */ fn) => guarded(() => fn(message(event)), (e) => this.#tell(e));
+      if (!/^chsk\/ws-/.test(id)) this.#handlers.get("any")?.forEach(call);
+      if (fns) fns.forEach(call);
       else {
         const wrapped = pushed && this.#opts.wrapRecv ? ["chsk/recv", event] : event;
         this.chRecv.put(message(wrapped), bytes);
@@ -1387,10 +1521,15 @@ export class ChannelSocket {
 
   /** @param {Outgoing | undefined} item @param {any} reply @param {any} [details] */
   #reply(item, reply, details) {
-    if (!item?.id || !this.#pending.delete(item.id)) return;
+    if (this.#forget(item)) this.#steps.call(() => item?.cb(reply, details));
+  }
+
+  /** Nobody waits for its reply any more; whether somebody did. @param {Outgoing | undefined} item */
+  #forget(item) {
+    if (!item?.id || !this.#pending.delete(item.id)) return false;
     clearTimeout(item.timer);
     this.#offline = this.#offline.filter((one) => one !== item);
-    this.#steps.call(() => item.cb(reply, details));
+    return true;
   }
 
   // Requests ----------------------------------------------------------------------------

@@ -19,6 +19,9 @@ const CALLS = {
   request: [(chsk) => void chsk.request(["a/asked", 1], { timeoutMs: 1000 }).catch(() => {}), {}],
   put: [(chsk) => chsk.put(["a/put", 1]), {}],
   on: [(chsk) => chsk.on("a/other", () => {}), {}],
+  once: [(chsk) => chsk.once("a/other", () => {}), {}],
+  off: [(chsk) => chsk.off("a/other"), {}],
+  ready: [(chsk) => void chsk.ready({ timeoutMs: 1000 }).catch(() => {}), {}],
   watch: [(chsk) => chsk.watch(() => {}), {}],
 };
 

@@ -38,12 +38,14 @@ describe("chsk.js, with EDN and JSON", () => {
     return gzipSync(code, { level: 9 }).length;
   }
 
-  it("costs a page at most 10.75 kB", async (t) => {
+  // 0.6 kB of it are what applications expect of a client: ready(), once(), off(), onAny(), onError(),
+  // AbortSignal, errors with the caller's stack, connect() after destroy().
+  it("costs a page at most 11.4 kB", async (t) => {
     const packages = await installed(t, "esbuild", "terser");
     if (!packages) return;
     const bytes = await size(packages, 'export { ChannelSocket } from "./chsk.js"');
     t.diagnostic(`ChannelSocket with EDN and JSON: ${bytes} bytes, minified and gzipped`);
-    assert.ok(bytes <= 10_750, `${bytes} bytes`);
+    assert.ok(bytes <= 11_400, `${bytes} bytes`);
   });
 
   it("costs little more with all the seed's functions", async (t) => {
@@ -51,7 +53,7 @@ describe("chsk.js, with EDN and JSON", () => {
     if (!packages) return;
     const bytes = await size(packages, 'export * from "./chsk.js"');
     t.diagnostic(`everything: ${bytes} bytes, minified and gzipped`);
-    assert.ok(bytes <= 11_450, `${bytes} bytes`);
+    assert.ok(bytes <= 12_100, `${bytes} bytes`);
   });
 });
 

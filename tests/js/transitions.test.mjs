@@ -985,7 +985,6 @@ describe("the application's wishes", () => {
       await settle();
       here.chsk.destroy();
       here.chsk.destroy();
-      here.chsk.connect();
       here.chsk.reconnect();
       here.chsk.disconnect();
       assert.equal(await reply, "ChannelClosed");

@@ -55,3 +55,26 @@ loose.send(["any/thing"]);
 makeChannelSocket().sendFn(["any/thing", [1]], 100, (reply) => reply);
 
 export { asks, sent, undo };
+
+// Ends, and errors.
+async function ends(signal: AbortSignal) {
+  const chsk = new ChannelSocket<{ "a/said": number }, { "a/say": { data: string; reply: boolean } }>(
+    "/chsk",
+    { connect: false },
+  );
+  const undo: () => void = chsk.once("a/said", ({ data }) => data.toFixed(), { signal });
+  chsk.off("a/said", undo);
+  chsk.off("a/said");
+  chsk.onAny(({ id }) => id.length, { signal });
+  chsk.onError((error) => error instanceof Error, { signal });
+  chsk.watch((old, now) => now.open, { signal });
+  const { uid }: { uid: string | null } = await chsk.ready({ signal, timeoutMs: 5000 });
+  const reply: boolean = await chsk.request(["a/say", "hi"], { signal, timeoutMs: 5000 });
+  for await (const ev of chsk.events({ signal })) ev.id;
+  // @ts-expect-error: no such event
+  chsk.once("a/other", () => {});
+  // @ts-expect-error: a number
+  chsk.ready({ timeoutMs: "5" });
+  return [uid, reply];
+}
+void ends;
