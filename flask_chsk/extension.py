@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flask import Flask, current_app, has_app_context, url_for
 from markupsafe import Markup, escape
 
-from . import brokers
+from .brokers.urls import make as make_broker
 from .config import Config
 from .errors import ConfigError, UsageError
 from .logs import logger
@@ -297,7 +297,7 @@ class Chsk(Handlers, Sender):
                 " all of them, before chsk.init_app(app)"
             )
         state.offer(checked)
-        brokers.make(checked)  # raises for a URL that cannot be used
+        make_broker(checked)  # raises for a URL that cannot be used
         blueprint = Endpoint(state, checked).blueprint(name)
         app.register_blueprint(blueprint)
         state.cookieless.paths.add(checked.path)

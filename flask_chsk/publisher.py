@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import forks
 from .after_commit import defer
-from .brokers import EVERYONE, channel_of, topic_channel
+from .brokers.contract import EVERYONE, channel_of, topic_channel
 from .config import zone
 from .errors import BadEvent, ConfigError, PackError
 from .packers import zoned

@@ -22,7 +22,8 @@ import blinker
 from flask import Flask, has_request_context
 from werkzeug.exceptions import HTTPException
 
-from . import brokers, forks, packers
+from . import forks, packers
+from .brokers.urls import make as make_broker
 from .config import Config
 from .errors import BrokerError, PackError, Refused, UsageError
 from .figures import AT_START
@@ -188,7 +189,7 @@ class State:
         if self.config.broker_url.startswith("memory:"):
             self._warn_child()
         hub = Hub.of_process()
-        worker = Worker(self.config, brokers.make(self.config), self.router, self, hub)
+        worker = Worker(self.config, make_broker(self.config), self.router, self, hub)
         worker.sending.canonical = self.canonical
         worker.sending.check_receivers = self.check_receivers
         worker.sending.on_absent = self.tell_absent

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..errors import ChskError
 from ..hub import Hub, Waiter, on_hub
 from ..logs import RateLimitedLogger, logger

@@ -12,15 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..brokers import (
+from ..brokers.contract import (
     ANONYMOUS,
     EVERYONE,
     Arrival,
     Broker,
     client_channel,
+    too_many_clients,
     user_channel,
 )
-from ..brokers.contract import too_many_clients
 from ..config import Config
 from ..errors import BrokerError, Refused
 from ..hub import Hub, on_hub

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..brokers import is_close, pubsub_of
+from ..brokers.contract import is_close, pubsub_of
 from ..protocol.push import Push
 from .connection import Asked
 

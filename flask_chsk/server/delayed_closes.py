@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..errors import ChskError
 from ..hub import Hub, on_hub
 from ..logs import logger

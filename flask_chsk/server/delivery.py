@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..brokers import ANONYMOUS, EVERYONE
+from ..brokers.contract import ANONYMOUS, EVERYONE
 from ..config import Config
 from ..hub import Hub, on_hub
 from ..protocol import session as s

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from ..brokers import KEPT_BYTES, KEYS, Broker
+from ..brokers.contract import KEPT_BYTES, KEYS, Broker
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
 from ..logs import RateLimitedLogger, logger

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
 from ..logs import logger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..brokers import Arrival, Broker, topic_channel
+from ..brokers.contract import Arrival, Broker, topic_channel
 from ..values import Keyword
 from .connection import Connection
 from .delivery import Delivery

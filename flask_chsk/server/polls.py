@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..config import Config
 from ..errors import BrokerError, Refused
 from ..hub import Hub, Waiter, on_hub

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
 from ..logs import logger

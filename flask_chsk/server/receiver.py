@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
-from ..brokers import Broker
+from ..brokers.contract import Broker
 from ..config import Config
 from ..errors import Refused
 from ..hub import Hub, on_hub

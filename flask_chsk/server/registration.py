@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..brokers import Arrival, Broker
+from ..brokers.contract import Arrival, Broker
 from ..errors import BrokerError, Refused, UsageError
 from ..hub import Hub, on_hub
 from ..logs import RateLimitedLogger, logger

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ..brokers import (
+from ..brokers.contract import (
     ANONYMOUS,
     EVERYONE,
     Broker,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..after_commit import defer
-from ..brokers import EVERYONE, Broker, channel_of, topic_channel
+from ..brokers.contract import EVERYONE, Broker, channel_of, topic_channel
 from ..config import Config
 from ..errors import BadEvent, PackError, UsageError
 from ..logs import logger

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..brokers import ANONYMOUS, EVERYONE
+from ..brokers.contract import ANONYMOUS, EVERYONE
 from ..logs import logger
 from ..protocol.push import CANONICAL, Push
 from .connection import Uid

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from ..brokers import Broker
-from ..brokers.contract import KEY_SECONDS
+from ..brokers.contract import KEY_SECONDS, Broker
 from ..config import Config
 from ..errors import BrokerError, ConfigError, Refused
 from ..hub import Hub, on_hub

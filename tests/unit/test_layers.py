@@ -163,6 +163,19 @@ def test_the_lower_layers_neither_wait_nor_log(module: str) -> None:
     assert roots & IMPURE == set()
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted({*PACKAGE.rglob("*/__init__.py")} - {PACKAGE / "client/__init__.py"}),
+    ids=lambda path: path.parent.name,
+)
+def test_the_init_of_a_folder_imports_names_at_most(path: Path) -> None:
+    """Those of ``client/`` are imported when they are first asked for."""
+    if path.parent.name == "__pyinstaller":
+        return
+    kinds = (ast.Expr, ast.ImportFrom, ast.Assign)  # a docstring, imports, __all__
+    assert all(isinstance(node, kinds) for node in ast.parse(path.read_text()).body)
+
+
 def test_imports_are_found_wherever_they_stand() -> None:
     source = """
 import a.b

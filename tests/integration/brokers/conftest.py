@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_chsk.brokers import Broker, make
+from flask_chsk.brokers.contract import Broker
 from flask_chsk.brokers.redis import lease
 from flask_chsk.brokers.redis.broker import RedisBroker
+from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from flask_chsk.protocol.push import Push

@@ -17,7 +17,7 @@ import sys
 
 import gevent
 
-from flask_chsk.brokers import make
+from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from tests.integration.brokers.conftest import Ears

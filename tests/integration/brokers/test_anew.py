@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import redis
 
-from flask_chsk.brokers import topic_channel, user_channel
+from flask_chsk.brokers.contract import topic_channel, user_channel
 from flask_chsk.errors import UsageError
 from flask_chsk.publisher import Publisher
 from tests.integration.brokers.conftest import Ears

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from flask_chsk.brokers import (
+from flask_chsk.brokers.contract import (
     EVERYONE,
     KEPT_BYTES,
     KEYS,

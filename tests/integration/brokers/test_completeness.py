@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from flask_chsk.brokers import EVERYONE, Broker, topic_channel, user_channel
+from flask_chsk.brokers.contract import EVERYONE, Broker, topic_channel, user_channel
 from flask_chsk.brokers.redis.epoch import AHEAD
 from flask_chsk.hub import Hub
 from tests.integration.brokers.conftest import Ears

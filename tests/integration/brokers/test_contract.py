@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import (
+from flask_chsk.brokers.contract import (
     ANONYMOUS,
     EVERYONE,
     KEYS,

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import Broker, client_channel, topic_channel, user_channel
-from flask_chsk.brokers.contract import DROPPED
+from flask_chsk.brokers.contract import DROPPED, Broker, client_channel, topic_channel, user_channel
 from flask_chsk.brokers.memory import journal
 from tests.integration.brokers.conftest import Ears
 from tests.process import eventually

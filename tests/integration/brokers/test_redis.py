@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import redis
 
-from flask_chsk.brokers import (
+from flask_chsk.brokers.contract import (
     ANONYMOUS,
     Broker,
     client_channel,
-    make,
     topic_channel,
     user_channel,
 )
 from flask_chsk.brokers.redis import calls, lease, scripts, subscription
 from flask_chsk.brokers.redis.schema import SCHEMA
+from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config
 from flask_chsk.errors import (
     BadEvent,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from flask_chsk.brokers import user_channel
+from flask_chsk.brokers.contract import user_channel
 from flask_chsk.brokers.redis.schema import SCHEMA
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.publisher import Publisher
@@ -28,7 +28,8 @@ print(Publisher(sys.argv[1]).send("ann", ["test/item", 2]))
 # A worker of that version: reads what was kept, hears what comes, takes a client over and back.
 WORK = """
 import sys
-from flask_chsk.brokers import make, user_channel
+from flask_chsk.brokers.contract import user_channel
+from flask_chsk.brokers.urls import make
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub
 from tests.integration.brokers.conftest import Ears

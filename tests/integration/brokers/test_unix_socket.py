@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import user_channel
+from flask_chsk.brokers.contract import user_channel
 from flask_chsk.publisher import Publisher
 from tests.process import Redis
 

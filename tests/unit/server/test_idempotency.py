@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import KEPT_BYTES, KEYS
+from flask_chsk.brokers.contract import KEPT_BYTES, KEYS
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.server import idempotency
 from flask_chsk.server.idempotency import (

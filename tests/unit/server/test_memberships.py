@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import Arrival
+from flask_chsk.brokers.contract import Arrival
 from flask_chsk.server.connection import Connection
 from flask_chsk.server.delivery import Delivery
 from flask_chsk.server.memberships import JOINED, LEFT, Memberships

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import Arrival
+from flask_chsk.brokers.contract import Arrival
 from flask_chsk.errors import BrokerUnavailable, Refused, UsageError
 from flask_chsk.server.connection import Connection
 from flask_chsk.server.registration import LATER, MOVED, BrokerRegistration

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_chsk.brokers import Page
+from flask_chsk.brokers.contract import Page
 from flask_chsk.errors import BrokerUnavailable
 from flask_chsk.protocol.push import Push
 from flask_chsk.server.connection import Connection

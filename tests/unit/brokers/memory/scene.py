@@ -8,10 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask_chsk.brokers import (
-    Page,
-    user_channel,
-)
+from flask_chsk.brokers.contract import Page, user_channel
 from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.protocol.push import Push

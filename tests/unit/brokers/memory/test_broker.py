@@ -5,11 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from flask_chsk.brokers import (
-    ANONYMOUS,
-    EVERYONE,
-    client_channel,
-)
+from flask_chsk.brokers.contract import ANONYMOUS, EVERYONE, client_channel
 from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.hub import Hub

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from flask_chsk.brokers import (
-    client_channel,
-)
+from flask_chsk.brokers.contract import client_channel
 from tests.unit.brokers.memory.scene import ANN, WINDOW, Broker, offsets, read
 
 

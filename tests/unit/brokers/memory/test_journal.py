@@ -12,11 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_chsk.brokers import (
-    ANONYMOUS,
-    EVERYONE,
-    Page,
-)
+from flask_chsk.brokers.contract import ANONYMOUS, EVERYONE, Page
 from flask_chsk.protocol.push import Push
 from tests.unit.brokers.memory.scene import ANN, START, WINDOW, Broker, Later, offsets, read
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_chsk.brokers import (
-    MAX_TOPICS,
-    topic_channel,
-)
+from flask_chsk.brokers.contract import MAX_TOPICS, topic_channel
 from flask_chsk.errors import UsageError
 from tests.unit.brokers.memory.scene import ANN, Broker, offsets
 
