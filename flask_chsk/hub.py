@@ -333,7 +333,7 @@ class Hub:
         self.jobs -= 1
 
     def daemon(self, fn: Callable[[], object]) -> None:
-        """Run *fn*, which reads a socket for the life of the process. On the hub.
+        """Run *fn*, which reads a socket for the life of the process. From any thread.
 
         In a greenlet of its own where sockets are cooperative, else in a native thread.
         """

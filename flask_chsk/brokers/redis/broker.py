@@ -58,8 +58,6 @@ class RedisBroker:
         return self._epoch.name
 
     def start(self, hub: Hub, listener: Listener) -> None:
-        self._hub = hub
-        self._listener = listener
         self.name = hub.token(8)
         self._redis = WorkerRedis(
             self._address,

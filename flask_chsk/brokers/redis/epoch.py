@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...errors import BrokerUnavailable, ConfigError
+from ...hub import Hub, Waiter, on_hub
 from ...logs import logger
 from ..contract import Listener
 from .calls import Redis
-
-if TYPE_CHECKING:
-    from ...hub import Hub, Waiter
 
 log = logger(__name__)
 
@@ -25,7 +22,7 @@ AHEAD = 60.0  # seconds that an event may be ahead of what Redis last said, and 
 
 
 class Epoch:
-    """The epoch that this worker is in; on the hub, but for :meth:`wait`.
+    """The epoch that this worker is in.
 
     :param ask: has Redis say in which epoch it is, and how far.
     """
@@ -42,7 +39,7 @@ class Epoch:
         self.offset = 0  # read from the subscription up to here
         self.refusal = ""  # why this Redis cannot be used at all
         self.error = ""  # why there is no subscription
-        self._hub = hub
+        self.hub = hub
         self._redis = redis
         self._listener = listener
         self._counters = counters
@@ -58,20 +55,22 @@ class Epoch:
         :raises ConfigError: this Redis may forget what it was told.
         """
         if not self.name and not self.refusal:
-            waiter = self._hub.waiter_here()
-            self._hub.run(self._await, waiter)
+            waiter = self.hub.waiter_here()
+            self.hub.run(self._await, waiter)
             waiter.wait(READY)
         if self.refusal:
             raise ConfigError(self.refusal)
         if not self.name:
             raise BrokerUnavailable(self.error or "Redis was not reached yet")
 
+    @on_hub
     def _await(self, waiter: Waiter) -> None:
         if self.name or self.refusal:
             waiter.set(True)
         else:
             self._waiting.append(waiter)
 
+    @on_hub
     def lost(self, error: str) -> None:
         """There is no subscription: nobody waits for the epoch any longer."""
         self.error = error
@@ -82,6 +81,7 @@ class Epoch:
         for waiter in waiting:
             waiter.set(True)
 
+    @on_hub
     def enter(self, epoch: str, offset: int, began: int, heard: bool = False) -> None:
         """Redis said that it is in *epoch*, at *offset*.
 
@@ -90,7 +90,7 @@ class Epoch:
         """
         over = epoch in self._redis.past
         if not over:
-            self._said = (offset, self._hub.now())
+            self._said = (offset, self.hub.now())
         if epoch != self.name and not over:
             first = not self.name
             self._redis.turn_to(epoch)
@@ -108,6 +108,7 @@ class Epoch:
             self._listener.resync_required()
         self._wake()
 
+    @on_hub
     def is_current(self, epoch: str) -> bool:
         """Whether what is said of *epoch* concerns this worker now."""
         if epoch == self.name:
@@ -116,6 +117,7 @@ class Epoch:
             self.ask()  # what is let go until the answer is before the gap that it brings
         return False
 
+    @on_hub
     def is_believable(self, offset: int) -> bool:
         """Whether Redis can be there by now: else all that follows would look old.
 
@@ -123,7 +125,7 @@ class Epoch:
         believed is not lost: Redis is asked, and clients read from history, which has it if it is.
         """
         said, when = self._said
-        if offset > said + (self._hub.now() - when + AHEAD) * 1e6:
+        if offset > said + (self.hub.now() - when + AHEAD) * 1e6:
             self._doubts = True
             self.ask()
             return False

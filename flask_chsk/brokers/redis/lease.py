@@ -6,18 +6,14 @@ probe that the worker's subscription has to hear.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...errors import BrokerUnavailable
+from ...hub import Hub, on_hub
 from ...logs import logger
 from ..contract import Listener
 from . import scripts
 from .calls import Greeting, Redis
 from .epoch import Epoch
 from .records import to_text
-
-if TYPE_CHECKING:
-    from ...hub import Hub
 
 log = logger(__name__)
 
@@ -28,7 +24,7 @@ CLOCKS = 60.0  # seconds that the clock of this host may differ from Redis' with
 
 
 class Lease:
-    """The lease of the worker *name*; on the hub, but for what runs in the background.
+    """The lease of the worker *name*.
 
     :param limits: events, bytes and milliseconds of history that this worker is set to keep.
     """
@@ -45,7 +41,7 @@ class Lease:
         self.clock = 0.0  # seconds that this host's clock is ahead of Redis'
         self.error = ""  # why the lease was not renewed
         self.leased_before = False
-        self._hub = hub
+        self.hub = hub
         self._redis = redis
         self._epoch = epoch
         self._listener = listener
@@ -60,6 +56,7 @@ class Lease:
         """Renew it no more."""
         self._over = True
 
+    @on_hub
     def due(self, now: float) -> float | None:
         """Renew the lease, and hear the probe that goes with it."""
         if self._over:
@@ -69,11 +66,12 @@ class Lease:
         self.renew_soon()
         return now + RENEW
 
+    @on_hub
     def renew_soon(self) -> None:
         """Renew it now; also to hear from Redis in which epoch it is, and how far."""
         if not self._renewing:
             self._renewing = True
-            self._hub.background(self.renew)
+            self.hub.background(self.renew)
 
     def renew(self) -> None:
         """Renew the lease, and sign off workers whose leases are over; may block.
@@ -90,14 +88,14 @@ class Lease:
             self.error = ""
             self._compare_clocks(int(clock))
             self._compare_limits(limits)
-            now = self._hub.now()
+            now = self.hub.now()
             if late:
                 self._judges_from = now + LEASE
-            self._hub.call(self._leased, epoch.decode(), int(offset), int(began), int(known))
+            self.hub.call(self._leased, epoch.decode(), int(offset), int(began), int(known))
             while dead and now >= self._judges_from:  # others do it, too: each takes its share
                 dead, *gone = self._redis.call(scripts.REAP, REAPED)
                 for uid, generation in zip(*[iter(gone)] * 2, strict=True):
-                    self._hub.call(
+                    self.hub.call(
                         self._listener.user_presence_changed, to_text(uid), False, int(generation)
                     )
         except BrokerUnavailable as error:
@@ -106,6 +104,7 @@ class Lease:
         finally:
             self._renewing = False
 
+    @on_hub
     def _leased(self, epoch: str, offset: int, began: int, known: int) -> None:
         self._epoch.enter(epoch, offset, began)
         first, self.leased_before = not self.leased_before, True
@@ -126,11 +125,11 @@ class Lease:
         else:
             self._epoch.refusal = ""
         self._compare_clocks(greeting.clock)
-        self._hub.call(self._epoch.enter, greeting.epoch, greeting.offset, greeting.began)
+        self.hub.call(self._epoch.enter, greeting.epoch, greeting.offset, greeting.began)
 
     def _compare_clocks(self, clock: int) -> None:
         """Nothing depends on it but what people read, and sessions that expire."""
-        before, self.clock = self.clock, self._hub.time_of_day() - clock / 1e6
+        before, self.clock = self.clock, self.hub.time_of_day() - clock / 1e6
         if abs(self.clock) > CLOCKS >= abs(before):
             log.warning("%s: set one of them", self.note())
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import BrokerUnavailable, UnpackError
+from ...hub import Hub, Waiter, on_hub
 from ...logs import RateLimitedLogger, logger
 from ...protocol.backoff import exp_backoff
 from ..contract import EVERYONE, Listener, pubsub_of
@@ -18,9 +19,6 @@ from .calls import FAILURES, AnswerTimeout, Connection, Redis
 from .epoch import Epoch
 from .records import published_push, to_bytes, to_text
 from .schema import SCHEMA, understood
-
-if TYPE_CHECKING:
-    from ...hub import Hub, Waiter
 
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
@@ -50,7 +48,7 @@ class Subscription:
         worker: str,
     ) -> None:
         self.confirmed: set[str] = set()
-        self._hub = hub
+        self.hub = hub
         self._redis = redis
         self._base = redis.base.encode()
         self._epoch = epoch
@@ -68,7 +66,7 @@ class Subscription:
 
     def start(self) -> None:
         """Begin to listen; from the thread of the hub."""
-        self._hub.daemon(self._run)
+        self.hub.daemon(self._run)
 
     def stop(self) -> None:
         """End; the subscriber looks every second or two."""
@@ -83,38 +81,40 @@ class Subscription:
             try:
                 connection = self._redis.connect()
                 # Before anything of the new subscription: what it missed comes from history.
-                self._hub.run(self._begin, connection)
+                self.hub.run(self._begin, connection)
                 self._flush()
                 tries = 0
                 self._listen(connection)
             except (BrokerUnavailable, *FAILURES) as error:
                 if self._stopped:
                     break
-                self._hub.run(self._lost, str(error))
+                self.hub.run(self._lost, str(error))
             except Exception as error:
                 log.exception("the subscription failed")
-                self._hub.run(self._lost, repr(error))
+                self.hub.run(self._lost, repr(error))
             finally:
                 if connection is not None:
                     connection.close()
             if self._stopped:
                 break
-            pause = exp_backoff(tries, base=0.2, cap=2.0, random=self._hub.random.random)
-            self._hub.waiter_here().wait(pause)
+            pause = exp_backoff(tries, base=0.2, cap=2.0, random=self.hub.random.random)
+            self.hub.waiter_here().wait(pause)
             tries += 1
 
+    @on_hub
     def _begin(self, connection: Connection) -> None:
         again = self._connection is not None or bool(self.confirmed)
         self._connection = connection
         self.confirmed.clear()
         self._to_send.clear()
         self._to_send.append(("SUBSCRIBE", tuple(self._wanted)))
-        self._probed = self._hub.now()
+        self._probed = self.hub.now()
         self._epoch.error = ""
         if again:
             log.info("subscribed to Redis again")
         self._listener.resync_required()
 
+    @on_hub
     def _lost(self, error: str) -> None:
         if not self._epoch.error:
             log.warning("no subscription: %s", error)
@@ -124,26 +124,26 @@ class Subscription:
 
     def _listen(self, connection: Connection) -> None:
         heard = 0  # since others had a turn for certain: a read that finds a message gives none
-        agreed = self._hub.now()
+        agreed = self.hub.now()
         while not self._stopped:
             if connection.epoch == self._epoch.name:
-                agreed = self._hub.now()
-            elif self._hub.now() - agreed > AGREE:
+                agreed = self.hub.now()
+            elif self.hub.now() - agreed > AGREE:
                 raise BrokerUnavailable("other connections reach a Redis that began anew")
             batch = self._read(connection.wire)
             if not batch:
-                if self._hub.now() - self._probed > PROBE_TIMEOUT:
+                if self.hub.now() - self._probed > PROBE_TIMEOUT:
                     raise BrokerUnavailable("no probe came back for 8 seconds")
                 continue
-            self._hub.call(self._arrived, batch)
+            self.hub.call(self._arrived, batch)
             heard += len(batch)
-            if heard >= BATCH and self._hub.cooperative:
+            if heard >= BATCH and self.hub.cooperative:
                 heard = 0
-                self._hub.yield_to_loop()
+                self.hub.yield_to_loop()
 
     def _read(self, wire: Any) -> list[Any]:
         """The messages that came; none after a second or two without any."""
-        if self._hub.cooperative:  # handing over is a call, so each goes as it comes
+        if self.hub.cooperative:  # handing over is a call, so each goes as it comes
             try:
                 return [wire.read_response(disconnect_on_error=False)]
             except AnswerTimeout:
@@ -179,10 +179,10 @@ class Subscription:
 
         :raises BrokerUnavailable: not within CONFIRM seconds.
         """
-        waiter = self._hub.waiter_here()
-        missing, new = self._hub.run(self._want, set(names), waiter)
-        if new and self._hub.cooperative and not self._hub.here():
-            self._hub.call(self._hub.background, self._flush)
+        waiter = self.hub.waiter_here()
+        missing, new = self.hub.run(self._want, set(names), waiter)
+        if new and self.hub.cooperative and not self.hub.here():
+            self.hub.call(self.hub.background, self._flush)
         elif new:
             self._flush()
         if missing and waiter.wait(CONFIRM) is None:
@@ -190,10 +190,11 @@ class Subscription:
                 self._epoch.error or "Redis did not confirm a subscription in time"
             )
 
+    @on_hub
     def _want(self, names: set[str], waiter: Waiter) -> tuple[bool, bool]:
         if self._epoch.error:
             raise BrokerUnavailable(self._epoch.error)
-        now = self._hub.now()
+        now = self.hub.now()
         new = [name for name in names if name not in self._wanted]
         for name in names:
             self._wanted[name] = now
@@ -208,15 +209,17 @@ class Subscription:
             self._to_send.append(("SUBSCRIBE", tuple(new)))
         return bool(missing), bool(new)
 
+    @on_hub
     def unused(self, channel: str) -> None:
-        """A channel may have lost its last client here. On the hub."""
+        """A channel may have lost its last client here."""
         name = pubsub_of(channel)
         if name in self._wanted and name not in PERMANENT:
-            self._unused[name] = self._hub.now() + LINGER
+            self._unused[name] = self.hub.now() + LINGER
 
+    @on_hub
     def sweep(self) -> None:
-        """End the subscriptions that nobody has needed for a while. On the hub."""
-        now = self._hub.now()
+        """End the subscriptions that nobody has needed for a while."""
+        now = self.hub.now()
         gone = []
         for name, when in list(self._unused.items()):
             if when > now:
@@ -233,10 +236,11 @@ class Subscription:
             gone.append(name)
         if gone:
             self._to_send.append(("UNSUBSCRIBE", tuple(gone)))
-            self._hub.background(self._flush)
+            self.hub.background(self._flush)
 
-    # what arrives; on the hub --------------------------------------------------------------
+    # what arrives ------------------------------------------------------------------------------
 
+    @on_hub
     def _arrived(self, batch: list[list[Any]]) -> None:
         for message in batch:
             try:
@@ -309,7 +313,7 @@ class Subscription:
             # So far the counter was, when all before was published.
             if self._epoch.is_current(epoch.decode()) and self._epoch.is_believable(int(offset)):
                 self._epoch.offset = max(self._epoch.offset, int(offset))
-            self._probed = self._hub.now()
+            self._probed = self.hub.now()
         elif kind == b"R ":
             token, _, field = data.partition(b" ")
             client_id, _, uid = to_text(field).partition(":")
