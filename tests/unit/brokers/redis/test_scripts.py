@@ -270,7 +270,7 @@ def test_a_close_is_kept_for_the_next_poll_as_long_as_any_worker_waits_for_it(
     redis.publish(ANN, "[:chsk/close]", "*")
     redis.time += seconds
     answer = redis.attach("ann", "c1", "t2", kind="poll", digest="d")
-    assert (answer[:2] == [b"farewell", b"[:chsk/close]"]) is hears
+    assert (answer[:2] == [b"closed", b"[:chsk/close]"]) is hears
 
 
 # Memberships -------------------------------------------------------------------------------
