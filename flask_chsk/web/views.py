@@ -281,7 +281,6 @@ class Endpoint:
             raise Refused(401, "not authorized: sign in first")
         self._check_rate(worker)
         uid, expires_at = self._identity(worker)
-        number = values.get("n")
         client = uid, client_id, digest
         keys = state.resume_keys if v1 else []
         began = security.resumes_since(keys, shown.resume, *client) if v1 else None
@@ -301,7 +300,7 @@ class Endpoint:
             data=None if kind == "post" else self._handshake_data(composer),
             csrf_token=self._csrf_in_handshake(composer),
             resume=partial(security.resume_token, keys[0], *client) if v1 else None,
-            number=int(number) if v1 and number and _NUMBER.fullmatch(number) else None,
+            number=_number(values.get("n", "")) if v1 else None,
         )
         return worker, opening, origin
 
@@ -609,6 +608,11 @@ def _check_query() -> None:
         _ = request.args
     except UnicodeDecodeError:  # bytes that are not escaped; escaped ones become U+FFFD
         raise Refused(400, "the query is not UTF-8: percent-encode it") from None
+
+
+def _number(text: str) -> int | None:
+    """The number of a poll; None where it has none."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _checked(kept: K) -> K:

@@ -37,6 +37,16 @@ class TestServer:
         return make("json").unpack(text) if text else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """Wait longer by default than applications do: a busy machine may stall."""
+    calls = (ChannelSocket.wait_open, ChannelSocket.request)
+    with pytest.MonkeyPatch.context() as patch:
+        for call in calls:
+            patch.setattr(call, "__defaults__", (WAIT,))
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
     """One server under gunicorn's gevent worker, for all tests that do not stop it."""

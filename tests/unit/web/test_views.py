@@ -367,11 +367,16 @@ def test_a_bearer_token_needs_none_unless_a_cookie_comes_too(strict: FlaskClient
 # The body of a POST ------------------------------------------------------------------------
 
 
-def body_of(app: Flask, **how: Any) -> Any:
-    """What an endpoint reads out of a POST."""
+def posted(app: Flask, **how: Any) -> Any:
+    """The message that an endpoint reads out of a POST, and the other fields of its form."""
     endpoint = app.view_functions["chsk.post"].__self__  # type: ignore[attr-defined]
     with app.test_request_context("/chsk" + how.pop("query", ""), method="POST", **how):
         return endpoint._posted()
+
+
+def body_of(app: Flask, **how: Any) -> Any:
+    """The message alone."""
+    return posted(app, **how)[0]
 
 
 def test_a_message_is_taken_from_a_form_or_is_the_body(app: Flask, chsk: Chsk) -> None:
@@ -380,6 +385,14 @@ def test_a_message_is_taken_from_a_form_or_is_the_body(app: Flask, chsk: Chsk) -
     assert body_of(app) is None
     assert body_of(app, data=b"\x00ppstr=", query="?binary%3F=true") == b"\x00ppstr="
     assert body_of(app, query="?ppstr=1") == "1"
+
+
+def test_the_other_fields_of_a_form_come_with_its_message(app: Flask, chsk: Chsk) -> None:
+    assert posted(app, data={"ppstr": "[1]", "v": "1", "client-id": "é"}) == (
+        "[1]",
+        {"v": "1", "client-id": "é"},
+    )
+    assert posted(app, data=b"[1]", query="?binary%3F=1") == (b"[1]", None)  # those of the query
 
 
 def test_a_multipart_form_is_read_too(app: Flask, chsk: Chsk) -> None:
