@@ -35,7 +35,7 @@ from ..transports.longpoll import Poller
 from ..transports.transport import Transport
 from .asks import Asks
 from .close_log import REPLACED, CloseLog
-from .connection import Asked, Connection, Entered, Opening, Owner, State, Uid
+from .connection import Asked, Connection, Entered, Opening, State, Uid
 from .controls import Controls
 from .delayed_closes import Close, DelayedCloses
 from .delivery import Delivery
@@ -573,7 +573,9 @@ class Clients:
         if transport is not None:
             transport.flush()  # events that were sent before the close leave before it
         if connection.state is State.BETWEEN_POLLS:
-            self._miss(connection.owner, close)
+            if connection.digest:  # else one of Sente's: it hears the handshake of a fresh session
+                # The broker keeps a close that was published: the next poll says so, at any worker.
+                self._close_log.note(*connection.key, code, reason)
         elif transport is not None:
             # Sente's own close is 1000. One with a reason asks for a reconnect: not where
             # 1000 is final.
@@ -601,14 +603,6 @@ class Clients:
         trial = connection.replace_trial(None)
         if trial is not None:
             trial.end(s.SIGNED_OUT, s.EXPIRED)
-
-    def _miss(self, owner: Owner, close: Close) -> None:
-        """A client was closed between two polls: the next one says so, in whatever process.
-
-        The broker has noted it with the close.
-        """
-        if owner[2]:  # else one of Sente's: it hears the handshake of a fresh session
-            self._close_log.note(owner[0], owner[1], close.code, close.reason)
 
     # it is forgotten -----------------------------------------------------------------------
 

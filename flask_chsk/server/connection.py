@@ -348,7 +348,7 @@ class Connection:
         self.kind = kind
 
     def owe_gap(self) -> None:
-        """The client missed something that it was not known to be owed."""
+        """Tell the client that it missed something, once the broker has said where it is."""
         self.gap_due = True
         self.session.fall_behind()
 

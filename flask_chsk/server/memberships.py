@@ -9,7 +9,6 @@ from ..values import Keyword
 from .connection import Connection
 from .delivery import Delivery
 from .registry import Registry
-from .replay import History
 from .topics import Topics
 
 JOINED, LEFT = Keyword("chsk/joined"), Keyword("chsk/left")
@@ -24,13 +23,11 @@ class Memberships:
         registry: Registry[Connection],
         topics: Topics,
         delivery: Delivery,
-        history: History,
     ) -> None:
         self._broker = broker
         self._registry = registry
         self._topics = topics
         self._delivery = delivery
-        self._history = history
 
     def of(self, uid: str) -> list[str]:
         """A user's topics."""
@@ -70,7 +67,7 @@ class Memberships:
         if topic in self._topics.of(uid):
             self._left(uid, topic, self._broker.watermark())
             for connection in self._registry.of(uid):
-                self._history.owe_gap(connection)
+                connection.owe_gap()
                 self._delivery.wake(connection)
 
     def forget(self, uid: str) -> None:
@@ -85,7 +82,7 @@ class Memberships:
                 one.advance_to(min(offset, self._broker.watermark()))
                 if max(one.acked, one.given) > max(offset, one.start):
                     # It was served past events of this topic, which nobody here knew to be its own.
-                    self._history.owe_gap(connection)
+                    connection.owe_gap()
                 else:
                     one.fall_behind()  # read from the topic's history
                 self._delivery.wake(connection)

@@ -170,7 +170,7 @@ class Polls:
             cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
             if cursor is None:
                 if not one.begins_with_gap:
-                    self._history.owe_gap(connection)
+                    connection.owe_gap()
             elif cursor > max(self._broker.watermark(), one.queued):
                 one.resume_unknown(cursor)  # forged, or from another worker: history knows
             else:

@@ -58,7 +58,7 @@ class Presence:
 
     @property
     def connected_uids(self) -> ConnectedUids:
-        """Who is connected; from any thread. With other processes, who was a second ago."""
+        """Who is connected, or was less than ``snapshot_seconds`` ago; from any thread."""
         asked, snapshot = self._snapshot
         if self.hub.now() - asked < self._broker.snapshot_seconds:
             return snapshot

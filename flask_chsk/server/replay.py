@@ -138,11 +138,6 @@ class History:
         one = connection.session
         one.gap(max(self._broker.watermark(), one.queued, one.given))
 
-    @on_hub
-    def owe_gap(self, connection: Connection) -> None:
-        """See that a client is told that it missed something, when the broker said where it is."""
-        connection.owe_gap()
-
     def _channels(self, one: ServerSession) -> dict[str, int]:
         uid = one.uid
         channels = {EVERYONE: 0, client_channel(uid, one.client_id): 0}

@@ -114,9 +114,7 @@ class Worker:
         self.history = History(
             hub, self.broker, self.topics, self.delivery, counters, control=self._control
         )
-        self.memberships = Memberships(
-            self.broker, self.registry, self.topics, self.delivery, self.history
-        )
+        self.memberships = Memberships(self.broker, self.registry, self.topics, self.delivery)
 
     def _build_clients(self) -> None:
         """What knows who is here."""

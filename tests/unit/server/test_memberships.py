@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from flask_chsk.brokers.contract import Arrival
-from flask_chsk.server.connection import Connection
 from flask_chsk.server.delivery import Delivery
 from flask_chsk.server.memberships import JOINED, LEFT, Memberships
 from flask_chsk.server.topics import Topics
@@ -34,15 +31,10 @@ class Scene(Site):
         super().__init__()
         self.broker = Broker()
         self.topics = Topics(60.0)
-        self.gaps: list[Connection] = []
         delivery = Delivery(
             self.hub, self.config, self.registry, self.topics, self.counters, Trace()
         )
-        history: Any = self
-        self.memberships = Memberships(self.broker, self.registry, self.topics, delivery, history)
-
-    def owe_gap(self, connection: Connection) -> None:
-        self.gaps.append(connection)
+        self.memberships = Memberships(self.broker, self.registry, self.topics, delivery)
 
 
 @pytest.fixture
@@ -71,7 +63,7 @@ def test_clients_read_a_new_topic_from_its_history(scene: Scene) -> None:
     scene.memberships.control("ann", JOINED, "news", 5)
     assert one.session.needs_replay
     assert told(one) == ["wake"]
-    assert scene.gaps == []
+    assert not one.gap_due
 
 
 def test_clients_that_were_served_past_a_topic_are_owed_a_gap(scene: Scene) -> None:
@@ -79,7 +71,7 @@ def test_clients_that_were_served_past_a_topic_are_owed_a_gap(scene: Scene) -> N
     one.session.start_at(2)
     one.session.ack(50)
     scene.memberships.control("ann", JOINED, "news", 20)
-    assert scene.gaps == [one]
+    assert one.gap_due
 
 
 @pytest.mark.parametrize(
@@ -111,7 +103,7 @@ def test_a_membership_that_could_not_be_kept_is_a_gap(scene: Scene) -> None:
     scene.topics.joined("ann", "news", 1)
     scene.memberships.lost("ann", "news")
     scene.memberships.lost("ann", "never joined")
-    assert scene.gaps == [one]
+    assert one.gap_due
     assert scene.memberships.of("ann") == []
 
 

@@ -112,7 +112,7 @@ def test_what_is_not_complete_is_a_gap(scene: Scene) -> None:
 
 
 def test_a_gap_that_is_owed_is_told_whatever_history_has(scene: Scene) -> None:
-    scene.history.owe_gap(scene.one)
+    scene.one.owe_gap()
     scene.page(11, end=20)
     scene.catch_up()
     assert texts(scene.one) == ["[:chsk/gap nil]"]
