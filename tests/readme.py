@@ -43,11 +43,11 @@ def write_application(folder: Path) -> None:
 def files_after(blocks: dict[str, str], step: int) -> dict[str, str]:
     """The files of a page in steps, as they are after *step*: each block at the end of its file.
 
-    A block is named ``STEP/PATH``.
+    A block is named ``STEP/PATH``, or ``WORD-STEP/PATH``: names are unique in the documentation.
     """
     files: dict[str, str] = {}
     for name, code in blocks.items():
         number, _, path = name.partition("/")
-        if int(number) <= step:
+        if int(number.rpartition("-")[2]) <= step:
             files[path] = f"{files[path]}\n\n{code}" if path in files else code
     return files
