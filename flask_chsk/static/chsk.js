@@ -153,12 +153,15 @@ function assertUrl(url) {
   throw new TypeError(`must return a URL, not ${url}`);
 }
 
-/** The names of `opts`, those that are most like `name` first.
- * @param {any} opts @param {string} name */
-function nearest(opts, name) {
-  const likeness = (/** @type {string} */ one) =>
-    [...one].filter((_, i) => name.includes(one.slice(i, i + 3))).length;
-  return Object.keys(opts).sort((a, b) => likeness(b) - likeness(a));
+/** Throw where `opts` has a name that `known` has not: the names most like it are told first.
+ * @param {any} opts @param {any} known */
+function assertKnown(opts, known) {
+  for (const name in opts) {
+    const likeness = (/** @type {string} */ one) =>
+      [...one].filter((_, i) => name.includes(one.slice(i, i + 3))).length;
+    const names = Object.keys(known).sort((a, b) => likeness(b) - likeness(a));
+    if (!names.includes(name)) throw named(name, `not one of ${names}`);
+  }
 }
 
 /** Throw a TypeError that names an option whose value is wrong. @param {any} opts */
@@ -758,10 +761,8 @@ export class ChannelSocket {
   constructor(path, opts) {
     const { WebSocket, fetch, location } = globalThis;
     this.#opts = { WebSocket, fetch, location, ...DEFAULTS };
-    for (const name in opts) {
-      if (!(name in this.#opts)) throw named(name, `not one of ${nearest(this.#opts, name)}`);
-      if (opts[name] !== undefined) this.#opts[name] = opts[name];
-    }
+    assertKnown(opts, this.#opts);
+    for (const name in opts) if (opts[name] !== undefined) this.#opts[name] = opts[name];
     assertOptions(this.#opts);
     const { packer, type, recvBuf, clientId } = this.#opts;
     this.#packer = /** @type {any} */ ({ edn: ednPacker(this.#opts), json })[packer] ?? packer;
@@ -900,7 +901,9 @@ export class ChannelSocket {
   }
 
   /** @param {any} event @param {any} opts @param {boolean} [waits] */
-  #send(event, { cb, timeoutMs: ms }, waits) {
+  #send(event, opts, waits) {
+    const { cb, timeoutMs: ms } = opts;
+    assertKnown(opts, SEND_OPTIONS);
     assertEvent(event);
     const timeoutMs = ms ?? 10_000;
     if (!(timeoutMs >= 0)) throw named("timeoutMs", `milliseconds, not ${ms}`);
@@ -1661,6 +1664,8 @@ export class ChannelSocket {
 }
 
 // Small things ---------------------------------------------------------------------------
+
+const SEND_OPTIONS = { timeoutMs: 0, cb: 0, flush: 0, signal: 0 }; // and those of `request`
 
 /** The arguments of `send`, which may be one object. @param {any} a @param {any} b */
 const sendOptions = (a, b) => (typeof a === "object" && a ? a : { timeoutMs: a, cb: b });

@@ -134,6 +134,16 @@ describe("an option", () => {
     assert.equal(here.sockets.length, 1);
   });
 
+  it("an option of send or request that is none names the one that was meant", async (t) => {
+    const here = await overWs(t);
+    const message = "timeout: not one of timeoutMs,cb,flush,signal";
+    assert.throws(() => here.chsk.send(["a/b"], { timeout: 5 }), { name: "TypeError", message });
+    await assert.rejects(here.chsk.request(["a/b"], { timeout: 5 }), { message });
+    await assert.rejects(here.chsk.request(["a/b"], { singal: null }), {
+      message: /^singal: not one of signal,/,
+    });
+  });
+
   it("timeoutMs is a number", async (t) => {
     const here = await overWs(t);
     for (const timeoutMs of ["5s", NaN, -1]) {
