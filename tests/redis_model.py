@@ -330,9 +330,14 @@ class Model:
         found = [number for number in entries if number > above][: int(most)]
         return [[b"%d-0" % number, entries[number]] for number in found]
 
-    def _xdel(self, key: bytes, *ids: bytes) -> int:
+    def _xtrim(self, key: bytes, minid: bytes, first: bytes) -> int:
+        assert minid == b"MINID"
         entries = self._of(key, Stream).entries
-        return sum(entries.pop(_entry(id), None) is not None for id in ids)
+        number, _, second = first.partition(b"-")
+        old = [one for one in entries if (one, 0) < (int(number), int(second))]
+        for one in old:
+            del entries[one]
+        return len(old)
 
     def _xlen(self, key: bytes) -> int:
         return len(self._of(key, Stream).entries)

@@ -114,9 +114,10 @@ local function append(m, channel, pubsub, event, exclude, flush)
       local oldest = redis.call('XRANGE', skey, '-', '+', 'COUNT', math.max(1, count - m.events))
       if #oldest == 0 then bytes, count = 0, 0 break end
       for _, entry in ipairs(oldest) do
-        redis.call('XDEL', skey, entry[1])
         bytes, count = bytes - #entry[2][4], count - 1
       end
+      local last = string.match(oldest[#oldest][1], '^%d+')
+      redis.call('XTRIM', skey, 'MINID', last .. '-1')
     end
   end
   redis.call('HSET', hkey, 'last', o, 'bytes', text(bytes), 'count', text(count))
@@ -130,7 +131,7 @@ local function append(m, channel, pubsub, event, exclude, flush)
 end
 """
 
-_DROPPED = f"""
+_DROP = f"""
 -- The zset has users, each with the offset of the last event to them that found nobody; the field
 -- of m is not below the offsets of all users that the zset does not have.
 local zkey = base .. 'dropped'
@@ -141,6 +142,9 @@ local function drop_event(m, uid)
   redis.call('ZADD', zkey, rise(m), uid)
   if redis.call('ZCARD', zkey) > {DROPPED} then forget_dropped(redis.call('ZPOPMIN', zkey)[2]) end
 end
+"""
+
+_DROPPED = """
 local function dropped(m, uid)
   if not redis.call('ZSCORE', zkey, '') then  -- deleted: whom it had is lost
     forget_dropped(rise(m))
@@ -402,7 +406,7 @@ end
 return o
 """,
     _HISTORY,
-    _DROPPED,
+    _DROP,
 )
 """Assign an offset, keep the event and send it to the workers: its offset, nil for an absentee."""
 
@@ -547,6 +551,7 @@ return {'in', o, came and 1 or 0, held and ov1 == v1 and 1 or 0, cursor, m.epoch
   dropped(m, uid), ended, topics}
 """,
     _PRESENCE,
+    _DROP,
     _DROPPED,
 )
 """Let a client in here, tell the worker that had it; or what stands against it."""
@@ -632,6 +637,7 @@ return {m.epoch, o, known, late, dead, began_at(), text(m.clock), m.events, m.by
 """,
     schema.CENSUS,
     _HISTORY,
+    _DROP,
     _DROPPED,
     _PRESENCE,
     _LIMITS,
