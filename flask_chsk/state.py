@@ -14,7 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -225,7 +225,14 @@ class State:
     # what the worker asks (server.dispatch.Host) -------------------------------------------
 
     def run(self, handler: Handler, ev: EventMessage, request: KeptRequest | None) -> Any:
-        """Run a handler in the contexts of one event."""
+        """Run a handler in the contexts of one event.
+
+        It sees no context variable that a request or another event has set: the greenlet or thread
+        serves all clients.
+        """
+        return Context().run(self._run, handler, ev, request)
+
+    def _run(self, handler: Handler, ev: EventMessage, request: KeptRequest | None) -> Any:
         app = self.app
         if request is None:
             with app.app_context():
@@ -245,17 +252,10 @@ class State:
         return not isinstance(self.app.session_interface, SecureCookieSessionInterface)
 
     def run_plain(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call a hook in an application context; its error is logged."""
+        """Call a hook in an application context, as :meth:`run` does; its error is logged."""
         app = self._app()
-        if app is None:
-            return  # it was collected while the event waited
-        with app.app_context():
-            try:
-                fn(*args)
-            except BaseException as error:
-                if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
-                    raise
-                log.exception("error in %r", fn)
+        if app is not None:  # else it was collected while the event waited
+            Context().run(_call_in, app, fn, args)
 
     def explain(self, error: BaseException) -> tuple[int, str]:
         """Status and message for the client: HTTP errors are meant for it, others are not."""
@@ -397,6 +397,16 @@ class State:
         """Counters and gauges; see figures.py."""
         worker = self.running()
         return {**AT_START, **self._counted, **({} if worker is None else worker.stats())}
+
+
+def _call_in(app: Flask, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+    with app.app_context():
+        try:
+            fn(*args)
+        except BaseException as error:
+            if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
+                raise
+            log.exception("error in %r", fn)
 
 
 def _refuse_async(receiver: Callable[..., Any]) -> Callable[..., Any]:

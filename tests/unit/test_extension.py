@@ -8,6 +8,7 @@ import logging
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -402,6 +403,35 @@ def test_the_function_for_absent_users_is_called_after_the_commit(
 
 
 # Handlers --------------------------------------------------------------------------------
+
+
+def test_a_context_variable_ends_with_its_event(app: Flask, chsk: Chsk) -> None:
+    tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
+
+    @app.before_request
+    def name_the_tenant() -> None:
+        tenant.set("of a request")
+
+    @chsk.on("a/b")
+    def ab(ev: Any) -> str | None:
+        found = tenant.get()
+        tenant.set(f"of an event of {ev.uid}")
+        return found
+
+    found = []
+
+    def unhandled(ev: Any) -> None:
+        found.append(tenant.get())
+        tenant.set(f"of {ev.id} in {current_app.name}")
+
+    stop = chsk.start_router(unhandled)
+    clients = [chsk.test_client(uid=uid) for uid in ("ann", "bob")] * 2
+    assert [client.request(["a/b"]) for client in clients] == [None] * 4
+    for client in clients:
+        client.send(["a/unhandled"])
+    eventually(lambda: len(found) == 4)
+    assert found == [None] * 4
+    stop()
 
 
 def test_handlers_in_modules_get_their_prefix(chsk: Chsk) -> None:
