@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import click
@@ -202,6 +204,30 @@ def tail(**wanted: Any) -> None:
             at = datetime.fromtimestamp(line.at).strftime("%H:%M:%S.%f")[:-3]
             payload = "" if line.payload is None else f"  {line.payload}"
             click.echo(f"{at} {line.worker[:4]} {line.text}{payload}")
+
+
+@commands.command("doctor")
+@click.argument("url", required=False)
+def doctor(url: str | None) -> None:
+    """Look for what is wrong with the settings, the broker, and the way to the site at URL.
+
+    flask chsk doctor https://example.org asks the channel socket there as a browser would, over
+    both transports. The status is 1 where an error was found.
+    """
+    from .doctor import examine, probe
+
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("it begins with http:// or https://", param_hint="URL")
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    verdicts = examine(app)
+    if url is not None:
+        secure = bool(app.config["SESSION_COOKIE_SECURE"])
+        verdicts = chain(verdicts, probe(url, app.extensions["chsk"].config, secure))
+    worst = 0
+    for level, text in verdicts:
+        click.echo(f"{level:5} {text}")
+        worst = max(worst, level == "error")
+    sys.exit(worst)
 
 
 @contextmanager

@@ -31,6 +31,14 @@ class Line(NamedTuple):
     payload: str | None
 
 
+class RedisFacts(NamedTuple):
+    """Its version, what it does when its memory is full, and its clock, seconds since 1970."""
+
+    version: str
+    policy: str
+    clock: float
+
+
 class Inspector:
     """Asks the workers at one Redis.
 
@@ -52,6 +60,15 @@ class Inspector:
 
     def __exit__(self, *args: object) -> None:
         self._connections.redis.close()
+
+    def redis(self) -> RedisFacts:
+        """What the Redis says of itself.
+
+        :raises BrokerUnavailable: it is away.
+        """
+        from .brokers.redis import commands
+
+        return RedisFacts(*commands.facts(self._connections.redis))
 
     def uids(self) -> ConnectedUids:
         """Who is connected, at whatever worker."""

@@ -35,7 +35,10 @@ LAYERS = {
     "server": ["server"],
     "client": ["client"],
     "publisher": ["publisher", "inspector"],
-    "flask": ["web", "cli", "extension", "serving", "state", "testing", "metrics", "__pyinstaller"],
+    "flask": [
+        *("web", "cli", "doctor", "extension", "serving", "state", "testing", "metrics"),
+        "__pyinstaller",
+    ],
     "public": ["__init__"],
 }
 LAYER = {name: number for number, names in enumerate(LAYERS.values()) for name in names}

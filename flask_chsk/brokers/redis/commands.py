@@ -6,11 +6,11 @@ Redis is away.
 
 from __future__ import annotations
 
-from ...errors import UsageError
+from ...errors import BrokerUnavailable, UsageError
 from ...protocol.uids import ConnectedUids
 from ..contract import EVERYONE, MAX_TOPICS, begun_control, control, is_close, pubsub_of
 from . import scripts
-from .calls import Redis
+from .calls import FAILURES, Redis
 from .records import excluded_text, to_bytes, to_text
 
 
@@ -72,3 +72,21 @@ def workers(redis: Redis) -> list[str]:
 def tell(redis: Redis, name: str, text: str) -> None:
     """As :meth:`flask_chsk.brokers.contract.Broker.tell`."""
     redis.call(scripts.TELL, name, to_bytes(text))
+
+
+def facts(redis: Redis) -> tuple[str, str, float]:
+    """Redis' version, its ``maxmemory-policy``, and its clock in seconds since 1970."""
+    connection = redis.connect()
+    try:
+        wire = connection.wire
+        wire.send_command("INFO")
+        lines = to_text(wire.read_response()).splitlines()
+        wire.send_command("TIME")
+        seconds, micros = wire.read_response()
+    except FAILURES as error:
+        raise BrokerUnavailable(f"Redis at {redis.where}: {error}") from error
+    finally:
+        connection.close()
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    policy = info.get("maxmemory_policy", "")
+    return info.get("redis_version", ""), policy, int(seconds) + int(micros) / 1e6

@@ -520,6 +520,11 @@ def test_what_happens_at_all_workers_is_shown_in_a_shell(
         _, said = from_a_shell(ann, command="clients", **env)
         clients = {line.split()[1] for line in said.splitlines()}
         assert clients == {tab.params["client-id"] for tab in tabs}
+        status, said = from_a_shell(command="doctor", **env)
+        assert status == 0
+        assert re.search(
+            r"^ok    Redis \d\S* answers\nok    \d workers with \d+ clients$", said, re.M
+        )
         assert from_a_shell(ann, command="close", **env) == (0, "")
         tail.wait_for_log(" close   .* 4003 ")
     finally:
