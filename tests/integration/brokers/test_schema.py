@@ -9,8 +9,10 @@ import pytest
 import redis
 
 from flask_chsk.brokers.contract import user_channel
+from flask_chsk.brokers.redis import subscription
 from flask_chsk.brokers.redis.schema import SCHEMA
 from flask_chsk.errors import BrokerUnavailable
+from flask_chsk.logs import RateLimitedLogger
 from flask_chsk.publisher import Publisher
 from tests.integration.brokers.conftest import Ears
 from tests.process import eventually
@@ -161,8 +163,14 @@ def test_a_worker_that_others_have_overtaken_says_so_until_they_are_gone(
 
 
 def test_a_message_of_a_foreign_schema_is_counted_and_not_called_malformed(
-    start: Start, redis_url: str, prefix: str, caplog: pytest.LogCaptureFixture
+    start: Start,
+    redis_url: str,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    own = RateLimitedLogger(subscription.log)  # other tests use up what the module's may say
+    monkeypatch.setattr(subscription, "rate_limited", own)
     ears = start(redis_url)
     ears.broker.listen()
     client = redis.Redis.from_url(redis_url)
