@@ -1,8 +1,8 @@
-"""Where events get their order, and are kept for those who were away for a moment.
+"""What a worker asks of a broker, and what the broker tells the worker.
 
-A broker gives every event an offset, keeps a short history per channel, knows which users
-are there, and hands events in offset order to the server of each process (docs/broker.rst,
-"The contract"). Channels: a user, one client, a topic, everyone, the anonymous.
+A broker gives each event an offset, keeps a short history of each channel, knows which users are
+connected, and delivers events to each worker in the order of their offsets (docs/broker.rst, "The
+contract"). A channel is a user, one client, a topic, everyone, or all who are anonymous.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANONYMOUS = "-"
 MAX_TOPICS = 100  # of one user: each is a channel to read when a client comes back
 KEYS = 256  # keyed sends of one client that are remembered
 KEY_SECONDS = 120.0  # for which they are, at least: clients repeat a send for 100 s
-DROPPED = 10_000  # users of whose last event that was kept nowhere the offset is remembered
+DROPPED = 10_000  # users for whom the offset of the last event that was dropped is remembered
 CLOSE_KEPT = 10.0  # seconds, at least, for which a close is kept for a client between two polls
 KEPT_BYTES = 64 * 1024 * 1024  # of all clients' keyed sends; then the oldest clients lose theirs
 
@@ -34,12 +34,12 @@ def user_channel(uid: str) -> str:
 
 
 def client_channel(uid: str | None, client_id: str) -> str:
-    """The channel of one client. Client ids hold no colon, so this is unambiguous."""
+    """The channel of one client. No two clients have the same: client ids contain no colon."""
     return f"c:{client_id}" if uid is None else f"c:{client_id}:{uid}"
 
 
 def channel_of(uid: str | None, client_id: str | None) -> str:
-    """The channel of a user, or of one client of theirs; uid None: of the anonymous."""
+    """The channel of a user, or of one of their clients; uid None: of the anonymous."""
     if client_id is not None:
         return client_channel(uid, client_id)
     return ANONYMOUS if uid is None else user_channel(uid)
@@ -51,7 +51,7 @@ def topic_channel(topic: str) -> str:
 
 
 def pubsub_of(channel: str) -> str:
-    """By which subscription a channel is heard: a client's by its user's."""
+    """The subscription that carries a channel: a client's is its user's."""
     if channel.startswith("c:"):
         client_id, _, uid = channel[2:].partition(":")
         return f"u:{uid}" if uid else f"c:{client_id}"
@@ -59,28 +59,28 @@ def pubsub_of(channel: str) -> str:
 
 
 def is_close(text: str) -> bool:
-    """Whether an event closes connections. All processes hear it, whoever is there.
+    """Whether an event closes connections. All workers hear it, whether the user is there or not.
 
-    A request that is being let in may have asked who somebody is before the close.
+    A request that is being let in may have been authenticated before the close.
     """
     return text.startswith("[:chsk/close")
 
 
 def control(id: str, topic: str) -> str:
-    """``[:chsk/joined topic]``: what a broker tells by way of a user's channel.
+    """``[:chsk/joined topic]``, which a broker publishes to a user's channel.
 
-    ``[:chsk/joined [topic offset]]`` of a membership that began before it is told, at *offset*.
+    For a membership that began earlier it publishes ``[:chsk/joined [topic offset]]``.
     """
     return f"[{id} {EdnPacker().pack(topic)}]"
 
 
 def begun_control(topic: str) -> str:
-    """``[:chsk/joined [topic`` of that, to which a script puts offset and brackets."""
+    """``[:chsk/joined [topic``; a script adds the offset and the brackets."""
     return f"[:chsk/joined [{EdnPacker().pack(topic)} "
 
 
 def too_many_clients(most: int) -> Refused:
-    """What a broker raises that lets no client more of a user in."""
+    """The error of a user who has *most* clients, and opens another."""
     return Refused(
         429,
         f"this user has {most} clients already (CHSK_MAX_CLIENTS_PER_UID)",
@@ -89,16 +89,12 @@ def too_many_clients(most: int) -> Refused:
 
 
 class Page(NamedTuple):
-    """A part of history: what follows a cursor, up to ``end``.
-
-    ``complete`` is False where something between may be missing: then nothing of it is to
-    be delivered as recovered. It is proved by what is kept, never by what is missing: see
-    :meth:`Broker.since`.
-    """
+    """A part of history: what follows a cursor."""
 
     pushes: tuple[Push, ...]
-    end: int
-    more: bool
+    end: int  # the offset up to which history was read
+    more: bool  # whether there is more after that
+    # False: something may be missing, so nothing is to be delivered as recovered (`Broker.since`).
     complete: bool
 
 
@@ -142,40 +138,40 @@ class Arrival(NamedTuple):
 
 
 class Listener(Protocol):
-    """Whom a broker tells; always on the hub."""
+    """A worker, as a broker sees it. All of this is called on the hub."""
 
     def deliver(self, push: Push) -> None:
-        """An event of this process's channels, in offset order."""
+        """An event of a channel that this worker listens to. Offsets rise from call to call."""
 
     def client_taken_over(self, uid: str | None, client_id: str, token: str) -> None:
-        """A client of this process was let in by another."""
+        """Another worker let in a client of this one."""
 
     def user_presence_changed(self, uid: str, online: bool, generation: int) -> None:
-        """A user came or went, whose process could not say so."""
+        """A user came or went, and the worker of that user could not tell its handlers."""
 
     def reset(self, since: int) -> None:
-        """The epoch is a new one: what was before cannot be told from what was lost.
+        """A new epoch began: whether events were lost is unknown.
 
-        :param since: the offset at which it began; whoever was a member then, is from there on.
+        :param since: the offset at which it began. Memberships from before begin there.
         """
 
     def resync_required(self) -> None:
-        """Events may have been missed: what follows is to be read from history first."""
+        """Events may have been missed: clients read from history before they get new ones."""
 
     def reattach(self, silent: bool) -> None:
-        """The broker knows this process's clients no more: let them in again.
+        """The broker lost its record of this worker's clients: attach them again.
 
-        *silent*: it began anew, and their users have been there since before.
+        :param silent: it began a new epoch; the users have been there since the one before.
         """
 
     def needs(self, name: str) -> bool:
-        """Whether a client here still listens to a channel (a user's stands for its clients')."""
+        """Whether a client here still listens to a channel. A user's stands for its clients'."""
 
     def on_worker_message(self, text: str) -> None:
-        """What another process had to say to this one."""
+        """Another worker sent this one a message (:meth:`Broker.tell`)."""
 
     def changed(self) -> None:
-        """Users came or went, anywhere."""
+        """Users came or went, at any worker (:meth:`BrokerClients.watch`)."""
 
 
 class BrokerClients(Protocol):
@@ -184,11 +180,12 @@ class BrokerClients(Protocol):
     def expect(self, uid: str, seconds: float) -> None:
         """A page was rendered for a user: keep events to them for *seconds*, or the window.
 
-        Whether such an event found a client is not asked then.
+        The shorter of the two counts. Meanwhile events to the user are kept without a client.
 
-        An event that came before, and found nobody, is kept nowhere. The broker remembers the
-        offset of the last one for each of DROPPED users, and of those that it forgets the highest
-        offset. A page's cursor below what ``Arrival.dropped`` then says is incomplete.
+        An event that came before, and found no client, was dropped. For each of DROPPED users the
+        broker remembers the offset of the last event that was dropped, and the highest offset of
+        all users that it forgets. A page whose cursor is below ``Arrival.dropped`` has missed
+        events.
 
         :raises BrokerUnavailable: they are not kept.
         """
@@ -204,76 +201,77 @@ class BrokerClients(Protocol):
         digest: str = "",
         silent: bool = False,
     ) -> Arrival | None:
-        """Let a client in; from now on its channels are delivered here.
+        """Let a client in: from now on the events of its channels are delivered to this worker.
 
-        :param kind: ``"ws"``, ``"ajax"``; ``"poll"``: no handshake, so it changes nothing
-            (None) where the client has a WebSocket elsewhere; ``"try"``: a WebSocket that
-            has yet to prove itself to one that polls.
-        :param v1: it keeps its cursor itself.
-        :param token: of its opening here, to let it in again: changes nothing (None) where
-            there was a later one.
+        :param kind: ``"ws"``; ``"ajax"``; ``"poll"``, a poll without a handshake, which changes
+            nothing (None) if the client has a WebSocket; ``"try"``, a WebSocket of a client that
+            polls, on trial.
+        :param v1: the client keeps its cursor itself.
+        :param token: of its opening here, to let it in again. Nothing is changed (None) if it was
+            opened again since.
         :param digest: of its secret (:func:`~flask_chsk.security.digest_of_secret`).
-        :param silent: its user has been here since before the epoch. That they came is told
-            only where a closing was told since; where another process told that they came, the
-            listener's ``user_presence_changed`` is told of the closing that belongs before.
-        :raises Refused: 409 where an anonymous client with another secret has this id; 429
-            where the user has too many.
+        :param silent: its user was here before the epoch began, which handlers know: the opening is
+            told only if a closing was told since. If another worker told an opening in this epoch,
+            ``Listener.user_presence_changed`` is told of a closing before it.
+        :raises Refused: 409 if an anonymous client with another secret has this id; 429 if the
+            user has too many clients.
         """
 
     def holder(self, uid: str | None, client_id: str) -> str | None:
-        """The digest that a client was let in with, in whatever process; None: there is none."""
+        """The digest of the client that has this id, at any worker; None: there is none."""
 
     def detach(self, uid: str | None, client_id: str, token: str) -> int:
-        """A client is gone for good; the generation where it was its user's last, else 0.
+        """End a client; the generation of the closing if it was its user's last, else 0.
 
-        Nothing where *token* is not that of its latest opening.
+        Nothing is changed if *token* is not that of its latest opening.
         """
 
     def was_here(self, uid: str) -> int:
-        """Tell a broker that began anew of a user who was here before, and has no client here.
+        """In a new epoch: a user was here before it, and has no client here now.
 
-        The generation of their closing, where it is to be told; else 0.
+        Returns the generation of the closing, if the caller is to tell it; else 0.
         """
 
     def ack(self, uid: str | None, client_id: str, token: str, offset: int) -> bool:
-        """Note that a client which keeps no cursor is served up to *offset*.
+        """Note that a client without a cursor is served up to *offset*.
 
-        The events of one answer are noted before it leaves, and no others: the next poll goes on
-        behind them, in whatever process. An earlier *offset* than before takes back what could not
-        be given.
+        A worker notes the events of an answer before it sends the answer: the next poll goes on
+        behind them, at any worker. If the answer could not be sent, it notes the *offset* before.
 
-        False where *token* is not that of its latest opening: another process serves it.
+        False if *token* is not that of the latest opening: another worker serves the client.
         """
 
     def watch(self) -> None:
-        """From now on the listener is told that somebody's coming or going has changed who is."""
+        """From now on call ``Listener.changed`` when users come or go."""
 
     def connected(self) -> ConnectedUids:
-        """Who is connected, anywhere; costs as much as there are users."""
+        """The users that are connected, at any worker. The cost grows with their number."""
 
     def askable(self, uid: str | None) -> frozenset[str]:
-        """The clients of a user, anywhere, that can be asked (``v=1``)."""
+        """The clients of a user, at any worker, that can be asked (``v=1``)."""
 
 
 class BrokerTopics(Protocol):
     """Memberships of users in topics. From any thread; it may block."""
 
     def join(self, uid: str, topic: str) -> bool:
-        """Make a user a member; False where they were one.
+        """Make a user a member; False if they were one.
 
-        To where they are connected goes ``[:chsk/joined topic]``, by their channel: its
-        offset is where the membership begins.
+        The broker publishes ``[:chsk/joined topic]`` to the user's channel. The membership begins
+        at its offset.
+
+        :raises UsageError: the user is in MAX_TOPICS topics.
         """
 
     def rejoin(self, uid: str, topic: str) -> bool:
-        """Tell a broker that began anew of a membership that was there before.
+        """In a new epoch: a user was a member before it.
 
-        It has been one since the epoch began, unless the user left since. False where that is
-        too long ago to know: then it has ended.
+        The membership goes on from the start of the epoch, unless the user left since. False if
+        that is too long ago to know: then it has ended.
         """
 
     def leave(self, uid: str, topic: str) -> bool:
-        """End a membership, by ``[:chsk/left topic]``; False where there was none."""
+        """End a membership, and publish ``[:chsk/left topic]``; False if there was none."""
 
     def members(self, topic: str) -> frozenset[str]:
         """The users of a topic."""
@@ -283,11 +281,11 @@ class BrokerSends(Protocol):
     """Sends that their clients may repeat. From any thread; it may block."""
 
     def claim(self, client: str, key: str, token: str) -> str | None:
-        """Take a send that its client may repeat for one process: None.
+        """None: the caller, who has *token*, is the first to claim this send, and handles it.
 
-        Else its reply, empty while there is none. The same *token* may ask again. The last
-        KEYS of a client are remembered, and KEPT_BYTES of all, for KEY_SECONDS or the window,
-        whichever is longer.
+        Else the reply to it, empty while there is none. The same *token* may claim it again. The
+        last KEYS sends of a client are remembered, and KEPT_BYTES of all clients, for KEY_SECONDS
+        or the window, whichever is longer.
         """
 
     def keep_reply(self, client: str, key: str, reply: str) -> None:
@@ -295,15 +293,15 @@ class BrokerSends(Protocol):
 
 
 class Broker(Protocol):
-    """What the server asks of a broker; from any thread, and it may block, where not said.
+    """A broker, as a worker sees it. From any thread; it may block, where not said otherwise.
 
-    The server asks from the background, and what follows runs in a later callback on the hub,
-    whether a broker blocks or not. ``local``: there is no other worker.
+    The worker calls it from the background, and goes on in a later callback on the hub, whether
+    the broker blocks or not.
     """
 
-    local: bool
-    name: str  # of this process, for tell()
-    snapshot_seconds: float  # for which an answer of connected() is not asked for again
+    local: bool  # whether there is no other worker
+    name: str  # of this worker, for tell()
+    snapshot_seconds: float  # for which the worker keeps an answer of clients.connected()
 
     @property
     def clients(self) -> BrokerClients: ...
@@ -314,29 +312,29 @@ class Broker(Protocol):
 
     @property
     def epoch(self) -> str:
-        """The name of the counter's life; offsets compare within one epoch only."""
+        """The name of this life of the counter. Offsets of two epochs cannot be compared."""
 
     def start(self, hub: Hub, listener: Listener) -> None:
-        """Begin; once, before anything else. Does not block."""
+        """Start. Called once, before anything else. Does not block."""
 
     def ready(self) -> None:
         """Wait until the epoch is known.
 
-        :raises BrokerUnavailable: it is not yet.
-        :raises ConfigError: this broker cannot be used.
+        :raises BrokerUnavailable: the broker was not reached yet.
+        :raises ConfigError: the broker cannot be used as it is configured.
         """
 
     def listen(self) -> None:
-        """Wait until what is published is heard; at once, but after a start or a cut.
+        """Wait until this worker hears what is published. Returns at once once it does.
 
-        :raises BrokerUnavailable: it is not.
+        :raises BrokerUnavailable: there is no subscription.
         """
 
     def retire(self, seconds: float) -> None:
-        """This process ends: clients that are not elsewhere in *seconds* are gone."""
+        """This worker ends: its clients are gone, unless another worker has them in *seconds*."""
 
     def stop(self) -> None:
-        """End; what was published stays published."""
+        """End. What was published stays published."""
 
     def publish(
         self,
@@ -346,50 +344,50 @@ class Broker(Protocol):
         exclude: tuple[str | None, str] | None = None,
         flush: bool = False,
     ) -> int | None:
-        """Give an event (canonical EDN) its offset and send it on its way.
+        """Give an event (canonical EDN) its offset, keep it and deliver it.
 
-        None where *channel* is of a user or client that is not there, and was not within the
-        window, but for :func:`is_close`. Such an event is kept nowhere. Of one to a user who was
-        not expected either (:meth:`BrokerClients.expect`) the offset is remembered: see
-        ``Arrival.dropped``.
+        None: the event was dropped, since the user or client of *channel* is not there and was not
+        within the window. An event that closes (:func:`is_close`) is never dropped. If the user was
+        not expected either (:meth:`BrokerClients.expect`), ``Arrival.dropped`` tells of it.
 
-        :param flush: it waits for no window, nor does what is before it.
+        :param exclude: the ``(uid, client id)`` that shall not get it.
+        :param flush: it is sent at once, with what waits before it, whatever the send window is.
 
         :raises BrokerUnavailable: nothing was sent.
         :raises PublishUnknown: the answer was lost.
         """
 
     def since(self, channels: Mapping[str, int], cursor: int, page_bytes: int) -> Page:
-        """What *channels* (each from its own offset on) had after *cursor*.
+        """The events of *channels*, each from its own offset on, that follow *cursor*.
 
-        Completeness is proved by what is kept. For each channel the broker knows since which
-        offset its history is whole: an event names the one before it in its channel, and of what
-        is forgotten the broker keeps the last offset. A cursor below is incomplete. That a key is
-        missing, was evicted or has expired, and what clocks say, proves nothing; nor does a
-        history that was kept for a shorter time than the window is now.
+        Completeness is proved by what is kept. For each channel the broker knows since which offset
+        its history is whole: an event names the one before it in its channel, and the broker keeps
+        the last offset of what it forgot. A cursor below that is incomplete. A key that is missing,
+        was evicted or has expired proves nothing. Clocks prove nothing either, nor does a history
+        that was kept for a shorter time than the window is now.
         """
 
     def watermark(self) -> int:
-        """The offset up to which everything was delivered. From any thread, does not block."""
+        """The offset up to which everything was delivered. Does not block."""
 
     @property
     def disconnected(self) -> bool:
-        """Whether nothing is heard just now; then ``resync_required`` is called once it is."""
+        """Whether this worker hears nothing now. ``resync_required`` is called once it does."""
 
     def unused(self, channel: str) -> None:
         """A channel may have lost its last client here. On the hub, does not block."""
 
     def tell(self, name: str, text: str) -> None:
-        """Say something to one process."""
+        """Send a message to one worker (``Listener.on_worker_message``)."""
 
     def health(self) -> str:
         """What is wrong, in one line; empty: nothing. Does not block."""
 
     def note(self) -> str:
-        """What somebody should look at though events pass, in one line. Does not block."""
+        """A warning in one line, while events are delivered; empty: none. Does not block."""
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges. Does not block."""
 
     def sweep(self) -> None:
-        """Forget what is past its time; on the hub, about once a second; does not block."""
+        """Forget what is past its time. On the hub, about once a second; does not block."""

@@ -1,4 +1,4 @@
-"""In which life of Redis' counter this worker is, and how far it has heard its events.
+"""The epoch that this worker is in, and the offset up to which it has heard its events.
 
 Offsets compare within one epoch only. A new epoch begins where the counter was lost: Redis
 restarted empty, its keys were deleted, or a replica without the latest writes took over.
@@ -24,7 +24,7 @@ AHEAD = 60.0  # seconds that an event may be ahead of what Redis last said, and 
 class Epoch:
     """The epoch that this worker is in.
 
-    :param ask: has Redis say in which epoch it is, and how far.
+    :param ask: asks Redis for its epoch and its last offset.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""That this worker lives, said to Redis every few seconds; and the end of workers that do not.
+"""The lease of this worker, which it renews every few seconds, and the end of dead workers.
 
-With each renewal Redis says its epoch, its clock and the limits that hold, and publishes a
-probe that the worker's subscription has to hear.
+Each renewal answers with the epoch, the clock of Redis and the limits in force. It publishes a
+probe, which the subscription of the worker has to hear.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Lease:
         self._over = False
 
     def end(self) -> None:
-        """Renew it no more."""
+        """Stop renewing it."""
         self._over = True
 
     @on_hub
     def due(self, now: float) -> float | None:
-        """Renew the lease, and hear the probe that goes with it."""
+        """Renew the lease; the time of the next renewal."""
         if self._over:
             return None
         if self._epoch.error:
@@ -68,13 +68,13 @@ class Lease:
 
     @on_hub
     def renew_soon(self) -> None:
-        """Renew it now; also to hear from Redis in which epoch it is, and how far."""
+        """Renew it now; also to ask Redis for its epoch and its last offset."""
         if not self._renewing:
             self._renewing = True
             self.hub.background(self.renew)
 
     def renew(self) -> None:
-        """Renew the lease, and sign off workers whose leases are over; may block.
+        """Renew the lease, and sign off the clients of workers whose leases are over; may block.
 
         A worker whose own lease lapsed does not sign off other workers for one lease period:
         Redis may have been away from all of them, and each comes back in its own time.
@@ -112,7 +112,7 @@ class Lease:
             self._listener.reattach(False)
 
     def greeted(self, greeting: Greeting) -> None:
-        """A connection was made: is it to a Redis that can be used, and which is it?"""
+        """A connection was made: check that this Redis can be used, and enter its epoch."""
         if greeting.policy not in ("", "noeviction"):
             refusal = (
                 f"Redis at {self._redis.where} has maxmemory-policy {greeting.policy}: it may"
@@ -128,13 +128,13 @@ class Lease:
         self.hub.call(self._epoch.enter, greeting.epoch, greeting.offset, greeting.began)
 
     def _compare_clocks(self, clock: int) -> None:
-        """Nothing depends on it but what people read, and sessions that expire."""
+        """Warn if they differ: sessions expire by the host's clock. Nothing else depends on it."""
         before, self.clock = self.clock, self.hub.time_of_day() - clock / 1e6
         if abs(self.clock) > CLOCKS >= abs(before):
             log.warning("%s: set one of them", self.note())
 
     def _compare_limits(self, limits: list[int]) -> None:
-        """Workers that differ go by the smallest, until all agree."""
+        """Warn if another worker has smaller limits: the smallest are in force."""
         names = ("CHSK_RECOVERY_EVENTS", "CHSK_RECOVERY_BYTES", "CHSK_RECOVERY_SECONDS")
         scales = (1, 1, 1000)
         smaller = ", ".join(
@@ -147,7 +147,7 @@ class Lease:
         self._smaller = smaller
 
     def note(self) -> str:
-        """What somebody should look at, in one line."""
+        """A warning in one line; empty: none."""
         notes = [self._smaller]
         if abs(self.clock) > CLOCKS:
             way = "ahead of" if self.clock > 0 else "behind"

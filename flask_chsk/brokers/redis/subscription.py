@@ -1,7 +1,7 @@
-"""The one subscriber connection of a worker: what it hears, and what it is to hear.
+"""The one subscriber connection of a worker.
 
-Under a patched server the subscriber is a greenlet, else a native thread. It comes back by
-itself after a cut; what it missed then is read from history.
+The subscriber is a greenlet under a patched server, else a native thread. It connects again after a
+cut. What it missed is read from history.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Subscription:
         self._stopped = False
 
     def start(self) -> None:
-        """Begin to listen; from the thread of the hub."""
+        """Begin to listen."""
         self.hub.daemon(self._run)
 
     def stop(self) -> None:
-        """End; the subscriber looks every second or two."""
+        """End: the subscriber notices within two seconds."""
         self._stopped = True
 
     # the connection ------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class Subscription:
             self._listener.deliver(push)
 
     def _word(self, kind: bytes, data: bytes, schema: int) -> None:
-        """A word to this worker alone."""
+        """A message to this worker alone."""
         if kind == b"P ":
             epoch, offset, *_ = data.split()
             # So far the counter was, when all before was published.
