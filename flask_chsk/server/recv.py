@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.queue import Empty, Full, Queue
 
 from .. import forks
@@ -15,6 +17,8 @@ from ..interrupts import from_signal
 from ..logs import RateLimitedLogger, logger
 from ..plain import plain
 from .router import EventMessage
+
+LOOK = 0.5  # seconds between looks whether a router was stopped
 
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
@@ -78,7 +82,7 @@ def start_router(
         forks.stay_behind(gevent.getcurrent())
         while not stopped:
             try:
-                ev = ch_recv.get(timeout=0.5)
+                ev = ch_recv.get(timeout=LOOK)
             except Empty:
                 continue
             if trace_evs:
@@ -90,11 +94,19 @@ def start_router(
                     raise
                 log.exception("handler of %s failed, uid %r", ev.id, ev.uid)
 
-    # Where threads are patched this is a greenlet.
-    threading.Thread(target=loop, name="flask_chsk.router", daemon=True).start()
+    thread = threading.Thread(target=loop, name="flask_chsk.router", daemon=True)
+    thread.start()
 
     def stop() -> None:
         nonlocal stopped
         stopped = True
+        atexit.unregister(end)
 
+    def end() -> None:
+        stop()
+        thread.join(2 * LOOK)
+
+    if not monkey.is_module_patched("threading"):  # else it is a greenlet
+        # Python aborts now and then where it ends while a native thread waits in gevent's loop.
+        atexit.register(end)
     return stop

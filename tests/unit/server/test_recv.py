@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from queue import Empty
 
 import pytest
@@ -65,3 +66,18 @@ def test_a_handler_that_would_never_run_is_refused() -> None:
 
     with pytest.raises(Exception, match="async"):
         start_router(RecvQueue(1), handle)
+
+
+def test_a_router_ends_before_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    before = set(threading.enumerate())
+    start_router(RecvQueue(1), lambda ev: None)
+    [router] = (
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.name == "flask_chsk.router"
+    )
+    for end in at_exit:
+        end()
+    assert not router.is_alive()
