@@ -8,6 +8,8 @@
 # make fuzz     many more examples (COUNT=1000000)
 # make docs     docs/_build/html              make soak     cuts and rude peers (SECONDS=600)
 # make clean    forget what was built         make bench    the figures of the documentation
+# make sim      simulated histories, until one breaks a promise (COUNT=10000, SEED=7, KIND=cluster)
+# make sim-mutants  a fault in the package at a time: which broken promise gives it away, and when
 # make matrix   the README's application on each Python, with the lowest and the newest versions
 #               (ARGS="--python 3.12 --versions lowest")
 #
@@ -23,10 +25,11 @@ BIN := $(VENV)/bin
 # Parts of the end-to-end tests, the longest first, so that the last to end are short.
 E2E := browser cluster servers client wire hostile sente soak
 PYTEST := $(BIN)/python -m pytest
+SIM := PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --jobs $(JOBS)
 SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs=$(JOBS) --output-sync=target)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
-.PHONY: help demo test style types js unit integration e2e $(addprefix e2e-,$(E2E)) fuzz soak matrix bench docs tools clean
+.PHONY: help demo test style types js unit integration e2e $(addprefix e2e-,$(E2E)) fuzz sim sim-mutants soak matrix bench docs tools clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -67,6 +70,13 @@ fuzz: $(VENV)/.dev
 		$(BIN)/python -m tests.fuzz.$$program --count $(COUNT) || exit 1; \
 	done
 	$(BIN)/python -m tests.fuzz.cost --count $$(($(COUNT) / 100))
+
+sim: $(VENV)/.dev
+	$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) \
+		$(if $(filter environment command,$(word 1,$(origin COUNT))),--count $(COUNT))
+
+sim-mutants: $(VENV)/.dev
+	$(SIM) --mutants
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.e2e.soak --clients 200 --seconds $(SECONDS)

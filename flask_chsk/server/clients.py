@@ -222,7 +222,7 @@ class Clients:
                 self._registration.detach(uid, client_id, arrival.token)
             return
         if arrival.token:
-            connection.register(arrival.token)  # by which the broker knows it
+            connection.register(arrival.token, arrival.offset)
         if connection.state is State.ABSENT:
             self.schedule_check(connection, self.hub.now() + FIRST_CHECK)
 

@@ -161,6 +161,7 @@ class Connection:
         "lost_at",
         "next_check_at",
         "openings",
+        "registered_at",
         "request",
         "served",
         "session",
@@ -191,6 +192,7 @@ class Connection:
         self.since = 0  # its own offset: what was decided before was done
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # its name at the broker
+        self.registered_at = 0  # the offset at which the broker gave it that name
         self._begins_at = 0  # where a handshake let the page begin; 0: a poll has confirmed it
         # Of reading history (replay.py):
         self.gap_due = False  # the client missed what it was not known to be owed
@@ -334,14 +336,18 @@ class Connection:
         if kind == "ws":
             self.request = opening.request
         if token is not None:
-            self.register(token)
+            self.register(token, since)
         if self.state is State.ABSENT:
             self.lost_at = now
         return self.openings
 
-    def register(self, token: str) -> None:
-        """The broker knows the client by *token* now."""
-        self.token = token
+    def register(self, token: str, offset: int) -> None:
+        """The broker knew the client by *token* at *offset*.
+
+        Its answers to two calls may come in the other order: the later call counts.
+        """
+        if offset >= self.registered_at:
+            self.token, self.registered_at = token, offset
 
     def count_as(self, kind: str) -> None:
         """The registry counts the client as one on this kind of transport."""
@@ -358,7 +364,7 @@ class Connection:
 
     def begin_epoch(self, rules: Rules) -> None:
         """The broker counts anew: offsets from before mean nothing."""
-        self.asked = self.since = self.served = 0
+        self.asked = self.since = self.served = self.registered_at = 0
         self.gap_due = False
         self.session.begin_epoch(rules)
 

@@ -263,7 +263,7 @@ class BrokerRegistration:
         if arrival.first:
             self._presence.user_presence_changed(uid, True, arrival.generation)
         if not connection.gone:
-            connection.register(arrival.token)
+            connection.register(arrival.token, arrival.offset)
             if uid is not None:
                 self._memberships.take(uid, arrival, complete=True)
         else:  # the client was forgotten meanwhile

@@ -7,8 +7,14 @@
 3. **Presence alternates.** Of a user are told: came, went, came, …, each with a higher generation;
    and in the end what was told last is true.
 
-Also: a send is handled once at most, each send that wants a reply gets one in the end, each ask
-ends, a worker that takes the place of another costs each page one gap, and nothing is logged as an
+4. **Cursors** never fall, and never pass the broker's counter.
+5. **Sends** are handled once at most, those of one WebSocket in their order. Each that wants a
+   reply gets its own, or is told why not.
+6. **Nothing is left.** Each ask ends. No outbox is ever over its limit. When all is well again, all
+   pages are open and have all, the broker's record says who is there, and no worker has events,
+   asks or bytes left.
+
+Also: a worker that takes the place of another costs each page one gap, and nothing is logged as an
 error.
 
 The checker knows what was published and what each page's application heard. It looks into neither
@@ -77,6 +83,9 @@ class Checker:
         # Send -> as whose it was handled, and by which worker.
         self._handled: dict[int, list[tuple[str | None, int]]] = {}
         self._asks: dict[int, None] = {}
+        self.counter: Callable[[], Cursor] = lambda: ("", 0)  # the broker's, with its epoch
+        self._sent: dict[int, Outgoing] = {}
+        self._last_over: dict[Link, int] = {}  # the last send of a WebSocket that was handled
         self.began_anew = 0.0  # when a broker of several workers lost its memory last
         self.left: dict[tuple[str | None, str], int] = {}  # when a user left a topic last
         self._here: dict[str, tuple[bool, int]] = {}  # user -> came, generation
@@ -97,10 +106,18 @@ class Checker:
         """*event* has its offset: it is on its way."""
         if self._offsets and event.offset <= self._offsets[-1] and event.kept:
             self.violated(f"event {event.number} has an offset below that of one sent before")
+        before = self._by_number.get(event.number)
+        if before is not None:  # a worker that had no answer has asked again
+            if before.kept and event.kept:
+                self.violated(f"event {event.number} is published twice")
+            if before.kept:
+                return
+            before.control = True  # the later try counts
         event.offset = max(event.offset, self._offsets[-1] if self._offsets else 0)
         self.published.append(event)
         self._offsets.append(event.offset)
-        self._by_number[event.number] = event
+        if not event.control:
+            self._by_number[event.number] = event
 
     def handled(self, number: int, uid: str | None, worker: int) -> None:
         """A key holds for one user, and as long as the broker of a worker.
@@ -111,6 +128,14 @@ class Checker:
         if (uid, worker) in before:
             self.violated(f"send {number} was handled twice")
         before.append((uid, worker))
+        link = self._sent[number].via
+        if link is not None and link.kind == "ws" and self._sent[number].key is None:
+            if number < self._last_over.get(link, 0):
+                self.violated(f"send {number} was handled after a later one of its WebSocket")
+            self._last_over[link] = number
+
+    def sent(self, number: int, outgoing: Outgoing) -> None:
+        self._sent[number] = outgoing
 
     def was_handled(self, number: int) -> bool:
         return number in self._handled
@@ -363,6 +388,12 @@ class PageSeen:
         if session.cursor is None:
             return
         epoch, offset = _read(session.cursor)
+        if self.heard and epoch == self.epoch:
+            if offset < self.at:
+                self.checker.violated(f"the cursor of {self.name} fell to {offset}")
+            counting, last = self.checker.counter()
+            if epoch == counting and offset > last + 1:  # one more: where a gap is told
+                self.checker.violated(f"the cursor of {self.name} passed all events: {offset}")
         if self.heard and epoch == self.epoch and offset > self.at:
             self._advance(offset + 1, f"cursor {offset}")
             self.at = offset
@@ -380,6 +411,7 @@ class PageSeen:
     # sends -----------------------------------------------------------------------------------
 
     def sent(self, number: int, outgoing: Outgoing) -> None:
+        self.checker.sent(number, outgoing)
         if outgoing.id is not None:
             self.sends[outgoing.id] = number
 
@@ -390,8 +422,11 @@ class PageSeen:
             self.checker.violated(f"{self.name} got two replies to one send")
             return
         self.checker.say(f"{self.name} got {reply} as the reply to send {number}")
-        if isinstance(reply, int) and not self.checker.was_handled(number):
-            self.checker.violated(f"send {number} of {self.name} was answered, and never handled")
+        if isinstance(reply, int):
+            if reply != number:
+                self.checker.violated(f"{self.name} got another send's reply")
+            if not self.checker.was_handled(number):
+                self.checker.violated(f"{self.name} got a reply to a send that was never handled")
 
     # the end ---------------------------------------------------------------------------------
 

@@ -54,8 +54,8 @@ class Page:
         self.packer = packer
         self.session = ClientSession(
             Composer(make(packer), WIRES["1.21"]),
-            Options(type=kind, backoff=partial(exp_backoff, random=world.rng.random)),
-            random=world.rng.random,
+            Options(type=kind, backoff=partial(exp_backoff, random=world.chance.random)),
+            random=world.chance.random,
             new_id=lambda: self.hub.token(8),
             wall=START,
         )

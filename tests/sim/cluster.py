@@ -112,7 +112,7 @@ class Served:
         self.process = Process(world.hub.loop)
         rng = random.Random(f"hub {world.seed} {number}")
         self.hub = SimHub(rng, slow=world.hub._slow, loop=self.process)
-        self.hub.skew = world.rng.choice((0.0, 0.0, 0.0, -20.0, 3.0, 50.0))
+        self.hub.skew = world.chance.choice((0.0, 0.0, 0.0, -20.0, 3.0, 50.0))
         router = world._handlers(number)._router
         broker = RedisBroker(world.config, world.redis.address(hub=self.hub))
         self.worker = Worker(world.config, broker, router, Application(router), self.hub)
@@ -149,7 +149,11 @@ class Cluster(World):
         self.round_trip = rng.choice((0.001, 0.01, 0.2))  # seconds to Redis and back, at most
         self.is_slow = False
         self.redis = RedisNetwork(self.hub, self._way_to_redis)
-        self.redis.model = WatchedModel(self)
+        self.redis.model = model = WatchedModel(self)
+        self.stale = ""
+        self.checker.counter = lambda: (
+            ("", 0) if model.epoch == self.stale else (model.epoch, model.offset)
+        )
         self.sticky = rng.choice((0.0, 0.5, 1.0))  # how often a page stays at its worker
         self.at: dict[Page, Served] = {}
         self.nobody = NoFront(self.hub)
@@ -163,7 +167,7 @@ class Cluster(World):
 
     def _way_to_redis(self) -> float:
         at_most = self.round_trip / 2 + (3.0 if self.is_slow else 0.0)
-        return float(self.rng.random() ** 3 * at_most)
+        return float(self.chance.random() ** 3 * at_most)
 
     def _up(self) -> list[Served]:
         return [one for one in self.served if one.takes]
@@ -173,8 +177,8 @@ class Cluster(World):
         if not up:
             return self.nobody
         served = self.at.get(page)
-        if served is None or not served.takes or self.rng.random() >= self.sticky:
-            served = self.at[page] = self.rng.choice(up)
+        if served is None or not served.takes or self.chance.random() >= self.sticky:
+            served = self.at[page] = self.chance.choice(up)
         return served.front
 
     def call(self, page: Page, method: str, *args: Any) -> Call:
@@ -193,7 +197,7 @@ class Cluster(World):
         """Have one worker do something that may wait for Redis, with its errors."""
         up = self._up()
         if up:
-            served = self.rng.choice(up)
+            served = self.chance.choice(up)
             self.hub.loop.run_callback(served.hub.spawn, self._try, do, served, *args)
 
     def _try(self, do: Callable[..., object], *args: Any) -> None:
@@ -324,6 +328,8 @@ class Cluster(World):
             self.checker.lossy = True
             self._bury(served)
             self.hub.later(self.rng.random() ** 2 * 20.0, self._start_worker)
+            if self.rng.random() < 0.5:  # whose user sees that, and goes
+                self.rng.choice((self.leave, self.reload))()
 
     def worker_stalls(self) -> None:
         """One worker does nothing for some seconds."""
@@ -383,7 +389,9 @@ class Cluster(World):
         self.say("Redis fails over to a replica that lacks the last writes")
         self._new_life()
         self.redis.restart(empty=False)
-        self.redis.model.data, self.redis.model.until = data, until
+        model = self.redis.model
+        model.data, model.until = data, until
+        self.stale = model.epoch  # its counter is behind what clients have, until somebody says so
 
     # the end ----------------------------------------------------------------------------------
 
@@ -393,6 +401,12 @@ class Cluster(World):
         if not self._up():
             self._start_worker()
         super().heal()
+
+    def _workers(self) -> list[Worker]:
+        return [served.worker for served in self._up()]
+
+    def _recorded(self, uid: str | None) -> set[str]:
+        return {*map(to_text, self.redis.model.call(scripts.CLIENTS, uid or ""))}
 
     def end(self) -> None:
         package = logging.getLogger("flask_chsk")
@@ -410,10 +424,12 @@ class Cluster(World):
 
 Cluster.actions = [
     *((getattr(Cluster, action.__name__), weight) for action, weight in World.actions),
-    (Cluster.kill, 1),
+    (Cluster.kill, 2),
     (Cluster.redis_slow, 1),
     (Cluster.redis_cut, 1),
     (Cluster.redis_away, 0.5),
     (Cluster.redis_empty, 0.25),
     (Cluster.redis_fails_over, 0.25),
 ]
+
+KINDS: dict[str, Callable[[int], World]] = {"alone": World, "cluster": Cluster}

@@ -37,7 +37,7 @@ class Seeds:
         """Play the histories of one test."""
         for seed in self._seeds[first - self._seeds[0] :][: self._block]:
             try:
-                play(seed, self.steps, kind)
+                play(seed, range(self.steps), kind)
             except Violated as violated:
                 pytest.fail(self.told(seed, violated), pytrace=False)
 

@@ -17,11 +17,11 @@ def test_every_history_keeps_the_promises(first: int) -> None:
 
 
 def test_one_seed_makes_one_history() -> None:
-    assert play(3, 60, Cluster).lines == play(3, 60, Cluster).lines
+    assert play(3, range(60), Cluster).lines == play(3, range(60), Cluster).lines
 
 
 def test_histories_have_what_they_are_for() -> None:
-    lines = [line for seed in range(30) for line in play(seed, 100, Cluster).lines]
+    lines = [line for seed in range(30) for line in play(seed, range(100), Cluster).lines]
     for words in (
         "got event",
         "is told of a gap while it is open",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ ClientKey = tuple[str | None, str]  # the user and the client id
 USERS = ("ann", "ben", None)
 TOPICS = ("news", "chat")
 HEALING = 100.0  # seconds from the last fault: a ping (35 s), backoffs and a grace go by
+LARGEST = 2_000  # bytes of an event, or of a reply
 PROMPT = 10.0  # seconds in which an event arrives, where all is well: less than a poll lasts
 
 
@@ -74,8 +75,11 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        # For what happens; each step has its own, so that one can be left out.
         self.rng = rng = random.Random(f"world {seed}")
+        self.chance = random.Random(f"chance {seed}")  # for what it leads to
         self.lines: list[str] = []
+        self.last_step = -1
         self.hub = SimHub(random.Random(f"hub {seed}"), slow=rng.choice((0.0, 0.0, 0.0, 0.0005)))
         self.slowest = rng.choice((0.02, 0.1, 1.0))  # seconds of latency
         self.dawdles = rng.choice((0.0, 0.0, 0.3, 2.0))  # seconds of an application
@@ -125,6 +129,8 @@ class World:
         self.server = Worker(self.config, broker, router, host, self.hub)
         self.server.start()
         self.front = Front(self.hub, self.server, self._dawdle)
+        journal = broker._journal
+        self.checker.counter = lambda: (broker.epoch, journal.last)
 
     def _handlers(self, worker: int) -> Handlers:
         handlers = Handlers()
@@ -135,9 +141,9 @@ class World:
             number: int = ev.data
             self.checker.handled(number, ev.uid, self._life(worker))
             self.say(f"handler of send {number}")
-            if self.rng.random() < 0.2:
-                self.hub.sleep(self.rng.random() * self.dawdles)
-            if self.rng.random() < 0.2 and ev.client_id is not None:
+            if self.chance.random() < 0.2:
+                self.hub.sleep(self.chance.random() * self.dawdles)
+            if self.chance.random() < 0.2 and ev.client_id is not None:
                 self._publish(client_channel(ev.uid, ev.client_id))
             return number
 
@@ -167,16 +173,16 @@ class World:
         self.lines.append(f"{self.hub.loop.time - 1000:9.3f} s  {text}")
 
     def latency(self) -> float:
-        return self.rng.random() ** 3 * self.slowest
+        return self.chance.random() ** 3 * self.slowest
 
     def _dawdle(self) -> float:
-        return self.rng.random() * self.dawdles if self.rng.random() < 0.3 else 0.0
+        return self.chance.random() * self.dawdles if self.chance.random() < 0.3 else 0.0
 
     def fate_of_upgrade(self, page: Page) -> str:
         if page in self.offline:
-            return self.rng.choice(("refused", "lost"))
+            return self.chance.choice(("refused", "lost"))
         if page in self.blocked:
-            return self.rng.choice(("refused", "lost", "deaf"))
+            return self.chance.choice(("refused", "lost", "deaf"))
         return ""
 
     def fate_of_request(self, page: Page) -> str:
@@ -203,18 +209,25 @@ class World:
 
     # what happens --------------------------------------------------------------------------
 
-    def step(self) -> None:
+    def step(self, number: int) -> None:
         """One action, and some time."""
+        self.rng = random.Random(f"step {number} of {self.seed}")
+        seconds = self._some_time()
         actions = [action for action, _ in self.actions]
         action = self.rng.choices(actions, [weight for _, weight in self.actions])[0]
         action(self)
-        self.run(self._some_time())
+        self.run(seconds)
 
     def run(self, seconds: float) -> None:
         try:
             self.hub.loop.run(seconds)
         except Stuck:
             self.checker.violated("the loop is stuck")
+        most = self.config.max_outbox_bytes + LARGEST
+        for worker in self._workers():
+            for connection in worker.registry:
+                if connection.session.outbox_bytes > most:
+                    self.checker.violated("an outbox is over its limit")
         if self.checker.violations:
             raise Violated(self.checker.violations[0])
 
@@ -410,7 +423,7 @@ class World:
         if page in self.offline:
             self.say(f"{page.name} is online")
             del self.offline[page]
-            if page.loaded and self.rng.random() < 0.7:
+            if page.loaded and self.chance.random() < 0.7:
                 page.do(page.session.connect)
 
     def block(self) -> None:
@@ -529,7 +542,7 @@ class World:
 
     def answer(self, page: Page, ask_id: str, event: Event) -> None:
         """A page's application answers what the server asks."""
-        seconds = self.rng.random() * 3.0
+        seconds = self.chance.random() * 3.0
         answer = partial(page.session.answer, value=event.data)
         self.hub.later(seconds, page.awake, page.do, answer, ask_id)
 
@@ -557,8 +570,31 @@ class World:
                 elif page.seen.uid is not None:
                     connected[page.seen.uid] = True
         self.checker.all_is_level(connected)
+        for uid in USERS:
+            there = {
+                page.session.client_id
+                for page in self.pages
+                if page.loaded and page.status == "open" and page.seen.uid == uid
+            }
+            if (recorded := self._recorded(uid)) != there:
+                self.checker.violated(
+                    f"of {uid or 'nobody'} the broker's record has {sorted(recorded)},"
+                    f" and there are {sorted(there)}"
+                )
+        for worker in self._workers():
+            left = (len(worker.dispatcher), len(worker.asks), worker.budget.bytes)
+            if any(left):
+                self.checker.violated(f"events, asks and bytes are left in a worker: {left}")
         if self.checker.violations:
             raise Violated(self.checker.violations[0])
+
+    def _workers(self) -> list[Worker]:
+        """Those that serve."""
+        return [self.server]
+
+    def _recorded(self, uid: str | None) -> set[str]:
+        """The clients of a user, as the broker knows it."""
+        return {*self.server.broker.clients.askable(uid)}
 
     def end(self) -> None:
         """Let go of what the process keeps."""
@@ -622,19 +658,24 @@ def errors_are_violations(checker: Checker) -> Iterator[None]:
         package.removeHandler(handler)
 
 
-def play(seed: int, steps: int, kind: Callable[[int], World] = World) -> World:
+def play(seed: int, steps: Iterable[int], kind: Callable[[int], World] = World) -> World:
     """The history of *seed*.
 
+    :param steps: the numbers of those that happen.
     :raises Violated: where an invariant does not hold; the world is its second argument.
     """
     world = kind(seed)
     with errors_are_violations(world.checker):
         try:
-            for _ in range(steps):
-                world.step()
+            for number in steps:
+                world.last_step = number
+                world.step(number)
             world.heal()
         except Violated as violated:
             raise Violated(*violated.args, world) from None
+        except Exception as error:
+            world.say(f"!! {error!r}")
+            raise Violated(f"an error is raised: {error!r}", world) from error
         finally:
             world.end()
     return world

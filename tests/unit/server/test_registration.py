@@ -139,6 +139,20 @@ def test_a_client_that_went_while_it_was_let_in_again_is_signed_off(scene: Scene
     assert scene.calls[-1] == ("detach", "c1", "new")
 
 
+def test_an_opening_is_later_than_the_call_that_was_answered_after_it(scene: Scene) -> None:
+    """Seed 22 of the cluster: the client was signed off by a name that the broker had forgotten."""
+    one = scene.here("ann", "c1")
+
+    def open_meanwhile(uid: str, client_id: str) -> Arrival:
+        one.register("the opening's", 20)
+        return Arrival("old c1", False, {}, offset=10)
+
+    scene.answer = open_meanwhile
+    scene.registration.reattach(silent=False)
+    scene.hub.work()
+    assert one.token == "the opening's"
+
+
 def test_a_client_that_is_refused_is_given_up(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
