@@ -73,9 +73,10 @@ if hasattr(os, "register_at_fork"):  # not where there is no fork
 
 
 def silence(fileno: int, listens: bool = False) -> None:
-    """Give a descriptor another end in this process, one that never says anything.
+    """Put a socket that never says anything in the place of a descriptor.
 
-    Who waits for it waits for ever; closed, it would be an error for them, or another's number.
+    Greenlets that wait for the descriptor go on waiting. If it were closed, they would get an
+    error, or another file under its number.
     """
     if not _silent:
         _silent.extend(socket.socketpair())
@@ -140,7 +141,7 @@ def by_greenlet() -> bool:
 
 
 def is_caller() -> bool:
-    """In a child: whether it was forked here, so that ``sys.exit()`` is its end, and no error."""
+    """In a child: whether the caller forked it. Then ``sys.exit()`` ends it, and is no error."""
     return _caller is not None and _caller is _current()
 
 

@@ -103,7 +103,7 @@ class Lock(Protocol):
 
 
 class Semaphore(Protocol):
-    """A lock that so many may hold at a time."""
+    """A lock that several callers, up to a number, hold at a time."""
 
     def acquire(self, blocking: bool = ..., timeout: float | None = ...) -> bool: ...
     def release(self) -> None: ...

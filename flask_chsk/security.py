@@ -47,10 +47,10 @@ def check_origin(
     allowed: tuple[str, ...] | str | None,
     cookies: bool = False,
 ) -> str | None:
-    """The foreign origin that is allowed, None for our own pages and for no browser.
+    """The foreign origin whose pages may read the answer; None: our own pages, or no browser.
 
-    Where any may come it is ``"*"``: such a page is answered, but not with a user's cookies. So
-    is ``null``, which any page can send: from a sandboxed frame.
+    ``"*"`` where any origin may come, and for ``null`` without cookies, which any page can send
+    from a sandboxed frame. Browsers let no page read such an answer to a request with cookies.
 
     :param own: our scheme and host, such as ``"https://example.org"``.
     :param fetch_site: the ``Sec-Fetch-Site`` header, which pages cannot set.
@@ -239,13 +239,13 @@ def resume_key(secret_key: str | bytes) -> bytes:
 
 
 def resume_token(key: bytes, uid: str | None, client_id: str, digest: str, since: int) -> str:
-    """What proves where a client's time began, in whatever epoch: a cursor has one.
+    """A proof of the offset at which a client began. Unlike a cursor it holds in each epoch.
 
     docs/protocol.rst, "Client ids, secrets and resume tokens".
 
-    It opens what came after *since*, the offset of the client's first handshake, and only
-    together with the secret of *digest*: a client that takes an id which is free again has
-    nothing of those that had it before.
+    With it, and with the secret of *digest*, a client gets what came after *since*, the offset of
+    its first handshake. A client that takes an id which is free again gets nothing of the clients
+    that had it before.
     """
     who = "\0".join(("-" if uid is None else f"u{uid}", client_id, digest, f"{since:x}"))
     signed = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)

@@ -26,7 +26,7 @@ log = logger(__name__)
 
 ASK = 10.0  # seconds for a function of the application to return a token
 CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-LONGEST = 1_000_000.0  # seconds of a wait: more is too much for sockets, and as good as for ever
+LONGEST = 1_000_000.0  # seconds, the longest wait that sockets take: as good as for ever
 
 Token = str | Callable[[], str | None] | None
 

@@ -23,7 +23,7 @@ SHORT_LIVED = 2  # WebSockets in a row that were cut within STABLE: then polls f
 HURRY = 1.0  # seconds between two waits that connect() cuts short
 
 ID_TAKEN = 409  # another client has this client id
-# What refuses a client refuses it over either transport.
+# Refusals of the client itself: the other transport would be refused too.
 REFUSED = (401, 403)
 # Statuses that only our server gives, or that mean the same over either transport.
 _OF_THE_SERVER = (*REFUSED, ID_TAKEN, 429, 503)
@@ -102,9 +102,9 @@ class Policy:
         return wait
 
     def is_blocked(self, kind: Kind, how: LinkClosed) -> bool:
-        """Whether something on the way may let no WebSocket through, or none for long.
+        """Whether a proxy may block WebSockets, or cut them soon.
 
-        What the server itself says it means; any other end may be the fault of a proxy.
+        Some ends only the server decides. Any other may be the fault of a proxy.
         """
         code = how.code or 0
         by_server = (

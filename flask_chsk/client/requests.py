@@ -192,7 +192,7 @@ class Requests:
         return [outgoing for outgoing in self._pending.values() if outgoing.via is link]
 
     def interrupted(self, outgoing: Outgoing, *, resend: bool) -> bool:
-        """It is not known whether *outgoing* arrived; whether it will be sent again.
+        """Note that *outgoing* may not have arrived; returns whether it will be sent again.
 
         :param resend: False: the client is at rest, and sends nothing again.
         """
@@ -207,7 +207,7 @@ class Requests:
         return True
 
     def resend(self, scope: tuple[Any, ...], now: float, wall: float = 0.0) -> list[Outgoing]:
-        """What is to be sent again now; where its key holds no more, it is told closed.
+        """What to send again now. An event whose key has expired is answered ``chsk/closed``.
 
         :param wall: the time of day minus *now*: while a machine sleeps, *now* may stand still.
         """

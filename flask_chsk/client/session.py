@@ -211,7 +211,7 @@ class ClientSession:
     def _interrupted(self, outgoing: Outgoing, now: float) -> bool:
         resend = self.state["status"] not in AT_REST
         again = self.requests.interrupted(outgoing, resend=resend)
-        if again and self.state["open"]:  # a POST failed, the polls did not: not in a rush
+        if again and self.state["open"]:  # a POST failed, but polls work: wait a moment
             self._timers.setdefault("resend", now + RESEND)
         return again
 
@@ -325,9 +325,10 @@ class ClientSession:
         self._emit(Open(link))
 
     def asks_for_handshake(self, link: Link) -> bool:
-        """Whether a poll asks for a handshake, which ends a WebSocket of ours at the server.
+        """Whether the next poll asks for a handshake.
 
-        Without it, a server that has a WebSocket of this client leaves that alone.
+        A server that gives one ends the WebSocket that it has of this client. It leaves that open
+        where the poll asks for none.
         """
         beside = link is self.fallback_trial and self.trial is not None
         may_end_it = not beside or self.state["ever_opened"]
@@ -500,7 +501,7 @@ class ClientSession:
             self._emit(Deliver(Event(WS_PING)))
             events = []
         if not events:
-            # A frame without events tells how far there is nothing more.
+            # A frame without events tells up to which offset the client has all.
             if offsets and epoch == self._cursor.epoch:
                 self._cursor.advance(epoch, offsets[0])
             return

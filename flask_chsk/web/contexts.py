@@ -36,7 +36,7 @@ _MOST_NAME_BYTES = 4096  # of a set that is shared: the table stays small whatev
 
 
 class HandshakeRequest:
-    """The request that a WebSocket began with, small while nobody looks at it."""
+    """The request that a WebSocket began with, kept in few bytes between its events."""
 
     __slots__ = ("_context", "_kept", "_names", "_rule")
 

@@ -1,4 +1,4 @@
-"""The message in a POST: the field ``ppstr`` of a form, or nothing but a body.
+"""The message in a POST: the field ``ppstr`` of a form, or the whole body.
 
 What a client sends: docs/protocol.rst, "POSTs".
 

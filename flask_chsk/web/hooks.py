@@ -90,14 +90,14 @@ class Hooks:
             ) from None
 
     def lets_in(self) -> bool:
-        """Whether the current request may come: what is not true refuses."""
+        """Whether the application lets the current request in."""
         if self.authorize is None:
             return True
         answer = self.authorize()
         if answer is True:
             return True
-        # Python takes these for true: coroutines, functions that were not called, the return values
-        # of a view, and Flask-Login's user object, which exists for visitors, too.
+        # These are true in Python, but no answer: coroutines, functions that were not called, the
+        # return values of a view, and Flask-Login's user object, which visitors have, too.
         meant = not (
             did_not_run(answer) or isroutine(answer) or isinstance(answer, Response | tuple)
         )

@@ -67,7 +67,7 @@ class UnroutedContext:
 
     @property
     def after_functions(self) -> list[Callable[[Any], Any]]:
-        """What ``after_this_request`` was given: from response to response."""
+        """What ``after_this_request`` was given: functions of a response that return a response."""
         return self._after_request_functions
 
     def match_request(self) -> None:

@@ -1,4 +1,4 @@
-"""What Flask-SocketIO calls otherwise: an attribute error that names ours."""
+"""Names of Flask-SocketIO: the AttributeError for one says what to use here."""
 
 from __future__ import annotations
 

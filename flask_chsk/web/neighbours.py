@@ -14,8 +14,8 @@ class Neighbours:
     """The other extensions of one application.
 
     Flask-WTF exempts our views: we check the token ourselves, on GET and WebSocket too, and let it
-    be as old as its session. Flask-Login answers 401 and sends nobody to its login page: a script
-    does not show that page, nor does a handler's caller.
+    be as old as its session. Flask-Login answers 401 and sends nobody to its login page: neither
+    a script nor the caller of a handler could show that page.
     """
 
     def __init__(self, app: Flask) -> None:

@@ -52,12 +52,12 @@ K = TypeVar("K", HandshakeRequest, PostRequest)
 
 rate_limited = RateLimitedLogger(logger(__name__))
 
-# By this key in the environ the test client asks for polls that do not park, and brings no
-# CSRF token. A peer cannot set it: what comes in headers is HTTP_….
+# The test client sets this key of the environ: its polls do not park, and it needs no CSRF token.
+# A peer cannot set it: headers arrive under names that begin with HTTP_.
 TEST_CLIENT = "flask_chsk.test_client"
 
-# Of a WebSocket's request, which stays as long as its socket, or a POST's, which stays until its
-# event is handled: what nginx lets through.
+# Bytes of a request's head that are kept: a WebSocket's as long as the socket, a POST's until its
+# event is handled. nginx lets as many through.
 MOST_KEPT = 32 * 1024
 
 PIECE = 65_536  # bytes of a body that are read at once
@@ -69,9 +69,9 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def _refusing_http_errors(check: Callable[P, T]) -> Callable[P, T]:
-    """What a hook aborts with refuses the request, in our words: no page of HTML answers it.
+    """An HTTP error of a hook refuses the request with one line of text, not a page of HTML.
 
-    A hook that ends, by ``sys.exit()`` say, ends no server: that is an error as any other.
+    A hook that calls ``sys.exit()`` does not end the server: that is an error like any other.
     """
 
     @wraps(check)
