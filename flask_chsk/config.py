@@ -64,6 +64,7 @@ class Config:
     recovery_events: int = 256
     recovery_bytes: int = 1 * MiB
     recovery_seconds: float = 120.0
+    page_grace: float = 15.0  # from a page's request to its connection, on a slow network too
 
     allow_unshared: bool = False
     health: bool = False  # serve PATH/health: what it says is for your own probes
@@ -265,6 +266,7 @@ _CHECKS: dict[str, Check] = {
     "recovery_events": _count(0),
     "recovery_bytes": _count(0),
     "recovery_seconds": _seconds(0, 86400),
+    "page_grace": _seconds(0, 3600),
     "allow_unshared": _flag,
     "health": _flag,
     "broker_url": _url,

@@ -338,12 +338,16 @@ class Chsk(Handlers, Sender):
         return Bound(state)
 
     def test_client(
-        self, flask_client: Any = None, uid: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        flask_client: Any = None,
+        uid: Any = None,
+        headers: Mapping[str, str] | None = None,
+        cursor: str | None = None,
     ) -> ChskTestClient:
         """A client in this process, without a port: see :mod:`flask_chsk.testing`."""
         from .testing import ChskTestClient
 
-        return ChskTestClient(self._state(), flask_client, uid, headers)
+        return ChskTestClient(self._state(), flask_client, uid, headers, cursor)
 
     def run(
         self,
@@ -454,17 +458,31 @@ class Chsk(Handlers, Sender):
         """
         return self._hooks.page_csrf_token()
 
-    def script(self) -> Markup:
+    def page_cursor(self) -> str:
+        """The cursor of the data that this view returns: ``new ChannelSocket(path, { cursor })``.
+
+        Events that are sent since the request began follow it, or the page hears ``chsk/gap``. They
+        are kept for the user of the request for CHSK_PAGE_GRACE.
+
+        :raises UsageError: outside a request.
+        """
+        return self._state().page_cursor()
+
+    def script(self, from_request: bool = False) -> Markup:
         """``{{ chsk_script() }}``: the client's script, with path and CSRF token in a meta element.
 
         It has no inline script, so a strict Content-Security-Policy allows it.
+
+        :param from_request: True: the page gets the events that are sent since its request began
+            (:meth:`page_cursor`). False: those that are sent since it connected.
         """
         state = self._state()
         path = url_for("chsk.poll")
         token = self._hooks.page_csrf_token() if state.config.csrf else ""
         source = url_for("chsk.static", filename="chsk.js")
+        cursor = f' data-cursor="{escape(state.page_cursor())}"' if from_request else ""
         return Markup(
             f'<meta name="chsk" content="" data-path="{escape(path)}"'
-            f' data-csrf-token="{escape(token)}">\n'
+            f' data-csrf-token="{escape(token)}"{cursor}>\n'
             f'<script type="module" src="{escape(source)}"></script>'
         )

@@ -25,7 +25,9 @@ HELD_RETRY = 2  # seconds until a held client id is worth another try: Sente's g
 _PRIVATE = ("secret", "resume", "csrf", "auth")  # subprotocols that carry what opens something
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,64}")  # 128 random bits in base64url, at least
-_SINCE = re.compile(r"([0-9a-f]{1,16})\.")
+_BEGAN = re.compile(r"([0-9a-f]{1,16})(?:\+([0-9a-f]{1,16}))?")
+_SIGNATURE = 24  # characters: 144 bits in base64url
+_PAGE = "page"  # begins no message of a resume token: they begin with "-" or "u"
 
 
 def check_client_id(client_id: str | None) -> str:
@@ -233,37 +235,78 @@ def offers(offered: str | None, protocol: str) -> bool:
 
 
 def resume_key(secret_key: str | bytes) -> bytes:
-    """The key of resume tokens, made from the application's secret key."""
+    """The key of resume tokens and page cursors, made from the application's secret key."""
     secret = secret_key.encode() if isinstance(secret_key, str) else secret_key
     return hmac.digest(secret, b"flask_chsk resume", "sha256")
 
 
-def resume_token(key: bytes, uid: str | None, client_id: str, digest: str, since: int) -> str:
-    """A proof of the offset at which a client began. Unlike a cursor it holds in each epoch.
+class Began(NamedTuple):
+    """Where a client's time began, as offsets.
+
+    ``since``: of what is sent to its user, to topics or to everybody: at the cursor of its page,
+    where that had one. ``own``: of what is sent to this client alone: at its first handshake.
+    """
+
+    since: int
+    own: int
+
+    def __str__(self) -> str:
+        return f"{self.since:x}" + (f"+{self.own - self.since:x}" if self.own > self.since else "")
+
+
+def resume_token(key: bytes, uid: str | None, client_id: str, digest: str, began: Began) -> str:
+    """A proof of the offsets at which a client began. Unlike a cursor it holds in each epoch.
 
     docs/protocol.rst, "Client ids, secrets and resume tokens".
 
-    With it, and with the secret of *digest*, a client gets what came after *since*, the offset of
-    its first handshake. A client that takes an id which is free again gets nothing of the clients
-    that had it before.
+    With it, and with the secret of *digest*, a client gets what came after *began*. A client that
+    takes an id which is free again gets nothing of the clients that had it before.
     """
-    who = "\0".join(("-" if uid is None else f"u{uid}", client_id, digest, f"{since:x}"))
-    signed = hmac.digest(key, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
-    return f"{since:x}.{base64.urlsafe_b64encode(signed[:18]).decode()}"
+    return f"{began}.{_signed(key, _named(uid), client_id, digest, str(began))}"
 
 
-def resumes_since(
+def read_resume_token(
     keys: Iterable[bytes], token: str | None, uid: str | None, client_id: str, digest: str
-) -> int | None:
-    """The offset that *token* was made with; None where it is not this client's.
+) -> Began | None:
+    """What *token* was made with; None where it is not this client's.
 
     :param keys: the present one, and those of secret keys that were replaced.
     """
-    start = _SINCE.match(token or "")
-    if token is None or start is None or not token.isascii():
+    text, _, signature = (token or "").partition(".")
+    found = _BEGAN.fullmatch(text)
+    if found is None:
         return None
-    since = int(start[1], 16)
-    for key in keys:
-        if hmac.compare_digest(token, resume_token(key, uid, client_id, digest, since)):
-            return since
-    return None
+    since = int(found[1], 16)
+    words = _named(uid), client_id, digest, text
+    if not _is_signed(keys, signature, *words):
+        return None
+    return Began(since, since + int(found[2] or "0", 16))
+
+
+def page_cursor(key: bytes, uid: str | None, cursor: str) -> str:
+    """*cursor*, signed for the user of the page that carries it.
+
+    docs/protocol.rst, "From the page on". Of another user it opens nothing.
+    """
+    return f"{cursor}.{_signed(key, _PAGE, _named(uid), cursor)}"
+
+
+def read_page_cursor(keys: Iterable[bytes], text: str | None, uid: str | None) -> str | None:
+    """The cursor that *text* was made of; None where it is not of a page of this user."""
+    cursor, _, signature = (text or "").partition(".")
+    return cursor if _is_signed(keys, signature, _PAGE, _named(uid), cursor) else None
+
+
+def _named(uid: str | None) -> str:
+    return "-" if uid is None else f"u{uid}"
+
+
+def _signed(key: bytes, *words: str) -> str:
+    message = "\0".join(words).encode("utf-8", "surrogatepass")
+    return base64.urlsafe_b64encode(hmac.digest(key, message, hashlib.sha256)[:18]).decode()
+
+
+def _is_signed(keys: Iterable[bytes], signature: str, *words: str) -> bool:
+    if len(signature) != _SIGNATURE or not signature.isascii():
+        return False
+    return any(hmac.compare_digest(signature, _signed(key, *words)) for key in keys)

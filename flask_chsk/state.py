@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import blinker
-from flask import Flask, has_request_context
+from flask import Flask, has_request_context, request_started
 from werkzeug.exceptions import HTTPException
 
 from . import forks, packers
@@ -47,6 +47,7 @@ from .web.contexts import EventContext, response_value
 from .web.cookieless import Cookieless
 from .web.hooks import Hooks
 from .web.neighbours import Neighbours
+from .web.pages import assert_in_view, cursor_of_page, note_start
 
 log = logger(__name__)
 
@@ -84,6 +85,7 @@ class State:
         self._parent_serves = False  # requests came to the process that forked this one
         self._shares_listener = False  # with that process
         forks.register(self)
+        request_started.connect(self._request_started, app)
 
     def forked(self) -> None:
         """This is a child process: the worker and its clients are its parent's."""
@@ -97,6 +99,11 @@ class State:
                 for address in self._addresses.values():
                     forks.silence_address(address)
         self._serves = False
+
+    def _request_started(self, sender: Flask, **_: Any) -> None:
+        worker = self.running()
+        if worker is not None:
+            note_start(worker.broker)
 
     def serve(self, environ: Mapping[str, Any]) -> None:
         """Note that requests come to this process.
@@ -376,6 +383,16 @@ class State:
         worker = self.running()
         if worker is not None:
             worker.sending.canonical = self.canonical
+
+    def page_cursor(self) -> str:
+        """The cursor of the page that the current view renders, and a grace for its user.
+
+        :raises UsageError: where no view runs.
+        """
+        assert_in_view()
+        uid = self.hooks.uid()
+        broker = self.worker().broker  # if only this starts it, where events were is not known
+        return cursor_of_page(broker, uid, self.config.page_grace, self.resume_keys[0])
 
     def count_refusal(self, status: int) -> None:
         """Count an HTTP refusal."""

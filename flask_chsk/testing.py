@@ -71,6 +71,7 @@ class ChskTestClient:
     :param flask_client: whose cookies it shares (a session that was logged in, say).
     :param uid: for applications that keep it in ``session["uid"]``.
     :param headers: sent with each request, such as ``{"Authorization": "Bearer …"}``.
+    :param cursor: of a page, as ``chsk.page_cursor()`` returned it in a view.
     :raises Refusal: where the handshake is refused.
     """
 
@@ -80,6 +81,7 @@ class ChskTestClient:
         flask_client: FlaskClient | None = None,
         uid: Any = None,
         headers: Mapping[str, str] | None = None,
+        cursor: str | None = None,
     ) -> None:
         self._state = state
         self._handlers: dict[str, Callable[[Event], Any]] = {}
@@ -104,7 +106,7 @@ class ChskTestClient:
             with self._client.session_transaction() as session:
                 session["uid"] = uid
                 session.setdefault(CSRF_SESSION_KEY, secrets.token_urlsafe(24))
-        body = self._get({"handshake?": "1"})[1]
+        body = self._get({"handshake?": "1", "cursor": cursor or ""})[1]
         self.uid: str | None = body[0]
         self.handshake_data: Any = body[2]
         self._cursor = body[3]["cursor"]
@@ -296,9 +298,10 @@ def make_client(
     flask_client: FlaskClient | None = None,
     uid: Any = None,
     headers: Mapping[str, str] | None = None,
+    cursor: str | None = None,
 ) -> ChskTestClient:
     """A test client of *app*'s channel socket."""
-    return ChskTestClient(app.extensions["chsk"], flask_client, uid, headers)
+    return ChskTestClient(app.extensions["chsk"], flask_client, uid, headers, cursor)
 
 
 if pytest is not None:
@@ -312,8 +315,9 @@ if pytest is not None:
             flask_client: FlaskClient | None = None,
             uid: Any = None,
             headers: Mapping[str, str] | None = None,
+            cursor: str | None = None,
         ) -> ChskTestClient:
-            client = make_client(app, flask_client, uid, headers)
+            client = make_client(app, flask_client, uid, headers, cursor)
             clients.append(client)
             return client
 

@@ -35,6 +35,7 @@ from .options import (
     assert_known,
     count,
     handler_id,
+    page_cursor,
     positive,
     seconds,
     session_options,
@@ -78,6 +79,7 @@ class ChannelSocket:
     :param auth: a bearer token, or a function that is asked for one, as *csrf_token* is.
     :param cookies: names and values, or a jar (``requests.Session().cookies`` is one).
     :param ssl_context: instead of the default one, which verifies.
+    :param cursor: ``chsk.page_cursor()`` of data that a view returned: what was sent since follows.
     :param offline_queue: how many sends wait for the next opening; 0: none.
     :param connect: False: only when :meth:`connect` is called, or a ``with`` begins.
     :param lp_kalive: Sente's other name of *lp_timeout*.
@@ -112,6 +114,7 @@ class ChannelSocket:
         ssl_context: SSLContext | None = None,
         ws_ping_timeout: float = 10.0,
         connect_timeout: float = 5.0,
+        cursor: str | None = None,
         offline_queue: int = 0,
         pack_default: PackDefault | None = None,
         connect: bool = True,
@@ -125,7 +128,7 @@ class ChannelSocket:
             type, ws_kalive, ws_ping_timeout, connect_timeout, offline_queue, backoff, client_id
         )
         lp_timeout = positive("lp_timeout", lp_timeout if lp_kalive is None else lp_kalive)
-        session = _session(packer, pack_default, options)
+        session = _session(packer, pack_default, options, cursor)
         lock, threads = threading.RLock(), ThreadGroup()
         credentials = Credentials(threads, csrf_token, auth)
         http = HttpClient(ssl_context, cookie_jar(cookies, url), connect_timeout)
@@ -322,7 +325,10 @@ class ChannelSocket:
 
 
 def _session(
-    packer: str | Packer | None, pack_default: PackDefault | None, options: Options
+    packer: str | Packer | None,
+    pack_default: PackDefault | None,
+    options: Options,
+    cursor: str | None,
 ) -> ClientSession:
     packer = packer or "edn"
     if isinstance(packer, str):
@@ -335,6 +341,7 @@ def _session(
         random=random.random,
         new_id=lambda: secrets.token_urlsafe(16),
         wall=wall(),
+        cursor=page_cursor(cursor),
     )
 
 

@@ -28,18 +28,22 @@ def read_offsets(text: Any) -> tuple[str, list[int]]:
 
 
 class Cursor:
-    """Where a client stands."""
+    """Where a client stands.
 
-    __slots__ = ("_offset", "epoch")
+    :param page: the cursor that a view gave, which holds until the first handshake.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_offset", "_page", "epoch")
+
+    def __init__(self, page: str | None = None) -> None:
+        self._page = page
         self.epoch: str | None = None  # None: no event and no handshake told one yet
         self._offset = 0
 
     @property
     def text(self) -> str | None:
         """As the server is told, such as ``"e7f3:1042"``."""
-        return None if self.epoch is None else f"{self.epoch}:{self._offset}"
+        return self._page if self.epoch is None else f"{self.epoch}:{self._offset}"
 
     def advance(self, epoch: str, offset: int) -> bool:
         """Move to *offset*; False where the cursor is there or past it already."""
@@ -54,4 +58,4 @@ class Cursor:
 
     def clear(self) -> None:
         """Forget: the next connection begins a new session."""
-        self.epoch, self._offset = None, 0
+        self._page, self.epoch, self._offset = None, None, 0

@@ -71,6 +71,16 @@ def token(name: str, given: Any) -> str | None:
     raise ConfigError(f"{name} must be a string of ASCII characters; encode others, as base64")
 
 
+def page_cursor(given: Any) -> str | None:
+    """*given*, if it can be the cursor that a view returned.
+
+    :raises ConfigError: for anything else.
+    """
+    if given is None or isinstance(given, str):
+        return given or None
+    raise ConfigError(f"cursor is what chsk.page_cursor() returned, not {given!r}")
+
+
 def handler_id(given: Any) -> str:
     """*given*, if it is an event's id or ``"*"``.
 

@@ -91,11 +91,13 @@ class ClientSession:
         random: Callable[[], float],
         new_id: Callable[[], str],
         wall: float = 0.0,
+        cursor: str | None = None,
     ) -> None:
         """
         :param random: evenly from 0 to 1.
         :param new_id: makes a client id.
         :param wall: the time of day minus ``now``, in seconds.
+        :param cursor: of the page, as a view returned it.
         """
         self.composer = composer
         self.options = options
@@ -115,7 +117,7 @@ class ClientSession:
         self._policy = Policy(options, random)
         self._new_id = new_id
         self.wall = self._wall_at_tick = wall
-        self._cursor = Cursor()
+        self._cursor = Cursor(cursor)
         self._timers: dict[str, float] = {}  # due times by name
         self._drops = 0  # how often all links were dropped
         self._user: Any = UNKNOWN_USER  # whose connection this is
@@ -526,7 +528,7 @@ class ClientSession:
         elif id == ASK and _is_ask(data):
             self._emit(Asked(str(data[0]), as_event(data[1])))
         elif id == GAP:
-            self._emit(Deliver(Event(GAP)))
+            self._emit(Deliver(Event(GAP, data)))
         else:
             self._emit(Deliver(event, True, size))
 

@@ -176,12 +176,14 @@ class Outbox:
 
     ``acked``: nothing at or below this offset is owed. ``given``: the client may have got up to
     here already. ``queued``: the offset of the last push taken in. ``needs_replay``: pushes were
-    let go, and history has to give them again (:meth:`caught_up`). ``start``: the client is owed
-    no event up to here, of any channel; 0 where this process does not know.
+    let go, and history has to give them again (:meth:`caught_up`). ``after_page``: they were sent
+    after the client's page was made. ``start``: the client is owed no event up to here, of any
+    channel; 0 where this process does not know.
     """
 
     __slots__ = (
         "acked",
+        "after_page",
         "client_id",
         "given",
         "last_skipped_offset",
@@ -209,6 +211,7 @@ class Outbox:
         self.start = offset
         self.given = 0  # the last offset in an answer that is not acknowledged
         self.needs_replay = False
+        self.after_page = False
         self.last_skipped_offset = 0  # the last offset that came while behind
 
     def say(self, message: Data) -> None:
@@ -284,22 +287,28 @@ class Outbox:
         """The broker counts anew, so offsets that were taken in or given mean nothing."""
         self.rules = rules
         self.queued = self.given = 0
+        self.after_page = False
 
     def _forget_messages(self) -> None:
         pushes = [item for item in self.outbox or () if isinstance(item, Push)]
         self.outbox = [*pushes] or None
         self.outbox_bytes = sum(push.size for push in pushes)
 
-    def start_at(self, offset: int) -> None:
-        """Begin at *offset*: what was before is not owed."""
+    def start_at(self, offset: int, *, after_page: bool = False) -> None:
+        """Begin at *offset*: what was before is not owed.
+
+        :param after_page: a gap that is told now concerns what was sent after the page was made.
+        """
+        self.after_page = after_page
         self.outbox = None
         self.outbox_bytes = 0
         self.needs_replay = False
         self.given = 0
         self.acked = self.queued = self.start = offset
 
-    def resume_unknown(self, offset: int) -> None:
+    def resume_unknown(self, offset: int, *, after_page: bool = False) -> None:
         """Begin where a client says it is that we know nothing of: history has the rest."""
+        self.after_page = after_page
         self.given = 0
         self.acked = offset
         self._drop_pushes()
@@ -343,6 +352,7 @@ class Outbox:
                 self.deliver(push)
         self.queued = max(self.queued, end)
         self.needs_replay = more or self.last_skipped_offset > self.queued
+        self.after_page = self.after_page and self.needs_replay
 
     def gap(self, now_offset: int) -> None:
         """History cannot give what was missed: the client is told, and starts at now."""
@@ -354,9 +364,11 @@ class Outbox:
         self.acked = self.queued = now_offset - 1
         self.start = now_offset
         if self.v1:
-            self.deliver(Push("", "[:chsk/gap nil]", now_offset))
+            data = '{:reason "page"}' if self.after_page else "nil"
+            self.deliver(Push("", f"[:chsk/gap {data}]", now_offset))
         else:
             self.acked = self.queued = now_offset
+        self.after_page = False
 
     @property
     def begins_with_gap(self) -> bool:
@@ -533,7 +545,8 @@ class ServerSession(Outbox):
             self.given = max(self.given, batch[-1].offset)
         else:
             self.acked = batch[-1].offset
-        key = (encode, self.composer.key, self.v1, *[push.offset for push in batch])
+        first = batch[0].channel or batch[0].text  # two gaps at one offset may have two reasons
+        key = (encode, self.composer.key, self.v1, first, *[push.offset for push in batch])
         frame = frames.get(key)
         if frame is None:
             frame = encode(self._batch(batch))

@@ -30,7 +30,7 @@ from ..protocol import session as s
 from ..protocol.push import CANONICAL, Push
 from ..protocol.session import Rules, ServerSession
 from ..protocol.wire import Data
-from ..security import check_may_act
+from ..security import Began, check_may_act
 from ..transports.longpoll import Poller
 from ..transports.transport import Transport
 from .asks import Asks
@@ -196,7 +196,18 @@ class Clients:
             raise Refused(503, f"try again: {error}", retry_after=1) from error
         finally:
             hub.run(self._controls.release, uid or client_id, controls)
+        if opening.page:
+            return hub.run(self._entered_from_page, entered, recovered)
         return entered._replace(recovered=recovered)
+
+    @on_hub
+    def _entered_from_page(self, entered: Entered, recovered: bool | None) -> Entered:
+        """It has no cursor of its own, so all follows the handshake: a gap, too."""
+        if recovered is False:
+            self._history.page_gap(entered.connection)
+        since, own = entered.began
+        here = entered.connection.session.acked  # before the gap
+        return entered._replace(recovered=None, began=Began(min(since, here), own))
 
     @on_hub
     def _admit(self, opening: Opening) -> None:
@@ -241,9 +252,7 @@ class Clients:
         now = self.hub.now()
         current = not arrival.epoch or arrival.epoch == self._broker.epoch
         # Start offset: the client is not owed earlier events.
-        watermark = self._broker.watermark()
-        if current:
-            watermark = max(watermark, arrival.offset)
+        watermark = max(self._broker.watermark(), arrival.offset if current else 0)
         cursor = self._cursor_of(opening, arrival)
         begins = start = self._start_of(opening, kind, arrival, cursor, watermark)
         if opening.uid is not None:
@@ -256,19 +265,20 @@ class Clients:
             connection = self._begin(opening, kind, arrival, cursor, start)
         else:
             if connection.is_overtaken(opening, kind, cursor):
-                # The session stays as it is, since the page's other link may tell the page that
-                # it has everything up to `acked`.
+                # The session stays as it is: another link may tell the page that it has all of it.
                 cursor = connection.session.acked
                 begins = min(watermark, cursor)
             self._come_back(connection, opening, arrival, cursor, start)
         if start < watermark:
             connection.session.fall_behind()
+        began = self._began(connection, opening, cursor, begins)
         number = connection.opened(
             opening,
             kind,
             None if arrival.trial else arrival.token,
             arrival.offset if current else watermark,
             now,
+            began.own if opening.v1 else 0,  # of others the broker knows how far they were served
         )
         if not current:
             self._registration.reattach(silent=True, only=connection)
@@ -278,19 +288,35 @@ class Clients:
             self._presence.user_presence_changed(opening.uid, True, arrival.generation)
         self._apply_pending(connection, opening, arrival, controls)
         recovered = None if opening.cursor is None or not opening.v1 else cursor is not None
-        return Entered(opening, connection, recovered, arrival.known, number, begins)
+        return Entered(opening, connection, recovered, arrival.known, number, began)
 
     def _cursor_of(self, opening: Opening, arrival: Arrival) -> int | None:
         """The offset of the client's cursor; None where it cannot go on from there."""
         if not opening.trusted:
             return None
-        cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
+        cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.began.since)
+        if opening.page and cursor is not None and cursor < arrival.dropped:
+            return None
         if cursor is None or arrival.whole or cursor <= self._epoch_began:
             return cursor
         # Perhaps of a process that did not know all topics.
         known = {topic for topic, since in arrival.topics.items() if since <= self._epoch_began}
         told = known.issuperset(self._registration.unsaid(opening.uid))
         return cursor if told and cursor >= arrival.restored else None
+
+    @staticmethod
+    def _began(connection: Connection, opening: Opening, cursor: int | None, begins: int) -> Began:
+        """Where the time of a client began that is being let in.
+
+        :param cursor: of *opening*; None where it does not hold.
+        :param begins: where it begins if nothing proves that it was here before.
+        """
+        if opening.page:
+            # Whoever had its client id before was not this client.
+            own = connection.own if connection.digest == opening.digest else begins
+            return Began(begins if cursor is None else min(cursor, begins), own)
+        since, own = opening.began if opening.trusted else (begins, begins)
+        return Began(min(since, begins), min(own, begins))  # ahead: of an epoch on another clock
 
     def _begin(
         self, opening: Opening, kind: str, arrival: Arrival, cursor: int | None, watermark: int
@@ -307,11 +333,11 @@ class Clients:
         if self._trace.on:
             self._trace.client("open", uid, client_id, about=kind)
         if cursor is not None and opening.v1:
-            one.resume_unknown(cursor)
+            one.resume_unknown(cursor, after_page=opening.page)
         elif arrival.cursor is not None and not opening.v1:
             one.resume_unknown(arrival.cursor)
         else:
-            self._start_at(connection, watermark)
+            self._start_at(connection, watermark, opening)
         return connection
 
     def _come_back(
@@ -331,7 +357,7 @@ class Clients:
             connection.transport.replaced(self._replaced, REPLACED)
             connection.lose(self.hub.now())
         if opening.v1 and (cursor is None or not one.v1):
-            self._start_at(connection, watermark)
+            self._start_at(connection, watermark, opening)
         elif cursor is not None and cursor > watermark:
             one.resume_unknown(cursor)  # forged, or from another process: history knows
         elif cursor is not None:
@@ -352,12 +378,12 @@ class Clients:
         if cursor is not None or kind == "ws" or arrival.whole or not opening.trusted:
             return now
         ours = s.read_cursor(opening.cursor, self._broker.epoch) is not None
-        fresh = opening.cursor is None or ours or opening.since > self._epoch_began
+        fresh = opening.cursor is None or ours or opening.began.since > self._epoch_began
         return now if fresh else self._epoch_began
 
-    def _start_at(self, connection: Connection, offset: int) -> None:
+    def _start_at(self, connection: Connection, offset: int, opening: Opening) -> None:
         """Begin at *offset*, and read topics from history: the worker may not hear them yet."""
-        connection.start_at(offset)
+        connection.start_at(offset, after_page=opening.page)
         one = connection.session
         if one.uid is not None and self._memberships.of(one.uid):
             one.fall_behind()
@@ -383,7 +409,7 @@ class Clients:
         if one.v1:
             extras = {
                 "cursor": f"{self._rules.epoch}:{one.acked}",
-                "resume": self._resume(entered),
+                "resume": opening.resume and opening.resume(entered.began),
                 "recovered": entered.recovered,
                 "kalive-ms": int(config.ws_kalive * 1000),
                 "lp-timeout-ms": int(config.lp_timeout * 1000),
@@ -393,12 +419,6 @@ class Clients:
                 "server": "flask_chsk",
             }
         return one.handshake(opening.data, csrf_token=opening.csrf_token, extras=extras)
-
-    def _resume(self, entered: Entered) -> str | None:
-        opening, since = entered.opening, entered.since
-        if opening.trusted:
-            since = min(since, opening.since)  # ahead: of an epoch on another clock
-        return opening.resume and opening.resume(since)
 
     # transports come and go ----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ..hub import Waiter
 from ..protocol.generations import CURRENT, Generation
 from ..protocol.session import TRY_LATER, Rules, ServerSession
 from ..protocol.wire import Composer
+from ..security import Began
 from ..transports.longpoll import Poller
 from ..transports.transport import Transport
 
@@ -29,6 +30,7 @@ class Asked(NamedTuple):
 
 
 NEVER = Asked()
+ANEW = Began(0, 0)  # nothing proves that a client was here before
 
 
 class KeptRequest(Protocol):
@@ -54,12 +56,13 @@ class Opening:
     generation: Generation = CURRENT
     expires_at: float | None = None  # of the identity, by the hub's clock; None: never
     cursor: str | None = None
-    trusted: bool = False  # its resume token is ours
-    since: int = 0  # the offset of the handshake that gave it
+    trusted: bool = False  # the cursor is a page's, or its resume token is ours
+    began: Began = ANEW  # what it proves
+    page: bool = False  # the cursor is one of a page, which has had no handshake yet
     asked: Asked = NEVER
     data: Any = None  # the application's handshake data, a piece of its composer
     csrf_token: Any = field(default=None, repr=False)  # another piece
-    resume: Callable[[int], str] | None = None  # makes the token it gets, of where its time began
+    resume: Callable[[Began], str] | None = None  # makes the token that it gets
     number: int | None = None  # polls of our clients count up
 
     @property
@@ -76,7 +79,7 @@ class Entered(NamedTuple):
     recovered: bool | None
     known: bool = False  # another process had it
     number: int = 0  # of this opening, among those of the connection
-    since: int = 0  # the offset of this opening
+    began: Began = ANEW  # where the client's time began
 
     @property
     def is_latest(self) -> bool:
@@ -161,6 +164,7 @@ class Connection:
         "lost_at",
         "next_check_at",
         "openings",
+        "own",
         "registered_at",
         "request",
         "served",
@@ -193,6 +197,7 @@ class Connection:
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # its name at the broker
         self.registered_at = 0  # the offset at which the broker gave it that name
+        self.own = 0  # from here on it is owed what is sent to this client alone
         self._begins_at = 0  # where a handshake let the page begin; 0: a poll has confirmed it
         # Of reading history (replay.py):
         self.gap_due = False  # the client missed what it was not known to be owed
@@ -307,7 +312,7 @@ class Connection:
             return polls and kind == "ws"  # a poll is the latest that the page asked for
         return polls and cursor <= one.acked
 
-    def start_at(self, offset: int) -> None:
+    def start_at(self, offset: int, *, after_page: bool = False) -> None:
         """Begin the session at *offset*: nothing from before is owed, nor that it is missing.
 
         The handshake of a WebSocket on trial told the page where the session was before, so the
@@ -317,17 +322,27 @@ class Connection:
         if trial is not None:
             trial.end(TRY_LATER, "its client began anew by another request")
         self.gap_due = False
-        self.session.start_at(offset)
+        self.session.start_at(offset, after_page=after_page)
 
     # what else changes ---------------------------------------------------------------------
 
-    def opened(self, opening: Opening, kind: str, token: str | None, since: int, now: float) -> int:
+    def opened(
+        self,
+        opening: Opening,
+        kind: str,
+        token: str | None,
+        since: int,
+        now: float,
+        own: int = 0,
+    ) -> int:
         """Another handshake or poll of the client was let in; its number.
 
         :param kind: of the request: ``"ws"``, ``"ajax"`` or ``"poll"``.
         :param token: of this opening, at the broker; None: the one before holds.
         :param since: its offset.
+        :param own: from where on it is owed what is sent to this client alone.
         """
+        self.own = own
         self.digest = opening.digest
         self.generation = opening.generation
         self.asked = opening.asked.offset

@@ -87,7 +87,7 @@ class Polls:
         if entered is None:
             return self._empty(opening)
         # A client of another worker that brings its cursor goes on without a handshake.
-        known = entered.recovered if opening.v1 else entered.known
+        known = entered.recovered and not opening.page if opening.v1 else entered.known
         greets = handshake or not known
         return self.hub.run(self._open, entered, greets, wait)
 
@@ -133,7 +133,8 @@ class Polls:
             # The poll was on its way while the client changed to WebSocket.
             return self._empty(opening)
         poller = known.poller
-        if poller is not None and (not known.session.v1 or opening.trusted):
+        goes_on = opening.trusted and not opening.page
+        if poller is not None and (not known.session.v1 or goes_on):
             self._clients.expiries.note(known, opening.expires_at)
             return self._poll(known, poller, opening, wait)
         return None
@@ -167,7 +168,7 @@ class Polls:
                 self._counters["takeovers_refused"] += 1
                 raise Refused(429, "polls of this client chase each other", retry_after=1)
         if one.v1 and opening.cursor is not None:
-            cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.since)
+            cursor = s.read_cursor(opening.cursor, self._broker.epoch, opening.began.since)
             if cursor is None:
                 if not one.begins_with_gap:
                     connection.owe_gap()

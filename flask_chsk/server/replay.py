@@ -91,25 +91,26 @@ class History:
 
     def next_page(self, connection: Connection) -> bool:
         """Read and take in a page; may wait for the broker. False: there is a gap."""
-        position = self.hub.run(self._position, connection.session)
+        position = self.hub.run(self._position, connection)
         page = self._broker.since(*position, s.PAGE_BYTES)
         return self.hub.run(self._take_page, connection, position, page)
 
     @on_hub
-    def _position(self, one: ServerSession) -> Position:
-        return self._channels(one), one.queued
+    def _position(self, connection: Connection) -> Position:
+        return self._channels(connection), connection.session.queued
 
     @on_hub
     def _take_page(self, connection: Connection, position: Position, page: Page) -> bool:
         one = connection.session
-        if not one.needs_replay or self._position(one) != position:
+        if not one.needs_replay or self._position(connection) != position:
             # Meanwhile the client came back with another cursor, or joined a topic, so this page
             # may lack something. The session still needs a replay, and asks again.
             return True
         if connection.gap_due or not page.complete:
             now = self._broker.watermark()
             # Above all that the client may have had from any process, or it would not hear of it.
-            connection.start_at(max(now, page.end + 1))
+            after_page = connection.session.after_page
+            connection.start_at(max(now, page.end + 1), after_page=after_page)
             return False
         pushes: list[Push] = []
         for push in page.pushes:
@@ -118,7 +119,7 @@ class History:
                     pushes.append(push)
             elif push.offset > connection.since:  # perhaps this process heard nothing then
                 self._control(push, connection)
-        if self._position(one) != position:
+        if self._position(connection) != position:
             return True  # it joined a topic, or left one: its channels are others now
         self._counters["recovered"] += len(pushes)
         one.caught_up(pushes, page.end, more=page.more)
@@ -138,9 +139,19 @@ class History:
         one = connection.session
         one.gap(max(self._broker.watermark(), one.queued, one.given))
 
-    def _channels(self, one: ServerSession) -> dict[str, int]:
+    @on_hub
+    def page_gap(self, connection: Connection) -> None:
+        """Tell a client that has begun at now that something is missing since its page was made."""
+        one = connection.session
+        begins_behind = one.needs_replay  # of topics that this worker may not hear yet
+        self.gap(connection)
+        if begins_behind:
+            one.fall_behind()
+
+    def _channels(self, connection: Connection) -> dict[str, int]:
+        one = connection.session
         uid = one.uid
-        channels = {EVERYONE: 0, client_channel(uid, one.client_id): 0}
+        channels = {EVERYONE: 0, client_channel(uid, one.client_id): connection.own}
         if uid is None:
             channels[ANONYMOUS] = 0
         else:

@@ -111,6 +111,9 @@ export interface Options {
   /** Default: the `<meta name="chsk">` of the page. Asked before every connection; ASCII, and
    * within 10 s. */
   csrfToken?: MaybeAsync<string | null | undefined>;
+  /** `chsk.page_cursor()` of the data that the page was made of: it gets all that was sent since.
+   * Default: the `<meta name="chsk">` of the page. */
+  cursor?: string | null;
   /** A bearer token, for clients without cookies. Asked before every connection; ASCII, and within
    * 10 s. */
   auth?: MaybeAsync<string | null | undefined>;
@@ -167,8 +170,9 @@ export interface Until {
 export interface Internal {
   "chsk/state": State;
   "chsk/handshake": readonly [uid: string | null, csrf: string | null, data: any];
-  /** Events were missed for good: load afresh what was built from them. */
-  "chsk/gap": undefined;
+  /** Events were missed for good: load afresh what was built from them. `page`: since the page was
+   * made, perhaps long ago, so do not reload a page that comes from a cache: fetch its data. */
+  "chsk/gap": { readonly reason: "page" } | null | undefined;
   /** The server's ping, and the answer to ours; only for handlers of these very ids. */
   "chsk/ws-ping": undefined;
   "chsk/ws-pong": undefined;

@@ -125,7 +125,7 @@ const plain = (x) => (x instanceof Keyword ? x.name : x);
 
 /** Whether `x` is `[id]` or `[id, data]` with a namespaced id. @param {any} x */
 export const isEvent = (x) =>
-  Array.isArray(x) && (x.length === 1 || x.length === 2) && isName(plain(x[0]), true);
+  Array.isArray(x) && x.length < 3 && isName(plain(x[0]), true);
 
 /** `x`, or `["chsk/bad-event", x]` where it is no event. @param {any} x */
 export const asEvent = (x) => (isEvent(x) ? x : ["chsk/bad-event", x]);
@@ -413,6 +413,7 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
     });
     if (answer.ok) opts.handled?.();
     res.status = answer.status;
+    if (!answer.ok) res.error = answer.status;
     res.contentType = answer.headers.get("content-type");
     const seconds = Math.max(0, parseInt(answer.headers.get("retry-after")));
     res.retryAfterMs = Math.min(seconds, RETRY_AFTER_S) * 1000 || undefined;
@@ -425,7 +426,6 @@ async function http(fetch, url, { method = "get", params, headers, body, signal,
       const [where] = answer.url.split("?");
       res.foreign = answer.redirected ? `a redirect to ${where}` : "a page of HTML";
     }
-    if (!answer.ok) res.error = answer.status;
   } catch (error) {
     res.error = abort.signal.reason ?? "exception";
   }
@@ -446,8 +446,7 @@ export function ajaxCall(url, opts, callback) {
     const packer = /** @type {any} */ ({ edn, json })[/** @type {any} */ (known)[0]];
     if (packer) res.content = packer.unpack(res.content);
   };
-  const binary = opts.respType === "binary";
-  http(opts.fetch ?? fetch, url, { ...opts, binary, read, signal: abort.signal }).then((res) => {
+  http(opts.fetch ?? fetch, url, { ...opts, binary: opts.respType === "binary", read, signal: abort.signal }).then((res) => {
     const { status, content } = res;
     if (!status && res.error === "exception") res.error = "http-error";
     if ((content === "" || content?.byteLength === 0) && status < 300 && status !== 204) {
@@ -696,13 +695,14 @@ function ajaxLink(owner, { batch }) {
 
 /** Options and their defaults; chsk.d.ts says what each is for. */
 const DEFAULTS = {
+  cursor: undefined, // that of the page
   auth: null,
   clientId: null,
   connect: true,
   csrfToken: undefined, // that of the page
+  params: null,
   headers: null,
   keywords: null,
-  params: null,
   type: "auto",
   recvBuf: 2048,
   wsKaliveMs: 25_000,
@@ -733,7 +733,9 @@ export class ChannelSocket {
   /** @type {Map<string, Set<any>>} By id; those of onAny() and onError() by names that no id has. */
   #handlers = new Map();
   /** @type {Set<(old: any, now: any) => void>} */ #watchers = new Set();
-  /** @type {{epoch?: string, offset?: number}} Of the last event. */ #cursor = {};
+  /** @type {{epoch?: string, offset?: number, page?: string}} Of the last event; until the first
+   * handshake that of the page. */
+  #cursor = {};
   #secret = randomText(); // proves to the server that all requests are of one client
   /** @type {string | undefined} */ #resume;
   /** @type {any} What requests need: `{csrf, auth, wsUrl, url}`. */ #access = {};
@@ -765,6 +767,7 @@ export class ChannelSocket {
     for (const name in opts) if (opts[name] !== undefined) this.#opts[name] = opts[name];
     assertOptions(this.#opts);
     const { packer, type, recvBuf, clientId } = this.#opts;
+    this.#cursor.page = this.#opts.cursor ?? meta()?.cursor;
     this.#packer = /** @type {any} */ ({ edn: ednPacker(this.#opts), json })[packer] ?? packer;
     this.#path = path ?? meta()?.path ?? "/chsk";
     this.clientId = clientId ?? randomText();
@@ -1184,7 +1187,7 @@ export class ChannelSocket {
       how = this.#ajaxClosed ?? how;
     } else {
       const brief = udt - this.#openedAt < STABLE_MS;
-      if (ws && brief) this.#shortLived += Number(blocked);
+      if (ws && brief) this.#shortLived += +blocked;
       else if (ws) {
         this.#shortLived = 0;
         this.#upgradeMs = UPGRADE_SOON_MS;
@@ -1538,8 +1541,8 @@ export class ChannelSocket {
   // Requests ----------------------------------------------------------------------------
 
   #here() {
-    const { epoch, offset } = this.#cursor;
-    return epoch && epoch + ":" + offset;
+    const { epoch, offset, page } = this.#cursor;
+    return epoch ? epoch + ":" + offset : page;
   }
 
   /** @param {any} [more] */

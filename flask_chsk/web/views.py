@@ -29,8 +29,9 @@ from ..protocol import generations
 from ..protocol.generations import Generation
 from ..protocol.session import is_unreadable, read_sized
 from ..protocol.wire import Composer
+from ..security import Began
 from ..server.admission import Admission
-from ..server.connection import Opening
+from ..server.connection import ANEW, Opening
 from ..server.dispatch import RUNNING_BYTES
 from ..server.rates import network_of
 from ..server.trace import Happening
@@ -281,9 +282,8 @@ class Endpoint:
             raise Refused(401, "not authorized: sign in first")
         self._check_rate(worker)
         uid, expires_at = self._identity(worker)
-        client = uid, client_id, digest
-        keys = state.resume_keys if v1 else []
-        began = security.resumes_since(keys, shown.resume, *client) if v1 else None
+        keys, owner = state.resume_keys if v1 else [], (uid, client_id, digest)
+        cursor, began, page = _shown_cursor(keys, values.get("cursor"), shown, owner)
         opening = Opening(
             uid=uid,
             expires_at=expires_at,
@@ -293,13 +293,14 @@ class Endpoint:
             v1=v1,
             generation=generation,
             digest=digest,
-            cursor=values.get("cursor") or None,
+            cursor=cursor,
             trusted=began is not None,
-            since=began or 0,
+            began=began or ANEW,
+            page=page,
             asked=asked,
             data=None if kind == "post" else self._handshake_data(composer),
             csrf_token=self._csrf_in_handshake(composer),
-            resume=partial(security.resume_token, keys[0], *client) if v1 else None,
+            resume=partial(security.resume_token, keys[0], *owner) if v1 else None,
             number=_number(values.get("n", "")) if v1 else None,
         )
         return worker, opening, origin
@@ -575,6 +576,19 @@ def _allow(response: Response, origin: str) -> None:
     if origin != "*":
         response.headers["Access-Control-Allow-Credentials"] = "true"
         response.vary.add("Origin")
+
+
+def _shown_cursor(
+    keys: list[bytes],
+    cursor: str | None,
+    shown: security.Shown,
+    client: tuple[str | None, str, str],
+) -> tuple[str | None, Began | None, bool]:
+    """The cursor of a request, what proves it, and whether it is a page's."""
+    if not cursor or "." not in cursor:
+        return cursor or None, security.read_resume_token(keys, shown.resume, *client), False
+    found = security.read_page_cursor(keys, cursor, client[0])
+    return (cursor, None, True) if found is None else (found, ANEW, True)
 
 
 def _own_origin() -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flask_chsk import brokers, figures, packers, security
+from flask_chsk import figures, packers, security
+from flask_chsk.brokers import contract
 from flask_chsk.client import policy
 from flask_chsk.client.session import ClientSession
 from flask_chsk.config import Config
@@ -102,7 +103,7 @@ LIMITS = {
     "characters of an event id": event._ID_LENGTH,
     "characters of a cursor": 40,
     "characters of a key": session.KEY_LENGTH,
-    "keys that are remembered of one client": brokers.KEYS,
+    "keys that are remembered of one client": contract.KEYS,
     "bytes of a reply that is kept for a repetition": idempotency.KEPT_REPLY,
     "events in one batch": session.BATCHED,
     "characters of a bad package that the application gets": session.BAD_PACKAGE_SHOWN,
@@ -113,7 +114,7 @@ LIMITS = {
     "bytes of a form beside the message": form.OTHER_BYTES,
     "bytes of a request's head, as a server keeps it": views.MOST_KEPT,
     "seconds for the body of a POST to arrive": int(views.BODY_SECONDS),
-    "topics of one user": brokers.MAX_TOPICS,
+    "topics of one user": contract.MAX_TOPICS,
 }
 
 

@@ -21,7 +21,7 @@ const MISTAKES = [
   ["a function as a value", (c) => c.send(["a/b", { done: () => {} }]), 'PackError: data["done"]: a function'],
   ["an object of a class", (c) => c.send(["a/b", [new (class Order {})()]]), "PackError: data[0]: object of type Order"],
   ["a packer that is not there", () => new ChannelSocket(PATH, { packer: "protobuf" }), 'TypeError: packer: "edn", "json" or a packer, not protobuf'],
-  ["an option that is misspelt", () => new ChannelSocket(PATH, { offlineQeue: 9 }), "TypeError: offlineQeue: not one of offlineQueue,backoff,location,csrfToken,type,recvBuf,chskUrl,WebSocket,fetch,auth,clientId,connect,headers,keywords,params,wsKaliveMs,lpTimeoutMs,packer,wrapRecv,ajaxOpts"],
+  ["an option that is misspelt", () => new ChannelSocket(PATH, { offlineQeue: 9 }), "TypeError: offlineQeue: not one of offlineQueue,backoff,location,csrfToken,type,recvBuf,chskUrl,WebSocket,fetch,cursor,auth,clientId,connect,params,headers,keywords,wsKaliveMs,lpTimeoutMs,packer,wrapRecv,ajaxOpts"],
 ];
 
 describe("a mistake in a page", () => {

@@ -63,7 +63,7 @@ describe("an option", () => {
   ]) {
     it(`${name} does not exist, and the error names ${first} first of those that do`, () => {
       const all =
-        "WebSocket ajaxOpts auth backoff chskUrl clientId connect csrfToken fetch headers keywords location " +
+        "WebSocket ajaxOpts auth backoff chskUrl clientId connect csrfToken cursor fetch headers keywords location " +
         "lpTimeoutMs offlineQueue packer params recvBuf type wrapRecv wsKaliveMs";
       assert.throws(
         () => new ChannelSocket(PATH, { [name]: undefined }),

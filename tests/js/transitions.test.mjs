@@ -7,6 +7,7 @@ import { ChannelSocket, expBackoff } from "../../flask_chsk/static/chsk.js";
 import { HANDSHAKE, overAjax, overWs, settle, world } from "./fakes.mjs";
 
 const RECOVERED = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:10" :recovered true}]] nil]';
+const AT_PAGE = '[[:chsk/handshake ["ann" nil nil {:cursor "e1:7" :resume "tok"}]] nil]';
 const LOST = '[[:chsk/handshake ["ann" nil nil {:cursor "e9:70" :recovered false}]] nil]';
 
 /** An automatic one that found WebSockets blocked, with its poll parked. */
@@ -56,6 +57,29 @@ describe("a lost WebSocket", () => {
         lastWsClose: { udt, reason: "clean", code: 1011, message: "oops" },
       },
     );
+  });
+
+  for (const [kind, over] of Object.entries({ overWs, overAjax })) {
+    it(`begins at the cursor of its page, until it has one of its own (${kind})`, async (t) => {
+      const here = await over(t, { cursor: "e1:7.signed", handshake: AT_PAGE });
+      assert.equal((here.sockets[0] ?? here.gets()[0]).params.cursor, "e1:7.signed");
+      const events = here.heard();
+      const message = '[[[:a/x 1] [:chsk/gap {:reason "page"}]] nil "e1:9,+3"]';
+      if (kind === "overWs") here.socket.says(message);
+      else await here.get.answers(message);
+      assert.deepEqual(events, [["a/x", 1], ["chsk/gap", { reason: "page" }]]);
+      here.chsk.reconnect();
+      await here.tick(1000);
+      const next = kind === "overWs" ? here.socket : here.get;
+      assert.equal(next.params.cursor, "e1:12");
+    });
+  }
+
+  it("shows the cursor of its page no more after the application closed it", async (t) => {
+    const here = await overWs(t, { cursor: "e1:7.signed", handshake: AT_PAGE });
+    here.socket.drops(4003);
+    await here.tick(1000);
+    assert.equal(here.socket.params.cursor, undefined);
   });
 
   it("tells of a gap where the server could not recover, and goes on from now", async (t) => {
@@ -1009,7 +1033,9 @@ describe("the application's wishes", () => {
   it("may be found in the page", async (t) => {
     globalThis.document = {
       querySelector: (selector) =>
-        selector === 'meta[name="chsk"]' && { dataset: { path: "/app/chsk", csrfToken: "tok" } },
+        selector === 'meta[name="chsk"]' && {
+          dataset: { path: "/app/chsk", csrfToken: "tok", cursor: "e1:7.signed" },
+        },
     };
     t.after(() => delete globalThis.document);
     const location = { href: "https://example.org:8443/app/page?x#y" };
@@ -1027,6 +1053,7 @@ describe("the application's wishes", () => {
     chsk.destroy();
     const [url, protocols] = WebSocket.args;
     assert.match(url, /^wss:\/\/example\.org:8443\/app\/chsk\?client-id=cid&/);
+    assert.equal(new URL(url).searchParams.get("cursor"), "e1:7.signed");
     assert.deepEqual(protocols.slice(2), ["csrf.dG9r"]);
   });
 });

@@ -16,7 +16,7 @@ from flask_chsk.errors import Refused
 from flask_chsk.packers import make
 from flask_chsk.protocol.session import read_sized
 from flask_chsk.protocol.wire import WIRES, Composer
-from flask_chsk.server.connection import Opening
+from flask_chsk.server.connection import ANEW, Opening
 from flask_chsk.server.worker import Worker
 from flask_chsk.transports.link import Link
 from flask_chsk.transports.longpoll import body
@@ -109,7 +109,7 @@ class Front:
         self._wait()
         uid, client_id = request.uid, request.client_id
         digest = security.digest_of_secret(request.secret)
-        began = security.resumes_since([KEY], request.resume, uid, client_id, digest)
+        began = security.read_resume_token([KEY], request.resume, uid, client_id, digest)
         return Opening(
             uid=uid,
             client_id=client_id,
@@ -118,7 +118,7 @@ class Front:
             digest=digest,
             cursor=request.cursor,
             trusted=began is not None,
-            since=began or 0,
+            began=began or ANEW,
             asked=asked,
             resume=partial(security.resume_token, KEY, uid, client_id, digest),
             number=request.number,

@@ -136,7 +136,9 @@ def test_the_checker_finds_a_trial_that_goes_on_after_a_gap(
     world: Quiet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Connection, "start_at", lambda connection, offset: connection.session.start_at(offset)
+        Connection,
+        "start_at",
+        lambda connection, offset, **more: connection.session.start_at(offset),
     )
     with pytest.raises(Violated, match="ann's page 1 missed event 1 "):
         test_a_websocket_on_trial_ends_where_polls_tell_of_a_gap(world)

@@ -65,6 +65,7 @@ KEYS: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "recovery_events": ([(0, 0)], [-1, None]),
     "recovery_bytes": ([(0, 0)], [-1, 1.5]),
     "recovery_seconds": ([(0, 0.0), (3600, 3600.0)], [-1, 86401]),
+    "page_grace": ([(0, 0.0), (15, 15.0)], [-1, 3601, None]),
     "allow_unshared": ([(True, True)], [1, None]),
     "health": ([(True, True)], [1, None]),
     "broker_url": ([("redis://host/1", "redis://host/1")], ["", None]),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flask_chsk.errors import Refused
 from flask_chsk.security import (
+    Began,
     Shown,
     check_client_id,
     check_csrf,
@@ -19,14 +20,17 @@ from flask_chsk.security import (
     check_origin,
     digest_of_secret,
     offers,
+    page_cursor,
+    read_page_cursor,
+    read_resume_token,
     resume_key,
     resume_token,
-    resumes_since,
     subprotocol_value,
 )
 
 OWN = "https://example.org"
 KEY = resume_key("secret")
+SEVEN = Began(7, 7)
 
 
 def refusal(check: Any, *args: Any) -> tuple[int, str]:
@@ -230,8 +234,8 @@ def test_a_users_client_is_the_users_whatever_secret_is_shown() -> None:
 
 
 def test_a_token_is_good_for_one_client_of_one_user_with_one_secret() -> None:
-    token = resume_token(KEY, "ann", "c1", DIGEST, 7)
-    assert resumes_since([KEY], token, "ann", "c1", DIGEST) == 7
+    token = resume_token(KEY, "ann", "c1", DIGEST, SEVEN)
+    assert read_resume_token([KEY], token, "ann", "c1", DIGEST) == SEVEN
     others: list[tuple[str | None, str, str]] = [
         ("bob", "c1", DIGEST),
         (None, "c1", DIGEST),
@@ -240,38 +244,93 @@ def test_a_token_is_good_for_one_client_of_one_user_with_one_secret() -> None:
         ("ann", "c1", digest_of_secret("t" * 22)),
     ]
     for other in others:
-        assert resumes_since([KEY], token, *other) is None
-    assert resumes_since([resume_key("other")], token, "ann", "c1", DIGEST) is None
+        assert read_resume_token([KEY], token, *other) is None
+    assert read_resume_token([resume_key("other")], token, "ann", "c1", DIGEST) is None
 
 
 def test_a_token_of_a_key_that_was_replaced_is_good() -> None:
-    token = resume_token(resume_key("old"), None, "c1", DIGEST, 7)
+    token = resume_token(resume_key("old"), None, "c1", DIGEST, SEVEN)
     keys = [resume_key("new"), resume_key("older"), resume_key("old")]
-    assert resumes_since(keys, token, None, "c1", DIGEST) == 7
-    assert resumes_since(keys[:2], token, None, "c1", DIGEST) is None
+    assert read_resume_token(keys, token, None, "c1", DIGEST) == SEVEN
+    assert read_resume_token(keys[:2], token, None, "c1", DIGEST) is None
 
 
 def test_a_token_tells_since_when_and_none_can_tell_it_otherwise() -> None:
-    token = resume_token(KEY, None, "c1", DIGEST, 0xABCDEF)
-    assert resumes_since([KEY], token, None, "c1", DIGEST) == 0xABCDEF
+    token = resume_token(KEY, None, "c1", DIGEST, Began(0xABCDEF, 0xABCDEF))
+    assert read_resume_token([KEY], token, None, "c1", DIGEST) == Began(0xABCDEF, 0xABCDEF)
     since, _, signed = token.partition(".")
-    for earlier in ("0", "1", since[:-1], since.upper(), f"0{since}", "", "-1", "+1", " 1"):
-        assert resumes_since([KEY], f"{earlier}.{signed}", None, "c1", DIGEST) is None
+    for earlier in (
+        "0",
+        "1",
+        since[:-1],
+        since.upper(),
+        f"0{since}",
+        "",
+        "-1",
+        "+1",
+        " 1",
+        f"{since}+1",
+    ):
+        assert read_resume_token([KEY], f"{earlier}.{signed}", None, "c1", DIGEST) is None
 
 
 @pytest.mark.parametrize(
     "token", [None, "", "x", ".", "0.", "0.x", "0.ü", "0.\udc80", "٣.x", "f" * 17 + "."]
 )
 def test_what_is_no_token_opens_nothing(token: str | None) -> None:
-    assert resumes_since([KEY], token, None, "c1", DIGEST) is None
+    assert read_resume_token([KEY], token, None, "c1", DIGEST) is None
 
 
 @pytest.mark.parametrize("uid", ["-", "u", "", "\ud800", "a\x00b"])
 def test_a_user_is_never_taken_for_nobody_or_another(uid: str) -> None:
-    token = resume_token(KEY, uid, "c1", DIGEST, 0)
-    assert resumes_since([KEY], token, uid, "c1", DIGEST) == 0
-    assert resumes_since([KEY], token, None, "c1", DIGEST) is None
+    token = resume_token(KEY, uid, "c1", DIGEST, Began(0, 0))
+    assert read_resume_token([KEY], token, uid, "c1", DIGEST) == Began(0, 0)
+    assert read_resume_token([KEY], token, None, "c1", DIGEST) is None
 
 
 def test_the_key_is_the_same_for_a_secret_in_text_and_in_bytes() -> None:
     assert resume_key("secret") == resume_key(b"secret") != resume_key(b"other")
+
+
+def test_a_token_of_a_page_tells_two_beginnings() -> None:
+    began = Began(0x3E8, 0x3F0)
+    token = resume_token(KEY, "ann", "c1", DIGEST, began)
+    assert token.startswith("3e8+8.")
+    assert read_resume_token([KEY], token, "ann", "c1", DIGEST) == began
+    for other in ("3e8", "3e8+0", "3e8+7", "3f0", "3e8+8+8", "3e8+"):
+        moved = f"{other}.{token.partition('.')[2]}"
+        assert read_resume_token([KEY], moved, "ann", "c1", DIGEST) is None
+
+
+# Page cursors ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uid", [None, "ann", "-", "a\x00b", "\ud800"])
+def test_a_page_cursor_is_good_for_its_user(uid: str | None) -> None:
+    text = page_cursor(KEY, uid, "e7f3:1042")
+    assert text.startswith("e7f3:1042.")
+    assert read_page_cursor([resume_key("new"), KEY], text, uid) == "e7f3:1042"
+    for other in (None, "bob", "uann", "page", ""):
+        if other != uid:
+            assert read_page_cursor([KEY], text, other) is None
+    assert read_page_cursor([resume_key("new")], text, uid) is None
+
+
+def test_a_page_cursor_cannot_be_moved() -> None:
+    signed = page_cursor(KEY, "ann", "e7f3:1042").partition(".")[2]
+    for cursor in ("e7f3:1041", "e7f3:104", "e7f4:1042", "", "u", "x.e7f3:1042"):
+        assert read_page_cursor([KEY], f"{cursor}.{signed}", "ann") is None
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", ".", "e7f3:1042", "e7f3:1042.", "e7f3:1042." + "ü" * 24]
+)
+def test_what_is_no_page_cursor_opens_nothing(text: str | None) -> None:
+    assert read_page_cursor([KEY], text, None) is None
+
+
+def test_a_resume_token_is_no_page_cursor_and_a_page_cursor_no_resume_token() -> None:
+    token = resume_token(KEY, None, "c1", DIGEST, SEVEN)
+    assert read_page_cursor([KEY], token, None) is None
+    text = page_cursor(KEY, None, "7")
+    assert read_resume_token([KEY], text, None, "c1", DIGEST) is None

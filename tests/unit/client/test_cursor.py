@@ -48,3 +48,18 @@ def test_a_handshake_moves_it_back_too() -> None:
     assert cursor.text == "e1:2"
     cursor.clear()
     assert (cursor.text, cursor.epoch) == (None, None)
+
+
+def test_the_cursor_of_a_page_holds_until_there_is_another() -> None:
+    cursor = Cursor("e1:5.signed")
+    assert (cursor.text, cursor.epoch) == ("e1:5.signed", None)
+    cursor.move("e1", 5)
+    assert cursor.text == "e1:5"
+    cursor.clear()
+    assert cursor.text is None
+
+
+def test_a_cursor_that_is_cleared_forgets_its_page() -> None:
+    cursor = Cursor("e1:5.signed")
+    cursor.clear()
+    assert cursor.text is None

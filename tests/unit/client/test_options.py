@@ -15,6 +15,7 @@ from flask_chsk.client.options import (
     checked_backoff,
     count,
     handler_id,
+    page_cursor,
     positive,
     seconds,
     session_options,
@@ -99,6 +100,12 @@ def test_options_are_kept_as_they_are_given() -> None:
 def test_an_option_that_cannot_be_is_named(name: str, given: Any) -> None:
     with pytest.raises(ConfigError, match=f"^{name} is "):
         session_options(**{**GIVEN, name: given})
+
+
+def test_a_cursor_is_what_a_view_returned() -> None:
+    assert [page_cursor(given) for given in (None, "", "e1:5.x")] == [None, None, "e1:5.x"]
+    with pytest.raises(ConfigError, match=r"^cursor is what chsk.page_cursor\(\) returned, not 5"):
+        page_cursor(5)
 
 
 def test_a_backoff_of_the_application_is_asked() -> None:

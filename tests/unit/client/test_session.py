@@ -45,6 +45,7 @@ class World:
     def __init__(self, packer: str = "edn", **options: Any) -> None:
         self.now = 1000.0
         options.setdefault("backoff", lambda attempt: float(attempt + 1))
+        cursor = options.pop("cursor", None)
         self.composer = Composer(make(packer), WIRES["1.21"])
         self.session = ClientSession(
             self.composer,
@@ -52,6 +53,7 @@ class World:
             random=lambda: 0.5,
             new_id=map("id{}".format, count()).__next__,
             wall=1_000_000.0,
+            cursor=cursor,
         )
 
     # what happens ----------------------------------------------------------------------
@@ -1043,6 +1045,29 @@ def test_what_could_not_be_recovered_is_told_as_a_gap(world: World) -> None:
         ("chsk/gap", None),
     ]
     assert world.session.cursor == "e2:7"
+
+
+def test_a_client_begins_at_the_cursor_of_its_page() -> None:
+    world = World(cursor="e1:7.signed")
+    link = world.connect()
+    assert link.cursor == "e1:7.signed"
+    world.confirm(link, cursor="e1:7")
+    world.push(link, 1, third="e1:9")
+    assert said(world) == [1]
+    world.say(link, [[Keyword("chsk/gap"), {"reason": "page"}]], None, "e1:12")
+    assert world.told() == [("chsk/gap", {"reason": "page"})]
+    world.call("cut")
+    world.turn(1)
+    assert world.tried().cursor == "e1:12"
+
+
+def test_a_client_whose_page_was_closed_shows_its_cursor_no_more() -> None:
+    world = World(cursor="e1:7.signed")
+    link = world.connect()
+    world.confirm(link, cursor="e1:7")
+    world.call("closed", link, LinkClosed(4003, "closed by the application", "clean", True))
+    world.turn(1)
+    assert world.tried().cursor is None
 
 
 def test_a_gap_of_a_live_connection_is_told(world: World) -> None:

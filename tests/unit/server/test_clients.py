@@ -9,6 +9,7 @@ import pytest
 from flask_chsk.errors import Refused
 from flask_chsk.protocol import session as s
 from flask_chsk.protocol.push import Push
+from flask_chsk.security import Began
 from flask_chsk.server.clients import ClosedWhileAway
 from flask_chsk.server.connection import State
 from flask_chsk.server.delayed_closes import Close, PendingResponse
@@ -98,11 +99,11 @@ def test_a_close_reaches_who_was_asked_for_before_it(office: Office) -> None:
 
 
 def test_a_handshake_says_where_the_client_is_and_what_it_may_do(office: Office) -> None:
-    entered = office.enter(resume=lambda since: f"token of {since}")
+    entered = office.enter(resume=lambda began: f"token of {began}")
     text = office.clients.handshake(entered)
     offset = entered.connection.session.acked
     assert f':cursor "{office.broker.epoch}:{offset}"' in str(text)
-    assert f':resume "token of {entered.since}"' in str(text)
+    assert f':resume "token of {entered.began}"' in str(text)
     assert ":recovered nil" in str(text)
 
 
@@ -397,9 +398,10 @@ def test_a_client_that_polls_begins_where_the_epoch_does(office: Office) -> None
     began = begins_anew(office)
     office.broker.publish("u:ann", "[:a/b 1]")
     office.broker.watermark = lambda: began  # this worker has not heard of the event yet
-    entered = office.enter(kind="poll", cursor="before:5", trusted=True)
+    before = Began(began, began)
+    entered = office.enter(kind="poll", cursor="before:5", trusted=True, began=before)
     session = entered.connection.session
-    assert (entered.recovered, session.acked, entered.since) == (False, began, began)
+    assert (entered.recovered, session.acked, entered.began) == (False, began, before)
     assert session.needs_replay
     office.worker.history.catch_up(entered.connection)
     office.hub.work()
