@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .errors import BrokerError, UsageError
@@ -32,19 +32,31 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.committed = False
-        self.sends: deque[tuple[str, Callable[[], object]]] = deque()  # with the event's id
+        self.sends: deque[_Send] = deque()
 
 
 # Not kept on the sessions, so a session that is closed, or used again, has nothing of the past.
 _waiting: WeakKeyDictionary[SessionTransaction, _Waiting] = WeakKeyDictionary()
 
 
-def defer(session: AnySession, id: str, send: Callable[[], object]) -> None:
+class _Send(NamedTuple):
+    id: str  # of the event
+    send: Callable[[], object]
+    on_lost: Callable[[], object]
+
+
+def defer(
+    session: AnySession,
+    id: str,
+    send: Callable[[], object],
+    on_lost: Callable[[], object] = lambda: None,
+) -> None:
     """Call *send* when the root transaction of *session* has committed; never, if it does not.
 
     Where the session has no transaction, one begins. What *send* raises is logged.
 
     :param id: of the event, for the log.
+    :param on_lost: called where the transaction has committed, and the event is not sent.
     :raises UsageError: for what is no session of SQLAlchemy, or for one whose transaction is over.
     """
     transaction = _innermost(_session_of(session))
@@ -52,7 +64,7 @@ def defer(session: AnySession, id: str, send: Callable[[], object]) -> None:
     if waiting is None:
         _listen(transaction.session)
         waiting = _waiting[transaction] = _Waiting()
-    waiting.sends.append((id, send))
+    waiting.sends.append(_Send(id, send, on_lost))
 
 
 def _session_of(given: Any) -> Session:
@@ -121,7 +133,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         return  # nothing was sent in it, or it is the work of one flush
     if not waiting.committed:
         if log.isEnabledFor(logging.DEBUG):
-            ids = ", ".join(id for id, _ in waiting.sends)
+            ids = ", ".join(one.id for one in waiting.sends)
             log.debug("dropped, as their transaction ended without a commit: %s", ids)
         return
     around = transaction.parent
@@ -133,16 +145,21 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         _waiting.setdefault(around, _Waiting()).sends.extend(waiting.sends)
 
 
-def _send(sends: deque[tuple[str, Callable[[], object]]]) -> None:
+def _send(sends: deque[_Send]) -> None:
     id = ""
     try:
         while sends:
-            id, send = sends.popleft()
+            id, send, on_lost = sends[0]
             try:
                 send()
             except Exception as error:
                 known = isinstance(error, BrokerError)
                 log.error("%s was not sent after its commit: %s", id, error, exc_info=not known)
+                on_lost()
+            sends.popleft()
     except BaseException as error:  # a timeout of gevent, say: the caller's own
-        log.error("%s and %d more were not sent after their commit: %r", id, len(sends), error)
+        more = len(sends) - 1
+        log.error("%s and %d more were not sent after their commit: %r", id, more, error)
+        for one in sends:
+            one.on_lost()
         raise

@@ -23,6 +23,7 @@ from flask.helpers import get_debug_flag
 
 from . import packers
 from .errors import ChskError, UnpackError
+from .figures import together
 from .inspector import Inspector
 from .printable import masked, printable
 from .publisher import Publisher
@@ -178,7 +179,7 @@ def stats(all_workers: bool) -> None:
     with _inspector() as inspector:
         found = inspector.ask("stats")
     if not all_workers:
-        return _print_counts(_sum(found))
+        return _print_counts(together(stats for _, stats in _answered(found)))
     for worker, counts in _answered(found):
         click.echo(f"worker {worker}")
         _print_counts(counts, "  ")

@@ -6,6 +6,7 @@ the three. All of them are there from the start, as 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -70,6 +71,9 @@ GAUGES = {
     "broker_schema": "Number of the format of keys and messages in Redis; 0 without Redis.",
 }
 
+# Of several workers the largest tells; of all others the sum.
+LARGEST = {"broker_clock_ahead", "broker_schema"}
+
 FAMILIES = {
     "refused": Family(
         "refusals",
@@ -95,6 +99,16 @@ AT_START = {
     **dict.fromkeys((*COUNTERS, *GAUGES), 0),
     **{f"{name}_{n}": 0 for name, family in FAMILIES.items() for n in family.numbers},
 }
+
+
+def together(workers: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The figures of several workers as those of one."""
+    found: dict[str, int] = {}
+    for stats in workers:
+        for name, value in stats.items():
+            known = found.get(name, 0)
+            found[name] = max(known, value) if name in LARGEST else known + value
+    return found
 
 
 def family_of(name: str) -> tuple[str, str] | None:

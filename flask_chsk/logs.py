@@ -13,7 +13,7 @@ from collections.abc import Callable
 from traceback import TracebackException
 from typing import Any
 
-from .printable import printable
+from .printable import printable, shown
 
 _LEVELS = {"trace": logging.DEBUG, "report": logging.INFO}  # Sente's names that logging lacks
 _LINES = 100  # of what one exception says: pydantic says some for each field
@@ -57,16 +57,10 @@ class _Shown:
         self._value = value
 
     def __str__(self) -> str:
-        return self._show(str)
+        return shown(self._value, str)
 
     def __repr__(self) -> str:
-        return self._show(repr)
-
-    def _show(self, show: Callable[[Any], str]) -> str:
-        try:
-            return printable(show(self._value))
-        except Exception:  # a value of the application's that breaks when looked at
-            return f"<{type(self._value).__name__}>"
+        return shown(self._value)
 
 
 def _traceback(error: BaseException | None) -> str | None:

@@ -14,7 +14,7 @@ from flask import Flask
 
 from . import forks
 from .errors import ConfigError, UsageError
-from .figures import AT_START, COUNTERS, FAMILIES, GAUGES, family_of
+from .figures import AT_START, COUNTERS, FAMILIES, GAUGES, LARGEST, family_of
 from .logs import RateLimitedLogger, logger
 from .state import State
 
@@ -31,8 +31,6 @@ except ImportError as error:  # the extra was not installed
 __all__ = ["ChskCollector"]
 
 PREFIX = "chsk_"
-# Of several workers the largest; of all other gauges the sum.
-LARGEST = {"broker_clock_ahead", "broker_schema"}
 
 log = logger(__name__)
 rate_limited = RateLimitedLogger(log)
@@ -57,7 +55,7 @@ class ChskCollector(Collector):
         if state is None:
             raise UsageError("this application has no chsk: call chsk.init_app(app) first")
         self._state: State = state
-        self._files = _Files(state) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else None
+        self._files = _files_of(state) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else None
 
     def describe(self) -> Iterator[Metric]:
         """The names, for the registry."""
@@ -90,6 +88,15 @@ def _metrics(stats: Mapping[str, int]) -> Iterator[Metric]:
         if found := family_of(name):
             families[found[0]].add_metric([found[1]], value)
     yield from families.values()
+
+
+def _files_of(state: State) -> _Files:
+    """What writes the figures of an application: one, however many collectors show them."""
+    for follower in state.followers:
+        files = getattr(follower, "__self__", None)
+        if isinstance(files, _Files):
+            return files
+    return _Files(state)
 
 
 class _Files:

@@ -7,6 +7,8 @@ came, they could forge lines, hide text or command a terminal, and be as long as
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 MOST = 500  # characters shown: some lines of a terminal
 
@@ -18,6 +20,14 @@ def printable(text: str, most: int = MOST) -> str:
     if not text.isprintable():
         text = "".join(one if one.isprintable() else _escaped(one) for one in text)
     return str(text) + cut
+
+
+def shown(value: object, show: Callable[[Any], str] = repr) -> str:
+    """*value* in one printable line; its type, where it breaks when it is looked at."""
+    try:
+        return printable(show(value))
+    except Exception:  # a value of the application's: rows of a session that is gone, say
+        return f"<{type(value).__name__}>"
 
 
 def _escaped(character: str) -> str:

@@ -314,8 +314,12 @@ def _listen(server: Server, options: Options) -> None:
     :raises UsageError: where the address cannot be had.
     """
     host, port = options.host, options.port
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise UsageError(f"a port is an int from 0 to 65535, not {port!r}")
     try:
         server.start()
+    except socket.gaierror as error:
+        raise UsageError(f"cannot listen on {host}: {error.strerror}") from error
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         why = "another program uses it" if taken else os.strerror(error.errno or 0)

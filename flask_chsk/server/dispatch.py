@@ -349,7 +349,6 @@ class Dispatcher:
     def _reply(self, ev: EventMessage, channel: ReplyChannel, value: Any) -> None:
         try:
             ev.reply(value)
-            self._tell_reply(ev, payload=value)
         except PackError as error:  # says where in the value; the traceback would be ours alone
             self._counters["handler_errors"] += 1
             log.error("handler of %s failed, uid %r: its %s", ev.id, ev.uid, error)
@@ -364,9 +363,9 @@ class Dispatcher:
         if channel is not None and ev.wants_reply:
             channel.error(status, message)
 
-    def _tell_reply(self, ev: EventMessage, about: str = "", payload: Any = None) -> None:
+    def _tell_reply(self, ev: EventMessage, about: str) -> None:
         if self._trace.on:
-            self._trace.client("reply", ev.uid, ev.client_id, ev.id, about, payload)
+            self._trace.client("reply", ev.uid, ev.client_id, ev.id, about)
 
     def _refused_by_parse(
         self, ev: EventMessage, channel: ReplyChannel | None, error: BaseException

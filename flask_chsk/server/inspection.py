@@ -13,7 +13,7 @@ from ..brokers.contract import Broker
 from ..errors import BrokerError
 from ..hub import Hub, on_hub
 from ..logs import logger
-from ..printable import printable
+from ..printable import printable, shown
 from ..protocol.inspection import Finding, Inquiry
 from .connection import Connection
 from .registry import Registry
@@ -143,7 +143,7 @@ class Tail:
             return
         payload = None
         if wanted.payload and one.payload is not None:
-            payload = printable(repr(one.payload))
+            payload = shown(one.payload)
         self._lines.append((self._wall(), printable(str(one)), payload))
 
     def lines(self) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from .delivery import Delivery
 from .idempotency import CachedReply, Idempotency
 from .router import Channel, EventMessage
 from .sending import Sending
+from .trace import Trace
 
 
 class ConnectedUidsSource(Protocol):
@@ -38,6 +39,7 @@ class Replies:
     idempotency: Idempotency
     delivery: Delivery
     counters: Counter[str]
+    trace: Trace
     max_bytes: int  # of one reply
     timeout: float  # seconds for which a client waits for a deferred one
 
@@ -91,6 +93,11 @@ class ReplyChannel(Channel):
 
     def reply(self, value: Any) -> bool:
         return self._settle(self.composer.bounded(value, self.replies.max_bytes, "reply"), None)
+
+    def replied(self, ev: EventMessage, value: Any) -> None:
+        trace = self.replies.trace
+        if trace.on:
+            trace.client("reply", ev.uid, ev.client_id, ev.id, payload=value)
 
     def error(self, status: int, message: str) -> None:
         composer = self.composer

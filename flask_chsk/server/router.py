@@ -103,6 +103,7 @@ class EventMessage:
             return False
         sent = self._channel.reply(value)
         self._replied = True
+        self._channel.replied(self, value)
         return sent
 
     def _give_up(self) -> None:
@@ -135,6 +136,9 @@ class Channel:
     def reply(self, value: Any) -> bool:
         """Answer once."""
         raise NotImplementedError
+
+    def replied(self, ev: EventMessage, value: Any) -> None:
+        """*ev* was answered, by whatever way."""
 
     def push(self, event: Any) -> int | None:
         """Send to this client."""

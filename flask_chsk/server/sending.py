@@ -130,17 +130,13 @@ class Sending:
                 f" ({self._limit})"
             )
         if after_commit is not None:
-            publish = partial(self._publish_later, channel, text, excluded, flush, user, checked)
-            defer(after_commit, id, publish)
+            publish = partial(self._publish_packed, channel, text, excluded, flush, user, checked)
+            defer(after_commit, id, publish, self._count_unsent)
             return None
         return self._publish_packed(channel, text, excluded, flush, user, checked)
 
-    def _publish_later(self, *packed: Any) -> None:
-        try:
-            self._publish_packed(*packed)
-        except Exception:
-            self._counters["unsent_after_commit"] += 1
-            raise
+    def _count_unsent(self) -> None:
+        self._counters["unsent_after_commit"] += 1
 
     def _publish_packed(
         self, channel: str, text: str, excluded: Key | None, flush: bool, user: Uid, event: Event

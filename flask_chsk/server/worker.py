@@ -153,23 +153,13 @@ class Worker:
         """What takes requests, messages and sockets in."""
         hub, config, broker, counters = self.hub, self.config, self.broker, self.counters
         self.idempotency = Idempotency(hub, broker, counters, config.reply_timeout)
-        replies = Replies(
-            hub=hub,
-            sending=self.sending,
-            presence=self.presence,
-            idempotency=self.idempotency,
-            delivery=self.delivery,
-            counters=counters,
-            max_bytes=config.max_outbox_bytes // 2,
-            timeout=config.reply_timeout,
-        )
         self.receiver = Receiver(
             hub,
             config,
             broker,
             clients=self.clients,
             dispatcher=self.dispatcher,
-            replies=replies,
+            replies=self._replies(),
             delivery=self.delivery,
             asks=self.asks,
             budget=self.budget,
@@ -198,6 +188,20 @@ class Worker:
             delayed_closes=self.delayed_closes,
             close_log=self.close_log,
             counters=counters,
+        )
+
+    def _replies(self) -> Replies:
+        """What the ways back to clients need."""
+        return Replies(
+            hub=self.hub,
+            sending=self.sending,
+            presence=self.presence,
+            idempotency=self.idempotency,
+            delivery=self.delivery,
+            counters=self.counters,
+            trace=self.trace,
+            max_bytes=self.config.max_outbox_bytes // 2,
+            timeout=self.config.reply_timeout,
         )
 
     # what is told to a part that is built later ---------------------------------------------

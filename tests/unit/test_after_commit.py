@@ -464,12 +464,13 @@ def test_what_ends_the_caller_is_raised_and_the_rest_is_logged(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
+    lost = []
     send(session, 1)
-    defer(session, "order/changed", interrupted)
-    send(session, 3)
+    defer(session, "order/changed", interrupted, lambda: lost.append(2))
+    defer(session, "test/3", lambda: sent.append(3), lambda: lost.append(3))
     with pytest.raises(KeyboardInterrupt):
         session.commit()
-    assert sent == [1]
+    assert (sent, lost) == ([1], [2, 3])
     [record] = caplog.records
     assert record.getMessage() == (
         "order/changed and 1 more were not sent after their commit: KeyboardInterrupt()"

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_chsk import Chsk
-from flask_chsk.figures import AT_START, COUNTERS, FAMILIES, GAUGES, family_of
+from flask_chsk.figures import AT_START, COUNTERS, FAMILIES, GAUGES, family_of, together
 from tests.process import ROOT
 
 PACKAGE = ROOT / "flask_chsk"
@@ -73,3 +73,8 @@ def test_the_page_lists_the_same_with_the_same_words() -> None:
 )
 def test_a_family_is_told_by_its_number(name: str, family: tuple[str, str] | None) -> None:
     assert family_of(name) == family
+
+
+def test_of_several_workers_the_sums_are_told_and_of_what_they_share_the_largest() -> None:
+    one, other = {"clients": 2, "broker_schema": 7}, {"clients": 3, "broker_schema": 7, "asks": 1}
+    assert together([one, other]) == {"clients": 5, "broker_schema": 7, "asks": 1}

@@ -133,6 +133,16 @@ def test_a_worker_adds_what_is_new(files: Any) -> None:
     assert files._written.keys() == AT_START.keys()
 
 
+def test_several_collectors_of_an_application_write_each_figure_once(files: Any) -> None:
+    files.chsk.test_client(uid="ann")
+    for _ in range(3):  # say, one for each scrape
+        registry_of(files.app)
+    worker = files._state.running()
+    worker.hub.run(worker._call_followers)
+    assert len(files._state.followers) == 1
+    assert files._counters["opened"].value == 1
+
+
 def test_a_child_process_begins_anew(files: Any) -> None:
     files.write()
     files.forked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,22 @@ def test_the_command_starts_again_where_it_is_not_patched(
 
     monkeypatch.setattr("os.execv", execv)
     assert isinstance(invoke(app).exception, Replaced)
+
+
+@pytest.mark.parametrize("port", [70_000, -1, "5000"])
+def test_what_is_no_port_is_said(app: Flask, port: Any) -> None:
+    server = Server(("127.0.0.1", port), app, app)
+    with pytest.raises(UsageError, match=f"a port is an int from 0 to 65535, not {port!r}"):
+        serving._listen(server, Options(port=port))
+
+
+def test_a_host_that_is_not_found_is_said() -> None:
+    def start() -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    fake: Any = SimpleNamespace(start=start)
+    with pytest.raises(UsageError, match="cannot listen on my-host: Name or service not known"):
+        serving._listen(fake, Options(host="my-host"))
 
 
 # what it prints ------------------------------------------------------------------------------

@@ -93,6 +93,8 @@ class Back(ReplyChannel):
         self.answers.append(value)
         return True
 
+    def replied(self, ev: EventMessage, value: Any) -> None: ...
+
     def error(self, status: int, message: str) -> None:
         self.answers.append((status, message))
 

@@ -118,6 +118,18 @@ def test_a_payload_is_shown_where_it_was_asked_for(scene: Scene) -> None:
     assert [payload for _, _, payload in scene.told[0]["lines"]] == [r"{'text': '\x1b[31m'}", None]
 
 
+def test_a_payload_that_breaks_when_it_is_looked_at_is_named_by_its_type(scene: Scene) -> None:
+    class Row:
+        def __repr__(self) -> str:
+            raise LookupError("its session is gone")
+
+    scene.ask("tail", payload=True)
+    scene.told.clear()
+    scene.trace.client("reply", "ann", "c1", "a/b", payload=Row())
+    scene.hub.sleep(module.FLUSH)
+    assert [payload for _, _, payload in scene.told[0]["lines"]] == ["<Row>"]
+
+
 def test_what_is_too_much_is_counted(scene: Scene) -> None:
     scene.ask("tail")
     scene.told.clear()

@@ -11,6 +11,7 @@ from flask_chsk.protocol.event import Event
 from flask_chsk.server.connection import Connection
 from flask_chsk.server.replies import Pending, PostChannel, SocketChannel
 from flask_chsk.server.router import EventMessage
+from flask_chsk.server.trace import Happening
 from flask_chsk.values import Keyword
 
 from .fakes import FakeHub, FakeTransport, Office, texts, told
@@ -44,6 +45,15 @@ def test_a_reply_goes_back_with_its_callback(scene: Scene) -> None:
     one = scene.connect()
     assert scene.channel(one).reply([1, 2])
     assert (texts(one), told(one)) == (['[[1 2] "cb"]'], ["wake"])
+
+
+def test_a_reply_is_told_however_the_handler_gives_it(scene: Scene) -> None:
+    one, seen = scene.connect("ann", "c1"), list[Happening]()
+    ev = EventMessage(SAY, "ann", "c1", scene.channel(one))
+    scene.worker.trace.add(seen.append)
+    ev.defer()
+    ev.reply({"n": 1})
+    assert [(one.what, one.id, one.payload) for one in seen] == [("reply", "chat/say", {"n": 1})]
 
 
 def test_nobody_waits_for_a_reply_that_was_not_asked_for(scene: Scene) -> None:
