@@ -167,6 +167,18 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         finally:
             server.idle.discard(self)
 
+    def upgrade_websocket(self) -> list[bytes] | None:
+        """Open a WebSocket of the application's, or refuse it: then the body of the answer.
+
+        gevent-websocket has that as text, which gevent cannot send, and takes a key for base64.
+        """
+        try:
+            said: list[str] | None = super().upgrade_websocket()
+        except ValueError:
+            self.start_response("400 Bad Request", [])
+            return [b"Sec-WebSocket-Key is no base64"]
+        return None if said is None else [text.encode("latin-1") for text in said]
+
     def finalize_headers(self) -> None:
         """Say that the connection ends with this response, where the server ends."""
         super().finalize_headers()

@@ -73,6 +73,29 @@ def test_a_connection_of_a_server_that_ends_gets_no_other_request(server: Server
     assert handler.read_requestline() == ""
 
 
+@pytest.mark.parametrize(
+    ("request_version", "headers", "status"),
+    [
+        ("HTTP/1.0", {}, "402"),
+        ("HTTP/1.1", {}, "426"),
+        ("HTTP/1.1", {"HTTP_SEC_WEBSOCKET_VERSION": "5"}, "400"),
+        ("HTTP/1.1", {"HTTP_SEC_WEBSOCKET_VERSION": "13"}, "400"),
+        ("HTTP/1.1", {"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": "x"}, "400"),
+    ],
+)
+def test_a_websocket_of_a_route_that_cannot_open_is_answered(
+    server: Server, request_version: str, headers: dict[str, str], status: str
+) -> None:
+    said = []
+    handler = Handler.__new__(Handler)
+    handler.server, handler.request_version = server, request_version
+    handler.environ = {"REQUEST_METHOD": "GET", **UPGRADE, **headers}
+    handler.start_response = lambda status, headers: said.append(status)
+    [body] = handler.upgrade_websocket() or []
+    assert isinstance(body, bytes)
+    assert said[0].startswith(status)
+
+
 # how it is started ---------------------------------------------------------------------------
 
 
