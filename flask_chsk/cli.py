@@ -51,6 +51,7 @@ FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
     help="Show errors in the browser. On with --debug.",
 )
 @click.option("--access-log/--no-access-log", default=True, help="Print a line for each request.")
+@click.option("--trace", is_flag=True, help="Print each event, reply, open and close, too.")
 @click.option(
     "--graceful-timeout",
     default=30.0,

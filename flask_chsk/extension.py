@@ -361,6 +361,7 @@ class Chsk(Handlers, Sender):
         certfile: str | None = None,
         keyfile: str | None = None,
         access_log: bool = True,
+        trace: bool = False,
         graceful_timeout: float = 30.0,
     ) -> None:
         """Serve *app* with gevent's WSGI server until SIGTERM or Ctrl-C; ``flask chsk serve``.
@@ -369,6 +370,7 @@ class Chsk(Handlers, Sender):
 
         :param debug: set ``app.debug``, on which reloader and debugger depend by default.
         :param certfile: a certificate: serve HTTPS. *keyfile* has its key.
+        :param trace: print each event, reply, open and close.
         :param graceful_timeout: seconds that requests have to end. Clients are told to come back.
         :raises UsageError: in a process that gevent has not patched; for a port in use.
         """
@@ -386,6 +388,7 @@ class Chsk(Handlers, Sender):
             use_reloader=app.debug if use_reloader is None else use_reloader,
             use_debugger=app.debug if use_debugger is None else use_debugger,
             access_log=access_log,
+            trace=trace,
             graceful_timeout=graceful_timeout,
         )
         serve(lambda: app, options)

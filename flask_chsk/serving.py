@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 access = logger("flask_chsk.access")
+trace = logging.getLogger("flask_chsk.server.trace")
 
 KEEP_ALIVE = 75.0  # seconds that a connection may wait for its next request: nginx's default
 GRACEFUL_TIMEOUT = 30.0  # seconds that requests have to end: gunicorn's default
@@ -77,6 +78,7 @@ class Options:
     use_reloader: bool = False
     use_debugger: bool = False
     access_log: bool = True
+    trace: bool = False
     graceful_timeout: float = GRACEFUL_TIMEOUT
 
 
@@ -340,7 +342,9 @@ def _listen(server: Server, options: Options) -> None:
             " (port=…, or flask chsk serve --port …)"
         ) from error
     if options.access_log:
-        _show_access_log()
+        _show(access, logging.INFO)
+    if options.trace:
+        _show(trace, logging.DEBUG)
     everywhere = host in ("", "0.0.0.0", "::")
     shown = "127.0.0.1" if everywhere else f"[{host}]" if ":" in host else host
     scheme = "https" if server.ssl_enabled else "http"
@@ -349,12 +353,12 @@ def _listen(server: Server, options: Options) -> None:
     print(f" * Serving on {url}{also} (Ctrl-C ends it)", file=sys.stderr, flush=True)
 
 
-def _show_access_log() -> None:
-    """Print the access log, unless the application has its own idea of it, as Werkzeug does."""
-    if access.level == logging.NOTSET:
-        access.setLevel(logging.INFO)
-    if not has_level_handler(access):
-        access.addHandler(logging.StreamHandler())
+def _show(log: logging.Logger, level: int) -> None:
+    """Print *log*, unless the application has its own idea of it, as Werkzeug does."""
+    if log.level == logging.NOTSET:
+        log.setLevel(level)
+    if not has_level_handler(log):
+        log.addHandler(logging.StreamHandler())
 
 
 def _watch_files(stop: Event, changed: Event) -> None:

@@ -87,6 +87,17 @@ def flask_run(start: Callable[..., Server]) -> Callable[..., Server]:
 
 
 @pytest.fixture
+def chsk_serve(start: Callable[..., Server]) -> Callable[..., Server]:
+    """``chsk_serve("module:app", port=0, env=None)``: ``flask chsk serve``."""
+
+    def chsk_serve(app: str, *, port: int = 0, env: Env | None = None) -> Server:
+        flask = [sys.executable, "-m", "flask", "--app", app]
+        return start(Server, [*flask, "chsk", "serve", "--port", str(port)], env)
+
+    return chsk_serve
+
+
+@pytest.fixture
 def proxy_to() -> Iterator[Callable[..., Proxy]]:
     """``proxy_to(*servers, **options)``: a :class:`Proxy` before one server or several."""
     proxies: list[Proxy] = []

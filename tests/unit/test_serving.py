@@ -239,12 +239,11 @@ def test_the_url_is_printed(
 
 @pytest.mark.parametrize(("configured", "handlers"), [(True, 0), (False, 1)])
 def test_the_access_log_is_printed_unless_the_application_does_so(
-    monkeypatch: pytest.MonkeyPatch, configured: bool, handlers: int
+    configured: bool, handlers: int
 ) -> None:
     access, root = logging.Logger("access"), logging.Logger("root")
     access.parent = root
     if configured:
         root.addHandler(logging.NullHandler())
-    monkeypatch.setattr(serving, "access", access)
-    serving._show_access_log()
+    serving._show(access, logging.INFO)
     assert (len(access.handlers), access.level) == (handlers, logging.INFO)

@@ -60,9 +60,9 @@ class Two:
 
 @over_both
 def test_a_listed_page_comes_with_its_token_and_without_a_cookie(
-    gunicorn: Gunicorn, page: Page, type: str
+    chsk_serve: Gunicorn, page: Page, type: str
 ) -> None:
-    two = Two(gunicorn, page)
+    two = Two(chsk_serve, page)
     page.goto(f"{two.api.url}/login/eve")  # signed in there, which is not for that page to use
     two.open(["token-of-ann"], type=type)
     wait_for(page, "open")

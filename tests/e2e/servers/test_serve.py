@@ -16,7 +16,7 @@ import websocket
 
 from flask_chsk.cli import commands
 from tests.peer import Closed, Peer
-from tests.process import ROOT, WAIT, eventually
+from tests.process import ROOT, START, WAIT, eventually
 from tests.readme import named_blocks, write_application, write_files
 from tests.servers import SECURE_KINDS, WsgiServer, running, trusting
 
@@ -165,6 +165,14 @@ def test_each_request_is_in_the_access_log_a_websocket_too(serve: Serve) -> None
     peer.cut()
 
 
+def test_what_happens_is_printed_where_it_is_asked_for(serve: Serve) -> None:
+    server = serve(FLASK_CHSK_SERVE_TRACE="1")
+    peer = Peer(server.port, uid="ann", v="1")
+    peer.open()
+    server.wait_for_log(rf"open    uid 'ann' client {peer.params['client-id']} ws\n")
+    peer.cut()
+
+
 # how it is started ---------------------------------------------------------------------------
 
 
@@ -268,10 +276,10 @@ def test_the_reloader_serves_what_has_changed_and_ends_gracefully(tmp_path: Path
             peer.read()
         peer.cut()
         assert closed.value.code == 1012
-        eventually(lambda: server.log.count("Serving on") == 2)
+        eventually(lambda: server.log.count("Serving on") == 2, START)
         assert "SyntaxError" in server.log  # shown, and the next change is waited for
         app.write_text(code.replace("VERSION = 1", "VERSION = 2"))
-        eventually(lambda: server.log.count("Serving on") == 3)
+        eventually(lambda: server.log.count("Serving on") == 3, START)
         server.port = int(server.wait_for_log(r"http://127\.0\.0\.1:(\d+)")[1])
         with asked(server, "/version") as answer:
             assert answer.read() == b"2"
