@@ -14,7 +14,6 @@ import os
 import random
 import secrets
 import socket
-import threading
 import time
 from _socket import MSG_PEEK
 from _socket import socket as _NativeSocket
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -31,6 +31,7 @@ from gevent.monkey import get_original, is_module_patched
 from . import forks
 from .interrupts import from_signal
 from .logs import logger
+from .semaphore import Semaphore
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -100,15 +101,6 @@ class Lock(Protocol):
     def release(self) -> None: ...
     def __enter__(self) -> bool: ...
     def __exit__(self, *args: object) -> None: ...
-
-
-class Semaphore(Protocol):
-    """A lock that several callers, up to a number, hold at a time."""
-
-    def acquire(self, blocking: bool = ..., timeout: float | None = ...) -> bool: ...
-    def release(self) -> None: ...
-    def __enter__(self) -> bool: ...
-    def __exit__(self, *args: Any) -> None: ...
 
 
 class Waiter(Protocol):
@@ -224,11 +216,8 @@ class Hub:
         return _allocate_lock()  # type: ignore[no-any-return]
 
     def semaphore(self, count: int) -> Semaphore:
-        """A lock that *count* may hold at a time while they wait for sockets.
-
-        Its holders are greenlets in a patched process, else native threads.
-        """
-        return threading.BoundedSemaphore(count)
+        """A lock that *count* may hold at a time while they wait for sockets."""
+        return Semaphore(count)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Run *fn* on the owning thread: now if there already, else soon."""
@@ -582,7 +571,7 @@ class _Threads:
             if self._free >= 0 or self._started >= self._most:
                 return
             self._started += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        Thread(target=self._work, name=self._name, daemon=True).start()
 
     def _work(self) -> None:
         while True:

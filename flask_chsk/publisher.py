@@ -8,7 +8,6 @@ a fork each process connects anew.
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,6 +25,7 @@ from .protocol import question as q
 from .protocol import session as s
 from .protocol.event import assert_event, assert_whole
 from .protocol.uids import as_member, as_topic, as_uid
+from .semaphore import Semaphore
 
 if TYPE_CHECKING:
     from .after_commit import AnySession
@@ -219,8 +219,8 @@ class _Runtime:
     def token(self, size: int) -> str:
         return secrets.token_hex(size)
 
-    def semaphore(self, count: int) -> threading.BoundedSemaphore:
-        return threading.BoundedSemaphore(count)
+    def semaphore(self, count: int) -> Semaphore:
+        return Semaphore(count)
 
 
 class Connections:

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from flask_chsk.hub import Hub, Waiter
+from flask_chsk.hub import Hub
+from flask_chsk.semaphore import Semaphore
 
 START = 1_700_000_000.0  # the wall clock at virtual time 0
 READ, WRITE = 1, 2  # what a watcher of gevent's waits for
@@ -307,7 +308,7 @@ class SimHub(Hub):
                 one.throw(GreenletExit)
 
     def semaphore(self, count: int) -> Semaphore:
-        return Semaphore(self, count)
+        return SimSemaphore(self, count)
 
     def yield_to_loop(self) -> None:
         self.loop.run_callback(getcurrent().switch)
@@ -328,33 +329,27 @@ class SimHub(Hub):
         return sock.watch(fn, *args)
 
 
-class Semaphore:
+class SimSemaphore(Semaphore):
     """A lock that greenlets of the simulation wait for, the first the longest."""
 
     def __init__(self, hub: Hub, count: int) -> None:
         self._hub = hub
         self._free = count
-        self._waiting: deque[Waiter] = deque()
+        self._waiting: deque[Any] = deque()
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        until = self._hub.now() + (1e9 if timeout is None else timeout)
-        while self._free == 0:
-            left = until - self._hub.now()
-            if not blocking or left <= 0:
-                return False
-            waiter = self._hub.waiter()
-            self._waiting.append(waiter)
-            if waiter.wait(left) is None:
-                self._waiting.remove(waiter)
-        self._free -= 1
-        return True
+    def acquire(self, timeout: float = -1) -> bool:
+        if self._free:
+            self._free -= 1
+            return True
+        waiter = self._hub.waiter()
+        self._waiting.append(waiter)
+        if waiter.wait(1e9 if timeout < 0 else timeout) is not None:
+            return True
+        self._waiting.remove(waiter)
+        return False
 
     def release(self) -> None:
-        self._free += 1
         if self._waiting:
             self._waiting.popleft().set(True)
-
-    __enter__ = acquire
-
-    def __exit__(self, *args: object) -> None:
-        self.release()
+        else:
+            self._free += 1

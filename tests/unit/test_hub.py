@@ -297,7 +297,7 @@ def test_where_sockets_are_cooperative_a_daemon_is_a_greenlet_of_the_hub() -> No
 @everywhere
 def test_so_many_hold_a_semaphore_at_a_time(process: Process) -> None:
     semaphore = process.hub.semaphore(2)
-    assert [semaphore.acquire(False) for _ in range(3)] == [True, True, False]
+    assert [semaphore.acquire(0.0) for _ in range(3)] == [True, True, False]
     semaphore.release()
     assert semaphore.acquire(timeout=LONG)
 

@@ -29,7 +29,7 @@ LAYERS = {
     ],
     "packers": ["packers"],
     "protocol": ["protocol", "security"],
-    "runtime": ["internals", "logs", "forks", "hub", "after_commit"],
+    "runtime": ["internals", "logs", "forks", "semaphore", "hub", "after_commit"],
     "transports": ["transports"],
     "brokers": ["brokers"],
     "server": ["server"],

@@ -13,18 +13,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from weakref import WeakSet
 
 from ... import forks
 from ...errors import BrokerError, BrokerUnavailable, ConfigError, PublishUnknown
 from ...printable import printable
+from ...semaphore import Semaphore
 from .schema import refusal
 from .scripts import HELLO, Script
-
-if TYPE_CHECKING:
-    from ...hub import Semaphore
 
 try:
     import redis.connection

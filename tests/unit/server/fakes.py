@@ -14,6 +14,7 @@ from flask_chsk.brokers.memory.broker import MemoryBroker
 from flask_chsk.config import Config
 from flask_chsk.protocol.session import Rules, ServerSession
 from flask_chsk.protocol.wire import WIRES, Composer
+from flask_chsk.semaphore import Semaphore
 from flask_chsk.server.connection import Connection, Entered, Opening, Uid
 from flask_chsk.server.registry import Registry
 from flask_chsk.server.router import EventMessage, Handler, Handlers, Router
@@ -67,7 +68,7 @@ class FakeHub:
         return threading.Lock()
 
     def semaphore(self, count: int) -> Any:
-        return threading.BoundedSemaphore(count)
+        return Semaphore(count)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         fn(*args)
