@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -157,27 +158,34 @@ class Idempotency:
         return partial(self._ask_elsewhere, name_of(owner), key, way, token)
 
     def _ask_elsewhere(self, client: str, key: str, way: Way, token: str) -> bool:
-        hub, broker = self.hub, self._broker
-        until = hub.now() + self._reply_timeout
         try:
-            held = broker.sends.claim(client, key, token)
-            if held is None:
-                return False
-            hub.call(self._counters.update, ("repeated",))
-            if way.wants_reply:
-                while not held and hub.now() < until:
-                    hub.waiter_here().wait(AGAIN)
-                    held = broker.sends.claim(client, key, token)
-                    if held is None:
-                        break  # it was forgotten meanwhile
-                if held:
-                    way.give(*CANONICAL.unpack(held))
-                else:
-                    way.expired()
+            held = self._broker.sends.claim(client, key, token)
         except BrokerError as error:
             rate_limited.warning("claim", "whether a send came before is not known: %s", error)
             return False  # handlers go on without a broker
+        if held is None:
+            return False
+        self.hub.call(self._counters.update, ("repeated",))
+        if way.wants_reply:
+            held = held or self._reply_of_another(client, key, token)
+            if held:
+                way.give(*CANONICAL.unpack(held))
+            else:
+                way.expired()
         return True
+
+    def _reply_of_another(self, client: str, key: str, token: str) -> str | None:
+        """The reply of the worker that handles a send; None where there is none in time."""
+        hub = self.hub
+        until = hub.now() + self._reply_timeout
+        held: str | None = ""
+        while not held and hub.now() < until:
+            hub.waiter_here().wait(AGAIN)
+            with suppress(BrokerError):  # that one handles it, whatever becomes of the broker
+                held = self._broker.sends.claim(client, key, token)
+            if held is None:
+                break  # it was forgotten meanwhile
+        return held
 
     @on_hub
     def settled(self, kept: CachedReply, piece: Any, third: Any) -> None:

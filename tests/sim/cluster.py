@@ -31,6 +31,7 @@ from .redis import RedisNetwork
 from .runtime import Process, SimHub
 from .world import Application, ClientKey, World
 
+UNSURE = 15.0  # seconds after a fault of Redis in which calls that it has failed are yet to end
 BASE = b"chsk:0:"
 NUMBER = re.compile(r"\[:sim/event \[(\d+)[ \]]")
 CONTROL = re.compile(r"\[:chsk/")
@@ -193,6 +194,11 @@ class Cluster(World):
         self.at[page].wires.append(made)
         return made
 
+    def _unsure(self, seconds: float = UNSURE) -> None:
+        """Calls to Redis fail, or have failed: then workers go on without it."""
+        until = self.hub.wall() + seconds
+        self.checker.unsure_until = max(self.checker.unsure_until, until)
+
     def some_worker(self, do: Callable[..., object], *args: Any) -> None:
         """Have one worker do something that may wait for Redis, with its errors."""
         up = self._up()
@@ -338,11 +344,13 @@ class Cluster(World):
             seconds = self.rng.random() ** 2 * 30.0
             self.say(f"{served.name} stalls for {seconds:.1f} s")
             served.process.stall(seconds)
+            self._unsure(seconds + UNSURE)
 
     # faults of Redis --------------------------------------------------------------------------
 
     def redis_slow(self) -> None:
         self.say("Redis is slow")
+        self._unsure(10.0 + UNSURE)
         self.checker.lossy = True
         self.is_slow = True
         self.hub.later(self.rng.random() * 10.0, self._redis_fast)
@@ -355,12 +363,14 @@ class Cluster(World):
     def redis_cut(self) -> None:
         """All connections to Redis break: answers are lost of what was done."""
         self.say("the connections to Redis are cut")
+        self._unsure()
         self.checker.lossy = True
         self.redis.cut()
 
     def redis_away(self) -> None:
         self.redis_cut()
         self.say("Redis is away")
+        self._unsure(20.0 + UNSURE)
         self.redis.away = True
         self.hub.later(self.rng.random() ** 2 * 20.0, self._redis_back)
 
@@ -375,6 +385,7 @@ class Cluster(World):
         self.redis.restart()
 
     def _new_life(self) -> None:
+        self._unsure()
         self.checker.lossy = True
         self.checker.began_anew = self.hub.wall()
         self.lives += 1

@@ -220,6 +220,25 @@ def test_a_send_is_handled_though_the_broker_is_away(
     assert all(record.name == idempotency.__name__ for record in caplog.records)
 
 
+def test_a_send_that_another_worker_handles_stays_there_while_the_broker_is_away(
+    broker: Broker, one: Worker, two: Worker
+) -> None:
+    first, second = Way(), Way()
+    one.send("k", first)
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise BrokerUnavailable("away")
+        if len(looks) == 3:
+            one.reply(first, "[1]")
+
+    broker.on_claim = look
+    assert two.send("k", second) == "elsewhere"
+    assert second.given == [("[1]", None)]
+
+
 def test_with_one_worker_no_broker_is_asked() -> None:
     class Local:
         local = True
