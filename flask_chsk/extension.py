@@ -82,7 +82,7 @@ class Sender:
         server = _worker_to_send_by(state, after_commit)
         key = as_uid(uid)
         if server is None:  # no request yet in this process: nobody is there
-            checked = state.check_event(event)
+            checked = state.check_event(event, exclude)
             if key is not None and client_id is None:
                 state.tell_absent(key, checked)
             return None
@@ -104,7 +104,7 @@ class Sender:
         state = self._state()
         server = _worker_to_send_by(state, after_commit)
         if server is None:
-            state.check_event(event)
+            state.check_event(event, exclude)
             return None
         return server.sending.broadcast(event, exclude, after_commit)
 
@@ -181,7 +181,7 @@ class Sender:
         state = self._state()
         server = _worker_to_send_by(state, after_commit)
         if server is None:
-            state.check_event(event)
+            state.check_event(event, exclude)
             return None
         return server.sending.publish(name, event, exclude, after_commit)
 

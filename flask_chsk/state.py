@@ -33,7 +33,7 @@ from .logs import logger
 from .packers import PackDefault
 from .packers.edn import EdnPacker
 from .plain import REMEDY
-from .protocol.event import Event, assert_event
+from .protocol.event import Event
 from .protocol.uids import ConnectedUids
 from .protocol.wire import WIRES, Composer
 from .security import resume_key
@@ -41,6 +41,7 @@ from .server.connection import KeptRequest
 from .server.dispatch import SignedOut
 from .server.recv import RecvQueue
 from .server.router import EventMessage, Handler, Router
+from .server.sending import packed
 from .server.worker import Worker
 from .transports.upgrade import socket_of
 from .web.contexts import EventContext, response_value
@@ -325,15 +326,13 @@ class State:
             self.composer(packer, config)
             self._offered[packer] = config
 
-    def check_event(self, event: Any) -> Event:
+    def check_event(self, event: Any, exclude: EventMessage | None = None) -> Event:
         """Check an event that is sent to nobody as if it were sent.
 
-        :raises BadEvent, PackError: as a send does.
+        :raises BadEvent, PackError, UsageError: as a send does.
         """
-        checked = assert_event(event)
-        id, data = checked
-        self.check_receivers(id, data, self.canonical.pack([id, data], root="event"))
-        return checked
+        limit = self.config.max_outbox_bytes
+        return packed(event, exclude, self.canonical, self.check_receivers, limit)[0]
 
     def tell_absent(self, uid: str, event: Event) -> None:
         """Call ``@chsk.absent`` here and now, but not for what that function itself sends."""

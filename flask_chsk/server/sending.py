@@ -12,6 +12,7 @@ from ..brokers.contract import EVERYONE, Broker, channel_of, topic_channel
 from ..config import Config
 from ..errors import BadEvent, PackError, UsageError
 from ..logs import logger
+from ..packers.edn import EdnPacker
 from ..protocol import session as s
 from ..protocol.event import Event, assert_event
 from ..protocol.push import CANONICAL
@@ -44,7 +45,6 @@ class Sending:
         self._broker = broker
         self._registry = registry
         self._counters = counters
-        self._max_bytes = config.max_outbox_bytes // 2
         self._limit = config.max_outbox_bytes
         self._absent_noted: set[str] = set()
         self.canonical = CANONICAL
@@ -117,21 +117,12 @@ class Sending:
         after_commit: AnySession | None = None,
     ) -> int | None:
         """:param user: who may be absent, where the event is for all clients of one user."""
-        excluded = _sender(exclude)
-        checked = assert_event(event)
-        id, data = checked
-        if id.startswith("chsk/") and id not in OURS:
-            raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
-        text = self.canonical.pack([id, data], root="event")
-        self.check_receivers(id, data, text)
-        if len(text) > self._max_bytes:
-            raise PackError(
-                f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES"
-                f" ({self._limit})"
-            )
+        checked, text, excluded = packed(
+            event, exclude, self.canonical, self.check_receivers, self._limit
+        )
         if after_commit is not None:
             publish = partial(self._publish_packed, channel, text, excluded, flush, user, checked)
-            defer(after_commit, id, publish, self._count_unsent)
+            defer(after_commit, checked.id, publish, self._count_unsent)
             return None
         return self._publish_packed(channel, text, excluded, flush, user, checked)
 
@@ -156,6 +147,33 @@ class Sending:
         self._absent_noted.add(uid)
         some = sorted(self._registry.connected_uids.any)[:5]
         log.info("nothing was sent to uid %r, who is not connected; in this process: %s", uid, some)
+
+
+def packed(
+    event: Any,
+    exclude: EventMessage | None,
+    packer: EdnPacker,
+    check_receivers: Callable[[str, Any, str], object],
+    limit: int,
+) -> tuple[Event, str, Key | None]:
+    """What is to be sent, checked; its packed form; and the client that it is not for.
+
+    :param check_receivers: as :attr:`Sending.check_receivers`.
+    :param limit: the setting CHSK_MAX_OUTBOX_BYTES.
+    :raises BadEvent, PackError, UsageError: as :meth:`Sending.send`.
+    """
+    excluded = _sender(exclude)
+    checked = assert_event(event)
+    id, data = checked
+    if id.startswith("chsk/") and id not in OURS:
+        raise BadEvent(f"ids in the chsk namespace are the protocol's own, not {id!r}")
+    text = packer.pack([id, data], root="event")
+    check_receivers(id, data, text)
+    if len(text) > limit // 2:
+        raise PackError(
+            f"an event of {len(text)} bytes: more than half of CHSK_MAX_OUTBOX_BYTES ({limit})"
+        )
+    return checked, text, excluded
 
 
 def _sender(exclude: EventMessage | None) -> Key | None:

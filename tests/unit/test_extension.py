@@ -231,9 +231,13 @@ def test_what_cannot_be_sent_raises_in_the_caller_with_its_path(chsk: Chsk) -> N
             chsk.send("ann", ["a/b", {"when": [1, object()]}])
         with pytest.raises(BadEvent, match="namespaced"):
             chsk.broadcast(["said", 1])
+        with pytest.raises(BadEvent, match="chsk namespace"):
+            chsk.send("ann", ["chsk/handshake", 1])
+        with pytest.raises(PackError, match="more than half of CHSK_MAX_OUTBOX_BYTES"):
+            chsk.publish("room/1", ["a/b", "x" * (4 * 1024 * 1024)])
+        with pytest.raises(UsageError, match="exclude= takes the event message"):
+            chsk.broadcast(["a/b"], exclude="c1")  # type: ignore[arg-type]
         chsk.test_client(uid="ann")
-    with pytest.raises(BadEvent, match="chsk namespace"):
-        chsk.send("ann", ["chsk/handshake", 1])
 
 
 def test_what_is_changed_after_send_was_sent_unchanged(chsk: Chsk) -> None:
