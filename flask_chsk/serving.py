@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 access = logger("flask_chsk.access")
-trace = logging.getLogger("flask_chsk.server.trace")
+trace = logger("flask_chsk.server.trace")
 
 KEEP_ALIVE = 75.0  # seconds that a connection may wait for its next request: nginx's default
 GRACEFUL_TIMEOUT = 30.0  # seconds that requests have to end: gunicorn's default
