@@ -49,6 +49,7 @@ log = logger(__name__)
 access = logger("flask_chsk.access")
 trace = logger("flask_chsk.server.trace")
 
+HANDSHAKE = 10.0  # seconds that TLS has to begin in
 KEEP_ALIVE = 75.0  # seconds that a connection may wait for its next request: nginx's default
 GRACEFUL_TIMEOUT = 30.0  # seconds that requests have to end: gunicorn's default
 RELOAD_TIMEOUT = 1.0  # the same, where a file has changed and somebody waits to see it
@@ -240,8 +241,10 @@ class Server(WSGIServer):
 
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
         """Serve a connection over TLS. One that does not speak TLS is no error of ours."""
+        late = TimeoutError(f"no handshake in {HANDSHAKE:g} seconds")
         try:
-            secure = self.wrap_socket(client_socket, server_side=True)  # type: ignore
+            with gevent.Timeout(HANDSHAKE, late):
+                secure = self.wrap_socket(client_socket, server_side=True)  # type: ignore
         except OSError as error:
             log.debug("no TLS with %s: %s", address, error)
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from click.testing import Result
 from flask import Flask
@@ -94,6 +95,19 @@ def test_a_websocket_of_a_route_that_cannot_open_is_answered(
     [body] = handler.upgrade_websocket() or []
     assert isinstance(body, bytes)
     assert said[0].startswith(status)
+
+
+def test_a_peer_that_does_not_end_its_tls_handshake_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "HANDSHAKE", 0.01)
+    monkeypatch.setattr(
+        server, "wrap_socket", lambda sock, server_side: gevent.sleep(60), raising=False
+    )
+    unused: Any = None
+    with gevent.Timeout(30), caplog.at_level(logging.DEBUG):
+        server.wrap_socket_and_handle(unused, ("127.0.0.1", 7))
+    assert "no TLS with ('127.0.0.1', 7): no handshake in 0.01 seconds" in caplog.text
 
 
 # how it is started ---------------------------------------------------------------------------
