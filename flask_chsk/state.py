@@ -28,7 +28,7 @@ from .config import Config
 from .errors import BrokerError, PackError, Refused, UsageError
 from .figures import AT_START
 from .hub import Hub, starting
-from .interrupts import from_signal
+from .interrupts import OF_CODE, from_signal
 from .logs import logger
 from .packers import PackDefault
 from .packers.edn import EdnPacker
@@ -343,7 +343,9 @@ class State:
         try:
             with self.app.app_context():
                 fn(uid, event)
-        except Exception:
+        except OF_CODE as error:
+            if from_signal(error) or (isinstance(error, SystemExit) and forks.is_caller()):
+                raise
             log.exception("error in @chsk.absent, of %s to uid %r", event.id, uid)
         finally:
             _telling_absent.reset(telling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -172,6 +173,13 @@ def test_an_error_of_absent_is_logged_and_the_send_goes_on(
     [record] = caplog.records
     assert record.exc_info is not None
     assert record.getMessage() == "error in @chsk.absent, of order/shipped to uid 'ann'"
+
+
+def test_an_exit_in_absent_is_an_error_of_absent(caplog: pytest.LogCaptureFixture) -> None:
+    chsk = Chsk(new_app())
+    chsk.absent(lambda uid, event: sys.exit("no mail server"))
+    assert chsk.send("ann", ["order/shipped", 7]) is None
+    assert "error in @chsk.absent, of order/shipped to uid 'ann'" in caplog.text
 
 
 def test_what_absent_itself_sends_is_not_told_again() -> None:
