@@ -188,7 +188,7 @@ class Clients:
                 # Where the page polls meanwhile, whichever link it takes tells it of a gap.
                 on_trial = kind == "ws" and connection.poller is not None
                 while recovered and not on_trial and one.needs_replay and not one.outbox:
-                    recovered = self._history.next_page(connection)
+                    recovered = self._history.next_page(connection) and entered.goes_on
             except BaseException:
                 hub.call(self._half_entered, opening, arrival)
                 raise
@@ -288,7 +288,8 @@ class Clients:
             self._presence.user_presence_changed(opening.uid, True, arrival.generation)
         self._apply_pending(connection, opening, arrival, controls)
         recovered = None if opening.cursor is None or not opening.v1 else cursor is not None
-        return Entered(opening, connection, recovered, arrival.known, number, began)
+        starts = connection.starts
+        return Entered(opening, connection, recovered, arrival.known, number, began, starts)
 
     def _cursor_of(self, opening: Opening, arrival: Arrival) -> int | None:
         """The offset of the client's cursor; None where it cannot go on from there."""
@@ -410,7 +411,7 @@ class Clients:
             extras = {
                 "cursor": f"{self._rules.epoch}:{one.acked}",
                 "resume": opening.resume and opening.resume(entered.began),
-                "recovered": entered.recovered,
+                "recovered": entered.goes_on,
                 "kalive-ms": int(config.ws_kalive * 1000),
                 "lp-timeout-ms": int(config.lp_timeout * 1000),
                 "max-bytes": config.max_message_bytes,

@@ -80,6 +80,15 @@ class Entered(NamedTuple):
     known: bool = False  # another process had it
     number: int = 0  # of this opening, among those of the connection
     began: Began = ANEW  # where the client's time began
+    starts: int = 0  # how often the session had begun anew by then
+
+    @property
+    def goes_on(self) -> bool | None:
+        """*recovered*, but False where the session has begun anew since, by another request.
+
+        That request's handshake may never be heard of.
+        """
+        return self.recovered and self.connection.starts == self.starts
 
     @property
     def is_latest(self) -> bool:
@@ -170,6 +179,7 @@ class Connection:
         "served",
         "session",
         "since",
+        "starts",
         "state",
         "token",
         "transport",
@@ -194,6 +204,7 @@ class Connection:
         self.request: KeptRequest | None = None  # of the latest WebSocket's handshake
         self.asked = 0  # the offset when it was asked who this is
         self.since = 0  # its own offset: what was decided before was done
+        self.starts = 0  # how often the session began anew
         self.openings = 0  # of two that overlap the later one counts
         self.token = ""  # its name at the broker
         self.registered_at = 0  # the offset at which the broker gave it that name
@@ -322,6 +333,7 @@ class Connection:
         if trial is not None:
             trial.end(TRY_LATER, "its client began anew by another request")
         self.gap_due = False
+        self.starts += 1
         self.session.start_at(offset, after_page=after_page)
 
     # what else changes ---------------------------------------------------------------------

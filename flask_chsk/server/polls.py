@@ -87,7 +87,7 @@ class Polls:
         if entered is None:
             return self._empty(opening)
         # A client of another worker that brings its cursor goes on without a handshake.
-        known = entered.recovered and not opening.page if opening.v1 else entered.known
+        known = entered.goes_on and not opening.page if opening.v1 else entered.known
         greets = handshake or not known
         return self.hub.run(self._open, entered, greets, wait)
 

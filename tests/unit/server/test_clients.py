@@ -526,3 +526,13 @@ def test_a_client_that_is_forgotten_does_not_expire(office: Office) -> None:
     office.clients.close("ann", "c1")
     assert one.gone
     assert len(office.clients.expiries) == 0
+
+
+def test_two_openings_that_read_at_once_both_tell_of_the_gap(office: Office) -> None:
+    """Seed 435 of the cluster: only the earlier one told of it, and the page took the later one."""
+    one = office.poll()
+    cursor = f"{office.broker.epoch}:{one.session.acked}"
+    later = office.enter(cursor=cursor, trusted=True)
+    assert ":recovered true" in str(office.clients.handshake(later))
+    one.start_at(office.broker.watermark() + 1)  # the earlier one found a gap meanwhile
+    assert ":recovered false" in str(office.clients.handshake(later))
