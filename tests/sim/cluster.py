@@ -237,7 +237,7 @@ class Cluster(World):
         found = NUMBER.match(text)
         if found:
             self.say(f"event {found[1]} found nobody")
-            at, epoch = int(self.hub.time_of_day() * 1e6), self.redis.model.epoch
+            at, epoch = self.redis.model.offset, self.redis.model.epoch
             self.checker.publishes(Published(int(found[1]), channel, epoch, at, 0, kept=False))
 
     def left(self, uid: str, topic: str) -> None:
