@@ -27,6 +27,7 @@ class RedisNetwork:
         self.latency = latency
         self.model = Model(hub.time_of_day)
         self.away = False  # nobody can connect
+        self.life = 1
         self.wires: list[Wire] = []
 
     def address(self, prefix: str = "chsk", hub: SimHub | None = None) -> Address:
@@ -48,8 +49,9 @@ class RedisNetwork:
             wire.disconnect()
 
     def restart(self, empty: bool = True) -> None:
-        """End this life of Redis and begin the next."""
+        """End this life of Redis and begin the next; what was on its way is lost."""
         self.cut()
+        self.life += 1
         if empty:
             self.model.do("FLUSHALL")
         self.model.run_id += "x"  # a word, as Redis has it
@@ -96,13 +98,16 @@ class Wire:
         if not self._open:
             raise Cut("not connected")
         self._there = self._after(self._there)
-        self._hub.later(self._there - self._hub.now(), self._execute, words)
+        life = self._network.life
+        self._hub.later(self._there - self._hub.now(), self._execute, words, life)
 
     def _after(self, before: float) -> float:
         """When bytes arrive that leave now, behind others."""
         return max(before, self._hub.now() + self._network.latency())
 
-    def _execute(self, words: list[bytes]) -> None:
+    def _execute(self, words: list[bytes], life: int) -> None:
+        if life != self._network.life:
+            return
         for reply in self._network.model.execute(self, words):
             self.receive(reply)
 
