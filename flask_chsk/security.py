@@ -291,6 +291,11 @@ def page_cursor(key: bytes, uid: str | None, cursor: str) -> str:
     return f"{cursor}.{_signed(key, _PAGE, _named(uid), cursor)}"
 
 
+def is_page_cursor(text: str) -> bool:
+    """Whether *text* is shaped as a page's cursor, whoever signed it."""
+    return len(text.partition(".")[2]) == _SIGNATURE
+
+
 def read_page_cursor(keys: Iterable[bytes], text: str | None, uid: str | None) -> str | None:
     """The cursor that *text* was made of; None where it is not of a page of this user."""
     cursor, _, signature = (text or "").partition(".")

@@ -585,7 +585,7 @@ def _shown_cursor(
     client: tuple[str | None, str, str],
 ) -> tuple[str | None, Began | None, bool]:
     """The cursor of a request, what proves it, and whether it is a page's."""
-    if not cursor or "." not in cursor:
+    if not cursor or not security.is_page_cursor(cursor):
         return cursor or None, security.read_resume_token(keys, shown.resume, *client), False
     found = security.read_page_cursor(keys, cursor, client[0])
     return (cursor, None, True) if found is None else (found, ANEW, True)
