@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -40,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         inside = HERE in item.path.parents
         folder = item.path.relative_to(HERE).parts[0] if inside else "integration"
         item.add_marker(KINDS[folder])
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_loggers() -> Iterator[None]:
+    """Give the package's loggers the levels back that they had: tests set them, as users do."""
+    loggers = logging.getLogger("flask_chsk"), logging.getLogger("flask_chsk.trace")
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

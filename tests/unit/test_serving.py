@@ -105,7 +105,7 @@ def test_a_peer_that_does_not_end_its_tls_handshake_is_not_waited_for(
         server, "wrap_socket", lambda sock, server_side: gevent.sleep(60), raising=False
     )
     unused: Any = None
-    with gevent.Timeout(30), caplog.at_level(logging.DEBUG):
+    with gevent.Timeout(30), caplog.at_level(logging.DEBUG, "flask_chsk"):
         server.wrap_socket_and_handle(unused, ("127.0.0.1", 7))
     assert "no TLS with ('127.0.0.1', 7): no handshake in 0.01 seconds" in caplog.text
 

@@ -140,7 +140,6 @@ def test_a_router_handles_what_is_in_ch_recv_until_stopped(
     ch_recv.put(EventMsg(as_event(["a/good"])))
     eventually(lambda: len(seen) == 2)
     stop()
-    set_logging_level("info")
     assert seen == [("a/bad", 1), ("a/good", None)]
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         "handler of a/bad failed"
