@@ -81,7 +81,11 @@ def large(uid: str, count: int, size: int) -> dict[str, Any]:
 @app.get("/stats")
 def stats() -> dict[str, int]:
     gc.collect()
-    greenlets = sum(isinstance(one, greenlet) and not one.dead for one in gc.get_objects())
-    # Up to 32 threads for handlers are kept: how many there are says when the last was needed.
+    # Pools keep some greenlets and threads for jobs (flask_chsk.hub.IDLE_WORKERS, 32 threads): how
+    # many there are says how many jobs came at once.
+    greenlets = sum(
+        isinstance(one, greenlet) and not one.dead and type(one).__name__ != "_Worker"
+        for one in gc.get_objects()
+    )
     threads = sum(one.name != "flask_chsk handler" for one in threading.enumerate())
     return {**chsk.stats(), "tasks": greenlets + threads}
