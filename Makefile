@@ -86,7 +86,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.e2e.cluster.anew --seconds $(SECONDS)
 	CONNECTS=1000 $(PYTEST) tests/e2e/servers/test_every_server.py -k nothing_is_left
 	SIGN_INS=50 $(PYTEST) tests/e2e/browser/test_sessions.py
-	PAGE_LOADS=1000 $(PYTEST) tests/e2e/browser/test_pages.py
+	PAGE_LOADS=1000 $(PYTEST) -o faulthandler_timeout=0 tests/e2e/browser/test_pages.py
 
 matrix: $(VENV)/.dev
 	$(BIN)/python -m tests.matrix $(ARGS)
