@@ -81,6 +81,10 @@ def cb_error(reply: object) -> bool:
 _CURSOR = re.compile(r"([a-z0-9]{1,20}):(0|[1-9][0-9]{0,15})")
 
 
+#: A cursor of no epoch: whoever comes with it hears of a gap.
+BEFORE_ALL = "0:0"
+
+
 def read_cursor(text: str | None, epoch: str, since: int = 0) -> int | None:
     """The offset in a cursor such as ``"e7f3:1042"``.
 

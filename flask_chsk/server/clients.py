@@ -408,8 +408,11 @@ class Clients:
         opening, one, config = entered.opening, entered.connection.session, self._config
         extras: dict[Any, Any] | None = None
         if one.v1:
+            # A page's gap waits in this worker alone. Until the client has it, the client's cursor
+            # is one that every worker answers with a gap.
+            to_hear = opening.page and one.begins_with_gap
             extras = {
-                "cursor": f"{self._rules.epoch}:{one.acked}",
+                "cursor": s.BEFORE_ALL if to_hear else f"{self._rules.epoch}:{one.acked}",
                 "resume": opening.resume and opening.resume(entered.began),
                 "recovered": entered.goes_on,
                 "kalive-ms": int(config.ws_kalive * 1000),

@@ -191,3 +191,13 @@ def test_by_a_page_nobody_gets_what_was_sent_to_a_former_client_of_that_id(site:
     assert ":recovered true" in again
     assert "secret" not in "".join([*answers, again])
     assert any("[:row/added 1]" in answer for answer in answers)
+
+
+def test_a_gap_is_told_by_whichever_worker_the_page_asks_next(redis_url: str) -> None:
+    url = f"{redis_url}?prefix=pages-workers"
+    first, second = Site(url), Site(url)
+    key = first.app.extensions["chsk"].resume_keys[0]
+    greeting = first.raw("c1", page_cursor(key, None, "0ld0:1"), "a")
+    assert ":recovered nil" in greeting  # the gap follows, at the first worker
+    here, resume = re.findall(r':cursor "([^"]+)" :resume "([^"]+)"', greeting)[0]
+    assert ":recovered false" in second.raw("c1", here, "a", **{RESUME_HEADER: resume})
