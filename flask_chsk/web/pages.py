@@ -11,6 +11,7 @@ from flask import has_request_context, request
 from ..brokers.contract import Broker
 from ..errors import BrokerError, UsageError
 from ..logs import RateLimitedLogger, logger
+from ..protocol.session import BEFORE_ALL
 from ..security import page_cursor
 from .contexts import in_event
 
@@ -18,8 +19,6 @@ rate_limited = RateLimitedLogger(logger(__name__))
 
 # By this key in the environ: epoch and offset of where events were as the request began.
 STARTED = "flask_chsk.started"
-
-UNKNOWN = ("0", 0)  # no epoch has this name: whoever connects with it hears of a gap
 
 
 def note_start(broker: Broker) -> None:
@@ -49,5 +48,6 @@ def cursor_of_page(broker: Broker, uid: str | None, grace: float, key: bytes) ->
         except BrokerError as error:
             words = "events to uid %r are not kept while the page loads: %s"
             rate_limited.warning("grace", words, uid, error)
-    epoch, offset = request.environ.get(STARTED, UNKNOWN)
-    return page_cursor(key, uid, f"{epoch}:{offset}")
+    started = request.environ.get(STARTED)
+    cursor = BEFORE_ALL if started is None else "{}:{}".format(*started)
+    return page_cursor(key, uid, cursor)

@@ -274,7 +274,9 @@ class Endpoint:
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
         self._check_csrf(
-            shown.csrf, brings_none=kind != "post" and not v1 and composer.wire.csrf_in_handshake
+            values,
+            shown.csrf,
+            brings_none=kind != "post" and not v1 and composer.wire.csrf_in_handshake,
         )
         worker = self._ready_worker()
         asked = worker.clients.asked()  # from here on a close concerns whoever this is
@@ -319,8 +321,11 @@ class Endpoint:
                 raise _Answered(refusal)
             raise Refused(403, refusal if isinstance(refusal, str) else "rejected")
 
-    def _check_csrf(self, shown: str | None, *, brings_none: bool) -> None:
+    def _check_csrf(
+        self, values: Mapping[str, str], shown: str | None, *, brings_none: bool
+    ) -> None:
         """
+        :param values: the parameters of the request.
         :param shown: the token among the WebSocket's subprotocols.
         :param brings_none: a client that gets its token with the handshake, so it has none yet.
         """
@@ -333,7 +338,7 @@ class Endpoint:
             shown
             or headers.get("X-CSRF-Token")
             or headers.get("X-XSRF-Token")
-            or request.values.get("csrf-token")
+            or values.get("csrf-token")
         )
         if given or not (brings_none and self._proves_same_origin()):
             matches = hooks.csrf_matches(given) if given else None
