@@ -273,11 +273,8 @@ class Endpoint:
         digest = security.digest_of_secret(shown.secret) if v1 else ""
         composer = state.composer(values.get("packer") or config.packer, config)
         origin = self._origin()
-        self._check_csrf(
-            values,
-            shown.csrf,
-            brings_none=kind != "post" and not v1 and composer.wire.csrf_in_handshake,
-        )
+        brings_none = kind != "post" and not v1 and composer.wire.csrf_in_handshake
+        self._check_csrf(values, shown.csrf, brings_none=brings_none)
         worker = self._ready_worker()
         asked = worker.clients.asked()  # from here on a close concerns whoever this is
         if not hooks.lets_in():
