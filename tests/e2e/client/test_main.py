@@ -9,9 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from flask_chsk.client.__main__ import main, read
-from flask_chsk.errors import BadEvent
-from flask_chsk.values import Keyword
+from flask_chsk.client.__main__ import main
 from tests.e2e.client.conftest import TestServer
 from tests.process import ROOT, eventually
 
@@ -20,26 +18,6 @@ def run(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "flask_chsk.client", *arguments]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     return ran.returncode, ran.stdout, ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "event"),
-    [
-        ('[:chat/say {:text "hi"}]', ("chat/say", {"text": "hi"})),
-        ('["chat/say", {"text": null}]', ("chat/say", {"text": None})),
-        ("[:chat/say]", ("chat/say", None)),
-        ('["chat/say" 1]', ("chat/say", 1)),
-    ],
-)
-def test_events_are_read_in_edn_and_json(text: str, event: tuple[str, object]) -> None:
-    assert read(text) == event
-    assert type(read(text).id) is Keyword
-
-
-@pytest.mark.parametrize("text", ["", "hi", "[]", "[:say]", "[:chat/say", '"chat/say"'])
-def test_what_is_no_event_is_refused(text: str) -> None:
-    with pytest.raises(BadEvent):
-        read(text)
 
 
 @pytest.mark.parametrize(

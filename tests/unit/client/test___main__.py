@@ -88,6 +88,7 @@ Capture = pytest.CaptureFixture[str]
     [
         ('[:chat/say {:text "hi"}]', ("chat/say", {"text": "hi"})),
         ('["chat/say", {"text": null}]', ("chat/say", {"text": None})),
+        ("[:chat/say]", ("chat/say", None)),
         ("[:chat/say]\n", ("chat/say", None)),
         ('["chat/say" 1]', ("chat/say", 1)),
     ],
